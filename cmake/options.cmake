@@ -1,0 +1,22 @@
+# Compiler options shared by every target of the project: link `bulkhead_options` privately.
+add_library(bulkhead_options INTERFACE)
+target_compile_options(bulkhead_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow=local -Wconversion -Wno-sign-conversion
+  -fvisibility=hidden -fno-omit-frame-pointer
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor;-fvisibility-inlines-hidden>"
+  "$<$<BOOL:${BULKHEAD_WERROR}>:-Werror>")
+target_compile_definitions(bulkhead_options INTERFACE _GNU_SOURCE)
+if(BULKHEAD_SANITIZE)
+  target_compile_options(bulkhead_options INTERFACE -fsanitize=${BULKHEAD_SANITIZE} -fno-sanitize-recover=undefined -g)
+  target_link_options(bulkhead_options INTERFACE -fsanitize=${BULKHEAD_SANITIZE})
+  target_compile_definitions(bulkhead_options INTERFACE BULKHEAD_SANITIZED=1)
+endif()
+if(BULKHEAD_COVERAGE)
+  target_compile_options(bulkhead_options INTERFACE --coverage -O0)
+  target_link_options(bulkhead_options INTERFACE --coverage)
+endif()
+find_program(BULKHEAD_CCACHE ccache)
+if(BULKHEAD_CCACHE)
+  set(CMAKE_C_COMPILER_LAUNCHER ${BULKHEAD_CCACHE})
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${BULKHEAD_CCACHE})
+endif()

@@ -1,0 +1,83 @@
+// MessagePack-RPC messages: request [0, id, method, params], response [1, id, error, result], notification
+// [2, method, params]. Written into one contiguous buffer, read as views into a frame that the scanner has passed.
+#pragma once
+
+#include <bulkhead/ipc/limits.hpp>
+#include <bulkhead/outcome.hpp>
+
+#include <cstdint>
+#include <msgpack.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace bulkhead::ipc {
+
+inline constexpr int protocol_version = 1;
+inline constexpr std::int8_t ext_handle = 1;  // payload: one byte, the index of the descriptor within the message
+inline constexpr std::int8_t ext_blob = 2;
+
+using byte_span = std::span<const std::uint8_t>;
+
+// A growing byte buffer that msgpack::packer writes to.
+class buffer {
+ public:
+  void write(const char* data, std::size_t size) {
+    bytes_.insert(bytes_.end(), reinterpret_cast<const std::uint8_t*>(data),
+                  reinterpret_cast<const std::uint8_t*>(data) + size);
+  }
+  void append(byte_span more) { bytes_.insert(bytes_.end(), more.begin(), more.end()); }
+  std::vector<std::uint8_t>& bytes() { return bytes_; }
+  byte_span view() const { return bytes_; }
+  std::vector<std::uint8_t> take() { return std::move(bytes_); }
+
+ private:
+  std::vector<std::uint8_t> bytes_;
+};
+using packer = msgpack::packer<buffer>;
+
+// What can go wrong with a call, as it travels in a response: {code, message, data}.
+struct call_failure {
+  outcome code = outcome::plugin_error;
+  std::string message;
+  std::vector<std::uint8_t> data;  // one MessagePack value, or empty
+};
+
+// Begins a request whose id is filled in by set_request_id() once it is known; params are to be packed next.
+buffer begin_request(std::string_view method);
+void set_request_id(std::span<std::uint8_t> frame, std::uint32_t id);
+// Begins a notification; params (an array) are to be packed next.
+buffer begin_notification(std::string_view method);
+// A whole response. `result` is one packed value.
+buffer make_response(std::uint32_t id, byte_span result);
+buffer make_error_response(std::uint32_t id, const call_failure& failure);
+
+enum class message_kind { request = 0, response = 1, notification = 2 };
+
+// A message as views into the bytes it was read from.
+struct message {
+  message_kind kind = message_kind::notification;
+  std::uint32_t id = 0;
+  std::string_view method;  // request, notification
+  byte_span params;         // request, notification: one value, an array
+  byte_span error;          // response: one value, nil when there is none
+  byte_span result;         // response: one value
+};
+
+// Reads the envelope. Nothing when it is not one of the three forms.
+std::optional<message> parse_message(byte_span frame);
+
+// Reads the error of a response: any shape is accepted and sanitised, since it comes from a worker. The message is
+// valid UTF-8 of at most 4 KiB.
+call_failure parse_failure(byte_span error);
+
+// Unpacks one value with the limits that the scanner has already enforced. Throws msgpack::unpack_error. The object
+// refers to `bytes` for strings and binary data: keep them alive.
+msgpack::object_handle unpack(byte_span bytes);
+
+// `text` as valid UTF-8 without control characters, cut at `limit` bytes: for anything a worker says about itself.
+std::string sanitised(std::string_view text, std::size_t limit = 4096);
+
+}  // namespace bulkhead::ipc

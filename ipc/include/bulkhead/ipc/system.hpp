@@ -1,0 +1,47 @@
+// System calls wrapped once: an owned file descriptor, and errors that name the call and its object.
+#pragma once
+
+#include <cerrno>
+#include <string>
+#include <system_error>
+#include <unistd.h>
+#include <utility>
+
+namespace bulkhead {
+
+// Owns a file descriptor; -1 is none.
+class unique_fd {
+ public:
+  unique_fd() = default;
+  explicit unique_fd(int fd) : fd_(fd) {}
+  unique_fd(unique_fd&& other) noexcept : fd_(other.release()) {}
+  unique_fd& operator=(unique_fd&& other) noexcept {
+    reset(other.release());
+    return *this;
+  }
+  ~unique_fd() { reset(); }
+
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+  int release() { return std::exchange(fd_, -1); }
+  void reset(int fd = -1) {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = fd;
+  }
+
+ private:
+  int fd_ = -1;
+};
+
+[[noreturn]] inline void throw_errno(const std::string& what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
+// Returns the result of a system call, or throws std::system_error naming what was attempted.
+template <class T>
+T checked(T result, const char* what) {
+  if (result < 0) throw_errno(what);
+  return result;
+}
+
+}  // namespace bulkhead

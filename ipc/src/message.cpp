@@ -1,0 +1,202 @@
+// See message.hpp. Envelopes are read by hand from views; only what a caller asks for is ever unpacked into objects.
+#include <bulkhead/ipc/message.hpp>
+
+#include <bulkhead/ipc/scanner.hpp>
+
+#include <algorithm>
+
+namespace bulkhead::ipc {
+namespace {
+
+constexpr std::size_t id_offset = 3;  // array header, type, uint32 marker, then the id
+
+void put_big_endian(std::uint8_t* at, std::uint32_t value) {
+  for (int i = 0; i < 4; ++i) at[i] = static_cast<std::uint8_t>(value >> (24 - 8 * i));
+}
+
+// Takes one unsigned integer of at most 32 bits off the front of `rest`.
+std::optional<std::uint32_t> take_unsigned(byte_span& rest) {
+  if (rest.empty()) return std::nullopt;
+  const std::uint8_t first = rest[0];
+  if (first <= 0x7f) {
+    rest = rest.subspan(1);
+    return first;
+  }
+  if (first < 0xcc || first > 0xce) return std::nullopt;
+  const std::size_t length = std::size_t{1} << (first - 0xcc);
+  if (rest.size() < 1 + length) return std::nullopt;
+  std::uint32_t value = 0;
+  for (std::size_t i = 1; i <= length; ++i) value = value << 8 | rest[i];
+  rest = rest.subspan(1 + length);
+  return value;
+}
+
+std::optional<byte_span> take_value(byte_span& rest) {
+  const std::size_t size = value_size(rest);
+  if (size == 0) return std::nullopt;
+  const byte_span value = rest.first(size);
+  rest = rest.subspan(size);
+  return value;
+}
+
+std::optional<std::string_view> take_string(byte_span& rest) {
+  const auto value = take_value(rest);
+  if (!value) return std::nullopt;
+  const std::uint8_t first = (*value)[0];
+  const std::size_t header = first >= 0xa0 && first <= 0xbf  ? 1
+                             : first >= 0xd9 && first <= 0xdb ? 1 + (std::size_t{1} << (first - 0xd9))
+                                                              : 0;
+  if (header == 0) return std::nullopt;
+  return std::string_view(reinterpret_cast<const char*>(value->data()) + header, value->size() - header);
+}
+
+bool is_array(byte_span value) {
+  return !value.empty() && ((value[0] >= 0x90 && value[0] <= 0x9f) || value[0] == 0xdc || value[0] == 0xdd);
+}
+
+}  // namespace
+
+buffer begin_request(std::string_view method) {
+  buffer out;
+  out.bytes().reserve(96);
+  out.bytes() = {0x94, 0x00, 0xce, 0, 0, 0, 0};
+  packer(out).pack(method);
+  return out;
+}
+
+void set_request_id(std::span<std::uint8_t> frame, std::uint32_t id) { put_big_endian(frame.data() + id_offset, id); }
+
+buffer begin_notification(std::string_view method) {
+  buffer out;
+  packer(out).pack_array(3).pack(2).pack(method);
+  return out;
+}
+
+buffer make_response(std::uint32_t id, byte_span result) {
+  buffer out;
+  out.bytes().reserve(8 + result.size());
+  packer(out).pack_array(4).pack(1).pack(id).pack_nil();
+  out.append(result);
+  return out;
+}
+
+buffer make_error_response(std::uint32_t id, const call_failure& failure) {
+  buffer out;
+  packer pack(out);
+  pack.pack_array(4).pack(1).pack(id).pack_map(failure.data.empty() ? 2 : 3);
+  pack.pack("code").pack(to_string(failure.code)).pack("message").pack(failure.message);
+  if (!failure.data.empty()) {
+    pack.pack("data");
+    out.append(failure.data);
+  }
+  pack.pack_nil();
+  return out;
+}
+
+std::optional<message> parse_message(byte_span frame) {
+  if (frame.size() < 4) return std::nullopt;
+  const std::size_t elements = frame[0] & 0x0fu;
+  if ((frame[0] & 0xf0) != 0x90 || (elements != 3 && elements != 4)) return std::nullopt;
+  byte_span rest = frame.subspan(1);
+  const auto kind = take_unsigned(rest);
+  if (!kind || *kind > 2 || (*kind == 2) != (elements == 3)) return std::nullopt;
+  message parsed;
+  parsed.kind = static_cast<message_kind>(*kind);
+  if (parsed.kind != message_kind::notification) {
+    const auto id = take_unsigned(rest);
+    if (!id) return std::nullopt;
+    parsed.id = *id;
+  }
+  if (parsed.kind == message_kind::response) {
+    const auto error = take_value(rest), result = error ? take_value(rest) : std::nullopt;
+    if (!result) return std::nullopt;
+    parsed.error = *error;
+    parsed.result = *result;
+  } else {
+    const auto method = take_string(rest);
+    const auto params = method ? take_value(rest) : std::nullopt;
+    if (!params || !is_array(*params)) return std::nullopt;
+    parsed.method = *method;
+    parsed.params = *params;
+  }
+  if (!rest.empty()) return std::nullopt;
+  return parsed;
+}
+
+msgpack::object_handle unpack(byte_span bytes) {
+  // Each node is at least a byte of input, so bytes.size() bounds every count; depth was checked by the scanner.
+  const std::size_t most = bytes.size();
+  std::size_t offset = 0;
+  bool referenced = false;
+  return msgpack::unpack(
+      reinterpret_cast<const char*>(bytes.data()), bytes.size(), offset, referenced,
+      [](msgpack::type::object_type, std::size_t, void*) { return true; }, nullptr,
+      msgpack::unpack_limit(most, most, most, most, most, scanner::max_depth + 1));
+}
+
+call_failure parse_failure(byte_span error) {
+  call_failure failure;
+  try {
+    const msgpack::object_handle handle = unpack(error);
+    const msgpack::object& value = handle.get();
+    if (value.type == msgpack::type::STR) {
+      failure.message = sanitised({value.via.str.ptr, value.via.str.size});
+    } else if (value.type == msgpack::type::MAP) {
+      for (const auto& [key, field] : std::span(value.via.map.ptr, value.via.map.size)) {
+        if (key.type != msgpack::type::STR) continue;
+        const std::string_view name(key.via.str.ptr, key.via.str.size);
+        const bool text = field.type == msgpack::type::STR;
+        if (name == "message" && text) failure.message = sanitised({field.via.str.ptr, field.via.str.size});
+        if (name == "code" && text)
+          failure.code = outcome_from_string({field.via.str.ptr, field.via.str.size}).value_or(outcome::plugin_error);
+        if (name == "data") {
+          buffer data;
+          packer(data).pack(field);
+          failure.data = data.take();
+        }
+      }
+    }
+  } catch (const std::exception&) {
+    failure.message = "an error that could not be read";
+  }
+  if (failure.message.empty()) failure.message = "an error without a text";
+  if (failure.code == outcome::ok) failure.code = outcome::plugin_error;
+  return failure;
+}
+
+std::string sanitised(std::string_view text, std::size_t limit) {
+  std::string out;
+  auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+  auto follows = [&](std::size_t at, unsigned count) {
+    for (unsigned i = 1; i <= count; ++i)
+      if (at + i >= text.size() || (byte(at + i) & 0xc0) != 0x80) return false;
+    return true;
+  };
+  for (std::size_t i = 0; i < text.size();) {
+    const unsigned char c = byte(i);
+    const unsigned more = c >= 0xc2 && c <= 0xdf ? 1 : (c & 0xf0) == 0xe0 ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
+    if (out.size() + more + 4 > limit) {
+      out += "...";
+      break;
+    }
+    // Surrogates, overlong forms and values past U+10FFFF are no UTF-8; nor are C1 controls (U+0080..U+009F) welcome.
+    const unsigned char next = i + 1 < text.size() ? byte(i + 1) : 0;
+    const bool bad_second = (c == 0xe0 && next < 0xa0) || (c == 0xed && next > 0x9f) || (c == 0xf0 && next < 0x90) ||
+                            (c == 0xf4 && next > 0x8f) || (c == 0xc2 && next < 0xa0);
+    if (more && follows(i, more) && !bad_second) {
+      out.append(text.substr(i, more + 1));
+      i += more + 1;
+    } else {
+      if (c == '\t' || c == '\n' || (c >= 0x20 && c < 0x7f)) {
+        out.push_back(static_cast<char>(c));
+      } else {
+        constexpr char hex[] = "0123456789abcdef";
+        out.append({'\\', 'x', hex[c >> 4], hex[c & 15]});
+      }
+      ++i;
+    }
+  }
+  return out;
+}
+
+}  // namespace bulkhead::ipc

@@ -1,0 +1,323 @@
+// The SDK: what a plugin author includes. A plugin is a body that declares typed methods; names, argument types and
+// result types of the methods come from the functions' own signatures.
+//
+//   #include <bulkhead/sdk.hpp>
+//
+//   BULKHEAD_PLUGIN("stats", "1.0.0") {
+//     plugin.method("mean", [](std::vector<double> const& xs) { ... return mean; }, "Arithmetic mean", {"xs"});
+//   }
+//
+// Parameters may be bool, integers, floats, std::string, std::string_view, bytes, bytes_view, blob, handle, vectors,
+// maps, optionals (may be left out at the end), tuples, types with MSGPACK_DEFINE_MAP, and msgpack::object for
+// anything. A first parameter `bulkhead::context&` gives the call's deadline, cancellation, progress, log and host
+// functions. A parameter `bulkhead::responder<R>` makes the method asynchronous: it returns at once, and the answer
+// is given later from any thread. An exception fails the call (outcome plugin_error) with its text.
+#pragma once
+
+#include <bulkhead/sdk/context.hpp>
+
+#include <memory>
+
+namespace bulkhead {
+
+// The promise of an answer. Movable; answering twice is not possible; a responder destroyed unanswered fails the call.
+template <class R>
+class responder {
+ public:
+  explicit responder(context cx) : context_(cx), open_(true) {}
+  responder(responder&& other) noexcept : context_(other.context_), open_(std::exchange(other.open_, false)) {}
+  responder& operator=(responder&& other) noexcept {
+    std::swap(context_, other.context_);
+    std::swap(open_, other.open_);
+    return *this;
+  }
+  ~responder() { fail("the plugin dropped the call without answering it"); }
+
+  // The call's deadline, cancellation and so on, until it is answered.
+  const context& cx() const { return context_; }
+
+  void reply() requires std::is_void_v<R> { answer(msgpack::type::nil_t{}); }
+  template <class T>
+  void reply(const T& value) requires std::is_convertible_v<const T&, R> || std::is_same_v<T, R> {
+    answer(value);
+  }
+  void fail(std::string_view text) noexcept {
+    if (std::exchange(open_, false))
+      context_.raw()->fail(context_.raw(), context_.call(), text.data(), text.size(), nullptr, 0);
+  }
+
+ private:
+  template <class T>
+  void answer(const T& value) {
+    if (!open_) return;
+    msgpack::sbuffer packed;
+    typed::pack_value(packed, value);
+    open_ = false;
+    context_.raw()->reply(context_.raw(), context_.call(), packed.data(), packed.size());
+  }
+
+  context context_;
+  bool open_;
+};
+
+// What the body of BULKHEAD_PLUGIN fills.
+class plugin_definition {
+ public:
+  explicit plugin_definition(const bulkhead_host_t* host) : host_(host) {}
+
+  // Declares a method. `doc` is one sentence; `names` are the parameters' names, for people and error texts.
+  template <class F>
+  plugin_definition& method(std::string name, F function, std::string doc = "", std::vector<std::string> names = {}) {
+    auto added = std::make_unique<typed_method<F>>(std::move(function));
+    added->name = std::move(name);
+    added->doc = std::move(doc);
+    added->names = std::move(names);
+    added->signature = added->make_signature();
+    methods_.push_back(std::move(added));
+    return *this;
+  }
+  // The method declared last may safely run twice; it may be retried after a crash.
+  plugin_definition& idempotent() {
+    if (methods_.empty()) throw std::logic_error("idempotent() comes after the method it is about");
+    methods_.back()->flags |= BULKHEAD_METHOD_IDEMPOTENT;
+    return *this;
+  }
+
+  // Runs once before the first call; an exception from it means the plugin can't start, and says why.
+  plugin_definition& on_init(std::function<void()> function) { return init_ = std::move(function), *this; }
+  // Runs once, when the worker exits in good order.
+  plugin_definition& on_destroy(std::function<void()> function) { return destroy_ = std::move(function), *this; }
+
+  // Log, events and host functions outside a call, from any thread.
+  host_api host() const { return host_; }
+
+  // Makes the C ABI's plugin; used by BULKHEAD_PLUGIN.
+  static const bulkhead_plugin_t* create(const bulkhead_host_t* host, void (*define)(plugin_definition&)) noexcept;
+
+ private:
+  struct method_base {
+    virtual ~method_base() = default;
+    virtual void run(const bulkhead_host_t* host, bulkhead_call_t* call, const msgpack::object& arguments) = 0;
+    std::string name, doc, signature;
+    std::vector<std::string> names;
+    std::uint32_t flags = 0;
+  };
+
+  // Splits a function's parameters into context and responder (given by us) and the rest (sent by the caller).
+  template <class T>
+  struct is_responder : std::false_type {};
+  template <class R>
+  struct is_responder<responder<R>> : std::true_type {
+    using result = R;
+  };
+  template <class T>
+  static constexpr bool is_ours = std::is_same_v<T, context> || is_responder<T>::value;
+  template <class Parameters>
+  struct split;
+  template <class... P>
+  struct split<std::tuple<P...>> {
+    template <class T>
+    using if_sent = std::conditional_t<is_ours<T>, std::tuple<>, std::tuple<T>>;
+    using sent = decltype(std::tuple_cat(std::declval<if_sent<std::remove_cvref_t<P>>>()...));
+    static constexpr bool asynchronous = (is_responder<std::remove_cvref_t<P>>::value || ...);
+  };
+
+  template <class F>
+  struct typed_method final : method_base {
+    using traits = typed::function_traits<F>;
+    using parts = split<typename traits::parameters>;
+    using sent = typename parts::sent;
+
+    explicit typed_method(F f) : function(std::move(f)) {}
+
+    std::string make_signature() {
+      return make_signature(static_cast<typename traits::parameters*>(nullptr));
+    }
+    template <class... P>
+    std::string make_signature(std::tuple<P...>*) {
+      if constexpr (parts::asynchronous) {
+        std::string text;
+        auto find = [&]<class T>(std::type_identity<T>) {
+          if constexpr (is_responder<T>::value)
+            text = typed::signature<typename is_responder<T>::result>(names, static_cast<sent*>(nullptr));
+        };
+        (find(std::type_identity<std::remove_cvref_t<P>>{}), ...);
+        return text;
+      } else {
+        return typed::signature<typename traits::result>(names, static_cast<sent*>(nullptr));
+      }
+    }
+
+    void run(const bulkhead_host_t* host, bulkhead_call_t* call, const msgpack::object& packed) override {
+      context cx(host, call);
+      auto arguments = convert_all(packed, cx, static_cast<sent*>(nullptr));
+      run(cx, arguments, static_cast<typename traits::parameters*>(nullptr));
+    }
+
+    template <class... A>
+    std::tuple<A...> convert_all(const msgpack::object& packed, const context& cx, std::tuple<A...>*) {
+      return typed::arguments<A...>(name, packed, names, [&]<class T>(std::type_identity<T>, const msgpack::object& o) {
+        return convert_one<T>(cx, o);
+      });
+    }
+
+    template <class T>
+    static T convert_one(const context& cx, const msgpack::object& value) {
+      if constexpr (std::is_same_v<T, handle>) {
+        if (value.type == msgpack::type::EXT && value.via.ext.type() == BULKHEAD_EXT_HANDLE && value.via.ext.size == 1) {
+          const int fd = cx.raw()->take_handle(cx.raw(), cx.call(), static_cast<std::uint8_t>(value.via.ext.data()[0]));
+          if (fd >= 0) return handle(fd);
+          throw type_mismatch("expected a handle, got one that was not sent or was taken already");
+        }
+        throw type_mismatch(std::string("expected handle, got ") + typed::kind_of(value));
+      } else if constexpr (std::is_same_v<T, blob>) {
+        if (value.type == msgpack::type::EXT && value.via.ext.type() == BULKHEAD_EXT_BLOB) {
+          bulkhead_blob_t raw{};
+          if (!cx.raw()->open_blob(cx.raw(), cx.call(), reinterpret_cast<const std::uint8_t*>(value.via.ext.data()),
+                                   value.via.ext.size, &raw))
+            throw type_mismatch("expected a blob, got a reference that is not valid");
+          return blob(bytes_view(raw.data, raw.size));
+        }
+        return blob(typed::convert<bytes_view>(value));
+      } else {
+        return typed::convert<T>(value);
+      }
+    }
+
+    template <class... P, class... A>
+    void run(context& cx, std::tuple<A...>& arguments, std::tuple<P...>*) {
+      auto invoke = [&]<std::size_t... I>(std::index_sequence<I...>) -> decltype(auto) {
+        return function(parameter<P, sent_before<I, P...>()>(cx, arguments)...);
+      };
+      using indices = std::index_sequence_for<P...>;
+      if constexpr (parts::asynchronous) {
+        static_assert(std::is_void_v<typename traits::result>, "a method with a responder returns void");
+        invoke(indices{});
+      } else {
+        msgpack::sbuffer packed;
+        if constexpr (std::is_void_v<typename traits::result>) {
+          invoke(indices{});
+          typed::pack_value(packed, msgpack::type::nil_t{});
+        } else {
+          typed::pack_value(packed, invoke(indices{}));
+        }
+        cx.raw()->reply(cx.raw(), cx.call(), packed.data(), packed.size());
+      }
+    }
+
+    // How many of the parameters before the I-th were sent by the caller: the index into the arguments.
+    template <std::size_t I, class... P>
+    static constexpr std::size_t sent_before() {
+      constexpr std::array<bool, sizeof...(P)> ours{is_ours<std::remove_cvref_t<P>>...};
+      std::size_t count = 0;
+      for (std::size_t i = 0; i < I; ++i) count += !ours[i];
+      return count;
+    }
+
+    template <class P, std::size_t Index, class... A>
+    static decltype(auto) parameter(context& cx, std::tuple<A...>& arguments) {
+      using plain = std::remove_cvref_t<P>;
+      if constexpr (std::is_same_v<plain, context>) {
+        return (cx);
+      } else if constexpr (is_responder<plain>::value) {
+        return plain(cx);
+      } else if constexpr (std::is_lvalue_reference_v<P>) {
+        return (std::get<Index>(arguments));
+      } else {
+        return std::move(std::get<Index>(arguments));
+      }
+    }
+
+    F function;
+  };
+
+  static void invoke(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method, bulkhead_call_t* call,
+                     const std::uint8_t* arguments, std::size_t size) noexcept;
+  static bool init(const bulkhead_plugin_t* plugin, const char** error) noexcept;
+  static void destroy(const bulkhead_plugin_t* plugin) noexcept;
+  static plugin_definition& self(const bulkhead_plugin_t* plugin) {
+    return *static_cast<plugin_definition*>(plugin->plugin_data);
+  }
+
+  host_api host_;
+  std::vector<std::unique_ptr<method_base>> methods_;
+  std::function<void()> init_, destroy_;
+  std::vector<bulkhead_method_t> table_;
+  bulkhead_plugin_t plugin_{};
+  std::string init_error_;
+};
+
+inline const bulkhead_plugin_t* plugin_definition::create(const bulkhead_host_t* host,
+                                                          void (*define)(plugin_definition&)) noexcept {
+  try {
+    auto made = std::make_unique<plugin_definition>(host);
+    define(*made);
+    for (const auto& method : made->methods_)
+      made->table_.push_back({method->name.c_str(), method->signature.c_str(), method->doc.c_str(), method->flags,
+                              method.get(), &plugin_definition::invoke});
+    made->plugin_ = {made.get(), made->table_.data(), made->table_.size(), &plugin_definition::init,
+                     &plugin_definition::destroy, nullptr};
+    return &made.release()->plugin_;
+  } catch (const std::exception& e) {
+    host_api(host).log(BULKHEAD_LOG_ERROR, e.what());
+    return nullptr;
+  }
+}
+
+inline bool plugin_definition::init(const bulkhead_plugin_t* plugin, const char** error) noexcept {
+  auto& me = self(plugin);
+  try {
+    if (me.init_) me.init_();
+    return true;
+  } catch (const std::exception& e) {
+    me.init_error_ = e.what();
+  } catch (...) {
+    me.init_error_ = "an exception that is not a std::exception";
+  }
+  *error = me.init_error_.c_str();
+  return false;
+}
+
+inline void plugin_definition::destroy(const bulkhead_plugin_t* plugin) noexcept {
+  auto* me = &self(plugin);
+  if (me->destroy_) me->destroy_();
+  delete me;
+}
+
+inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method,
+                                      bulkhead_call_t* call, const std::uint8_t* arguments, std::size_t size) noexcept {
+  const bulkhead_host_t* host = self(plugin).host_.raw();
+  auto fail = [&](std::string_view text, const std::vector<char>& details = {}) {
+    host->fail(host, call, text.data(), text.size(), details.empty() ? nullptr : details.data(), details.size());
+  };
+  try {
+    // Strings and bytes refer to the arguments in place; these outlive the call.
+    msgpack::object_handle unpacked =
+        msgpack::unpack(reinterpret_cast<const char*>(arguments), size,
+                        [](msgpack::type::object_type, std::size_t, void*) { return true; });
+    static_cast<method_base*>(method->method_data)->run(host, call, unpacked.get());
+  } catch (const error& e) {
+    fail(e.what(), e.details());
+  } catch (const std::bad_alloc&) {
+    fail("out of memory");
+  } catch (const std::exception& e) {
+    fail(e.what());
+  } catch (...) {
+    fail("an exception that is not a std::exception");
+  }
+}
+
+}  // namespace bulkhead
+
+// Defines the plugin of this library: id and version, then a body in which `plugin` is a plugin_definition.
+#define BULKHEAD_PLUGIN(id, version)                                                                      \
+  BULKHEAD_MANIFEST_BEGIN(id, version);                                                                   \
+  static void bulkhead_define_plugin(::bulkhead::plugin_definition& plugin);                              \
+  extern "C" {                                                                                            \
+  BULKHEAD_EXPORT extern const bulkhead_entry_t bulkhead_entry;                                           \
+  const bulkhead_entry_t bulkhead_entry = {                                                               \
+      BULKHEAD_ABI_VERSION, [](const bulkhead_host_t* host) -> const bulkhead_plugin_t* {                 \
+        return ::bulkhead::plugin_definition::create(host, &bulkhead_define_plugin);                      \
+      }};                                                                                                 \
+  }                                                                                                       \
+  static void bulkhead_define_plugin([[maybe_unused]] ::bulkhead::plugin_definition& plugin)

@@ -1,0 +1,221 @@
+// What a plugin's code can reach while it runs: the host (log, events, the application's functions), the call in
+// progress (deadline, cancellation, progress), bytes in bulk and passed handles.
+#pragma once
+
+#include <bulkhead/plugin.h>
+#include <bulkhead/sdk/typed.hpp>
+
+#include <chrono>
+#include <unistd.h>
+
+namespace bulkhead {
+
+// Thrown by a method to fail its call with a text and, if wanted, details for the caller's program.
+class error : public std::runtime_error {
+ public:
+  explicit error(const std::string& text) : std::runtime_error(text) {}
+  template <class T>
+  error(const std::string& text, const T& details) : std::runtime_error(text) {
+    msgpack::sbuffer packed;
+    msgpack::pack(packed, details);
+    details_.assign(packed.data(), packed.data() + packed.size());
+  }
+  // MessagePack, or empty.
+  const std::vector<char>& details() const { return details_; }
+
+ private:
+  std::vector<char> details_;
+};
+
+// Thrown by context::throw_if_cancelled(), and by host calls whose own call was cancelled.
+class cancelled_error : public error {
+ public:
+  cancelled_error() : error("cancelled") {}
+};
+
+// A file descriptor that came with a call. Owned: closed when it goes out of scope, unless released.
+class handle {
+ public:
+  handle() = default;
+  explicit handle(int fd) : fd_(fd) {}
+  handle(handle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  handle& operator=(handle&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~handle() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  int fd() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+template <>
+struct typed::type_name<handle> {
+  static std::string get() { return "handle"; }
+};
+
+// Bytes in bulk. As a parameter: a read-only view, valid until the call is answered. Made by context::create_blob():
+// writable until it is returned or replied, which passes it on without copying where memory is shared with the host.
+class blob {
+ public:
+  blob() = default;
+  blob(const bulkhead_host_t* host, const bulkhead_blob_t& raw) : host_(host), raw_(raw) {}
+  explicit blob(bytes_view view) {
+    raw_.data = const_cast<std::uint8_t*>(view.data());
+    raw_.size = view.size();
+  }
+  blob(blob&& other) noexcept : host_(std::exchange(other.host_, nullptr)), raw_(other.raw_) {}
+  blob& operator=(blob&& other) noexcept {
+    std::swap(host_, other.host_);
+    std::swap(raw_, other.raw_);
+    return *this;
+  }
+  ~blob() {
+    if (host_) host_->release_blob(host_, &raw_);
+  }
+  std::size_t size() const { return raw_.size; }
+  bool empty() const { return raw_.size == 0; }
+  const std::uint8_t* data() const { return raw_.data; }
+  bytes_view view() const { return {raw_.data, raw_.size}; }
+  operator bytes_view() const { return view(); }
+  // To fill a blob of one's own; empty for one that came as a parameter.
+  std::span<std::uint8_t> writable() { return {raw_.data, host_ ? raw_.size : 0}; }
+
+  template <class Stream>
+  void pack(msgpack::packer<Stream>& packer) const {
+    if (raw_.reference_size) {
+      packer.pack_ext(raw_.reference_size, BULKHEAD_EXT_BLOB);
+      packer.pack_ext_body(reinterpret_cast<const char*>(raw_.reference), raw_.reference_size);
+    } else {
+      packer.pack_bin(static_cast<std::uint32_t>(raw_.size));
+      packer.pack_bin_body(reinterpret_cast<const char*>(raw_.data), static_cast<std::uint32_t>(raw_.size));
+    }
+  }
+
+ private:
+  const bulkhead_host_t* host_ = nullptr;
+  bulkhead_blob_t raw_{};
+};
+
+template <>
+struct typed::type_name<blob> {
+  static std::string get() { return "blob"; }
+};
+
+namespace typed {
+// Packs a method's result or an event's value.
+template <class T>
+void pack_value(msgpack::sbuffer& buffer, const T& value) {
+  msgpack::packer<msgpack::sbuffer> packer(buffer);
+  if constexpr (std::is_same_v<T, blob>) {
+    value.pack(packer);
+  } else if constexpr (std::is_same_v<T, bytes_view>) {
+    packer.pack_bin(static_cast<std::uint32_t>(value.size()));
+    packer.pack_bin_body(reinterpret_cast<const char*>(value.data()), static_cast<std::uint32_t>(value.size()));
+  } else {
+    packer.pack(value);
+  }
+}
+}  // namespace typed
+
+// The worker's side of the host. Copyable, any thread, valid until the plugin's destroy() has returned.
+class host_api {
+ public:
+  explicit host_api(const bulkhead_host_t* host) : host_(host) {}
+
+  // A line for the host's log.
+  void log(bulkhead_log_level level, std::string_view text) const { host_->log(host_, level, text.data(), text.size()); }
+  void log(std::string_view text) const { log(BULKHEAD_LOG_INFO, text); }
+
+  // An event for the application. May wait for credit; false when the host is gone.
+  template <class T>
+  bool emit(const std::string& name, const T& value) const {
+    msgpack::sbuffer packed;
+    typed::pack_value(packed, value);
+    return host_->emit(host_, name.c_str(), packed.data(), packed.size());
+  }
+
+  // Calls a function that the application granted this plugin and waits for the answer. Throws bulkhead::error with
+  // the host's text when it fails, cancelled_error when the call it serves was cancelled meanwhile.
+  template <class R = void, class... A>
+  R call_host(const std::string& function, const A&... arguments) const {
+    return call_host_for<R>(nullptr, function, arguments...);
+  }
+
+  // A blob to fill and return. Throws bulkhead::error when there is no memory for it.
+  blob create_blob(std::size_t size) const {
+    bulkhead_blob_t raw{};
+    if (!host_->create_blob(host_, size, &raw)) throw error("no memory for a blob of " + std::to_string(size) + " bytes");
+    return {host_, raw};
+  }
+
+  const bulkhead_host_t* raw() const { return host_; }
+
+ protected:
+  template <class R, class... A>
+  R call_host_for(bulkhead_call_t* call, const std::string& function, const A&... arguments) const {
+    msgpack::sbuffer packed;
+    msgpack::packer<msgpack::sbuffer> packer(packed);
+    packer.pack_array(sizeof...(A));
+    (typed::pack_value(packed, arguments), ...);
+    struct owned_answer {
+      const bulkhead_host_t* host;
+      bulkhead_answer_t raw{};
+      ~owned_answer() { host->release_answer(host, &raw); }
+    } answer{host_};
+    const bulkhead_status_t status =
+        host_->call_host(host_, call, function.c_str(), packed.data(), packed.size(), &answer.raw);
+    const char* data = reinterpret_cast<const char*>(answer.raw.data);
+    if (status == BULKHEAD_CANCELLED) throw cancelled_error();
+    if (status != BULKHEAD_OK) throw error(std::string(data, answer.raw.size));
+    if constexpr (!std::is_void_v<R>) {
+      try {
+        msgpack::object_handle result = msgpack::unpack(data, answer.raw.size);
+        return typed::convert<R>(result.get());
+      } catch (const type_mismatch& mismatch) {
+        throw error("result of host function '" + function + "': " + mismatch.what());
+      }
+    }
+  }
+
+  const bulkhead_host_t* host_;
+};
+
+// A call in progress. Valid until the call has been answered; any thread.
+class context : public host_api {
+ public:
+  context(const bulkhead_host_t* host, bulkhead_call_t* call) : host_api(host), call_(call) {}
+
+  // Whether to stop: the caller cancelled, or the deadline passed. Cheap.
+  bool cancelled() const { return host_->cancelled(host_, call_); }
+  void throw_if_cancelled() const {
+    if (cancelled()) throw cancelled_error();
+  }
+  // Time until the deadline; nanoseconds::max() when there is none.
+  std::chrono::nanoseconds remaining() const { return std::chrono::nanoseconds(host_->remaining_ns(host_, call_)); }
+
+  template <class T>
+  void progress(const T& value) const {
+    msgpack::sbuffer packed;
+    typed::pack_value(packed, value);
+    host_->progress(host_, call_, packed.data(), packed.size());
+  }
+
+  // As host_api::call_host, under this call's deadline and cancellation.
+  template <class R = void, class... A>
+  R call_host(const std::string& function, const A&... arguments) const {
+    return call_host_for<R>(call_, function, arguments...);
+  }
+
+  bulkhead_call_t* call() const { return call_; }
+
+ private:
+  bulkhead_call_t* call_;
+};
+
+}  // namespace bulkhead
