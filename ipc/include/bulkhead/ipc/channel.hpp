@@ -1,0 +1,218 @@
+// A MessagePack-RPC peer over a transport; host and worker use the same class.
+//
+// The idea: one thread reads at a time, and whoever waits for an answer reads. A thread in wait() takes the reader's
+// role when it is free, hands answers to the other waiters as they arrive, and passes the role on when its own has
+// come. So a synchronous call needs no other thread and no hop. While nobody waits, the owner's event loop reads: the
+// channel arms it through `wakeups`, and on_event() does the work.
+//
+// Every call of ours takes a slot; its id is slot + generation, so an answer is matched exactly once and a forged or
+// repeated id is a violation. A call given up (deadline, cancel) leaves its slot behind as a tombstone until the late
+// answer comes, which is dropped and counted.
+//
+// Thread-safe unless said otherwise. Nothing blocks but wait() and, on a channel without wakeups, send().
+#pragma once
+
+#include <bulkhead/ipc/message.hpp>
+#include <bulkhead/ipc/scanner.hpp>
+#include <bulkhead/ipc/transport.hpp>
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+namespace bulkhead::ipc {
+
+// How a call ended. On ok, `result` views into `frame`.
+struct completion {
+  outcome code = outcome::ok;
+  call_failure failure;
+  std::vector<std::uint8_t> frame;
+  std::size_t result_offset = 0, result_size = 0;
+
+  byte_span result() const { return byte_span(frame).subspan(result_offset, result_size); }
+  static completion failed(outcome code, std::string message) {
+    completion made;
+    made.code = code;
+    made.failure = {code, std::move(message), {}};
+    return made;
+  }
+};
+
+// A synchronous caller's place; lives on its stack from start() to the end of wait() or abandon().
+class waiter {
+ public:
+  completion result;
+
+ private:
+  friend class channel;
+  std::condition_variable woken;
+  bool done = false;
+};
+
+// Asynchronous completion: called exactly once, on whichever thread learns of the end, without the channel's lock.
+class async_completion {
+ public:
+  virtual ~async_completion() = default;
+  virtual void complete(completion&& result) = 0;
+};
+
+class channel {
+ public:
+  // The owner's side. Called on the reading thread, without the channel's lock; must not block.
+  class receiver {
+   public:
+    virtual ~receiver() = default;
+    virtual void on_request(const message& request, std::vector<unique_fd> handles) = 0;
+    virtual void on_notification(const message& notification, std::vector<unique_fd> handles) = 0;
+    // Once: the peer has closed, or it broke the protocol (`violation` says how). Calls in progress stay open until
+    // fail_all(), since only the owner knows what became of the peer.
+    virtual void on_closed(const std::string& violation) = 0;
+  };
+
+  // The owner's event loop. Called with the channel's lock held; must not call back.
+  class wakeups {
+   public:
+    virtual ~wakeups() = default;
+    // Call on_event() once when the transport is ready for what is asked; replaces what was asked before.
+    virtual void arm(bool reading, bool writing) = 0;
+    // Call tick() no later than this.
+    virtual void schedule(time_point when) = 0;
+  };
+
+  // `loop` may be null: then nobody reads but those who wait(), and send() blocks until its bytes are written.
+  channel(std::unique_ptr<transport> transport, const limits& limits, receiver& receiver, wakeups* loop);
+  ~channel();
+  channel(const channel&) = delete;
+
+  // Arms the event loop for the first time.
+  void open();
+
+  struct started {
+    outcome code = outcome::ok;  // ok, overloaded, rejected (too large), not_sent (closed)
+    std::uint32_t id = 0;
+  };
+  // Sends a request made by begin_request(); its id is filled in. `before` (may be empty) is a whole frame sent just
+  // ahead of it. Exactly one of `sync` and `async` is given; unless the code is ok, it is left untouched.
+  started start(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles, time_point deadline, waiter* sync,
+                std::unique_ptr<async_completion>* async, const std::function<buffer(std::uint32_t)>& before = {});
+
+  enum class wait_result { done, deadline, closed };
+  // Waits for a call started with `caller`, reading if nobody else does. `closed` means that the channel is closed and
+  // the answer hangs on fail_all(); call wait_closed() for it.
+  wait_result wait(waiter& caller, time_point deadline);
+  // Waits without reading, for fail_all() or the deadline. True when the call is done.
+  bool wait_closed(waiter& caller, time_point deadline);
+
+  // Gives a call up: its caller gets `code` at once (a synchronous one through its waiter), the peer gets $/cancel.
+  // Nothing happens when it has ended meanwhile. True when it was still open.
+  bool abandon(std::uint32_t id, outcome code, const std::string& why);
+
+  // Reads and dispatches whatever there is, then waits for more until `stop` turns true or the channel is closed: the
+  // loop of a process that has nothing else to do. Without wakeups only.
+  void run(const std::function<bool()>& stop);
+  // Reads what is there without blocking, when nobody else is reading.
+  void poll();
+  // Makes run() look at its `stop`.
+  void wake();
+
+  // Sends a whole frame: a notification or a response. False when the channel is closed, or its queue is over the
+  // limit (only with wakeups; without, it blocks).
+  bool send(std::vector<std::uint8_t> frame);
+
+  // For the event loop.
+  void on_event(bool readable, bool writable);
+
+  struct tick_result {
+    time_point next = never;   // when to come again
+    bool overdue = false;      // a call given up has had no answer for longer than the grace
+  };
+  // Ends asynchronous calls whose deadline has passed; notices partial messages that take too long (a violation).
+  tick_result tick(time_point now, std::chrono::nanoseconds grace);
+
+  // What is known of a call still open when the channel has failed.
+  struct open_call {
+    std::uint64_t sequence;  // 1 for the first request ever sent on this channel
+    bool written;            // its first byte was handed to the transport
+  };
+  // Ends every open call with what `decide` makes of it and refuses all that come later.
+  void fail_all(const std::function<completion(const open_call&)>& decide);
+
+  // Closes from our side: the reader sees the end of the stream.
+  void shutdown();
+  bool closed() const { return closed_.load(std::memory_order_acquire); }
+
+  // Calls of ours in progress, tombstones included.
+  unsigned outstanding() const { return outstanding_.load(std::memory_order_relaxed); }
+  // Answers that came after their call had been given up.
+  std::uint64_t late_answers() const { return late_.load(std::memory_order_relaxed); }
+
+ private:
+  struct slot {
+    enum class state { free, pending, abandoned } state = state::free;
+    std::uint32_t generation = 0;
+    waiter* sync = nullptr;
+    std::unique_ptr<async_completion> async;
+    time_point deadline = never;
+    time_point abandoned_at = never;
+    std::uint64_t sequence = 0;
+    std::uint64_t first_byte = 0;  // position in the outgoing stream
+  };
+  struct outgoing {
+    std::vector<std::uint8_t> bytes;
+    std::vector<unique_fd> handles;
+    std::size_t written = 0;
+  };
+  using lock = std::unique_lock<std::mutex>;
+
+  bool enqueue(lock& held, std::vector<std::uint8_t>&& frame, std::vector<unique_fd>&& handles);
+  void write_some(lock& held);
+  void write_all(lock& held);
+  void read_some(lock& held);
+  void finish(lock& held, std::uint32_t index, completion&& result);
+  bool take_bytes(byte_span bytes);
+  bool dispatch(byte_span frame, unsigned handle_count);
+  bool on_response(const message& response, byte_span frame);
+  bool violate(std::string what);
+  void close(lock& held, const std::string& violation);
+  void release_reader(lock& held);
+  void rearm(lock& held);
+  slot* find(std::uint32_t id);
+  void free_slot(std::uint32_t index);
+  void give_up(lock& held, std::uint32_t index, outcome code, const std::string& why);
+
+  const limits limits_;
+  const std::unique_ptr<transport> transport_;
+  receiver& receiver_;
+  wakeups* const loop_;
+
+  std::mutex mutex_;
+  std::deque<slot> slots_;               // stable addresses
+  std::vector<std::uint32_t> free_;
+  std::uint64_t sequence_ = 0;
+  std::deque<outgoing> out_;
+  std::size_t out_bytes_ = 0;
+  std::uint64_t queued_total_ = 0, written_total_ = 0;
+  std::condition_variable drained_;
+  bool writing_ = false;
+  bool reading_ = false;
+  bool opened_ = false;
+  bool failed_ = false;
+  bool armed_read_ = false, armed_write_ = false;
+  std::vector<waiter*> followers_;       // waiting while another thread reads
+  waiter runner_;                        // the place of run() among them
+  std::atomic<bool> closed_{false};
+  std::atomic<unsigned> outstanding_{0};
+  std::atomic<std::uint64_t> late_{0};
+
+  // Of the reading thread alone.
+  scanner scanner_;
+  std::vector<std::uint8_t> partial_;
+  std::vector<unique_fd> handles_;
+  std::string violation_;
+  std::atomic<time_point> partial_since_{never};
+};
+
+}  // namespace bulkhead::ipc

@@ -1,0 +1,65 @@
+// How bytes reach the peer. The channel sees only this, so that another transport (rings in shared memory) can take
+// the socket's place. One thread reads at a time and one writes at a time; waiting and waking go on beside them.
+#pragma once
+
+#include <bulkhead/ipc/limits.hpp>
+#include <bulkhead/ipc/system.hpp>
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace bulkhead::ipc {
+
+class transport {
+ public:
+  enum class io { ok, would_block, closed, violation };
+  struct io_result {
+    io status = io::ok;
+    std::size_t bytes = 0;
+  };
+
+  virtual ~transport() = default;
+
+  // Never block. read() appends the descriptors that came with the bytes to `handles`, in order.
+  virtual io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles) noexcept = 0;
+  // Descriptors are attached to the first byte; they count as sent when at least one byte was.
+  virtual io_result write(std::span<const std::uint8_t> from, std::span<const int> handles) noexcept = 0;
+
+  // Blocks until there is something to read or room to write, whichever is asked for, or the deadline has passed; false
+  // only for the deadline. One that waits for reading also returns when wake() was called.
+  virtual bool wait(bool for_reading, bool for_writing, time_point deadline) noexcept = 0;
+  // Makes a wait for reading in progress, or the next one, return. Any thread.
+  virtual void wake() noexcept = 0;
+  // Ends the connection: the peer and our own reader see it as closed. Any thread.
+  virtual void shutdown() noexcept = 0;
+
+  // What an event loop may poll (level-triggered) instead of wait().
+  virtual int native_handle() const noexcept = 0;
+};
+
+// A stream socket. Receives descriptors only when asked to: a host must not (a plain recv() with no room for
+// ancillary data lets the kernel drop what a worker attaches, and a lingering socket dropped by its sender can stall
+// the receiver).
+class socket_transport final : public transport {
+ public:
+  explicit socket_transport(unique_fd socket, unsigned receive_handles = 0);
+
+  io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles) noexcept override;
+  io_result write(std::span<const std::uint8_t> from, std::span<const int> handles) noexcept override;
+  bool wait(bool for_reading, bool for_writing, time_point deadline) noexcept override;
+  void wake() noexcept override;
+  void shutdown() noexcept override;
+  int native_handle() const noexcept override { return socket_.get(); }
+
+  // Two connected sockets, close-on-exec and blocking, as a worker in any language expects its end.
+  static std::pair<unique_fd, unique_fd> make_pair();
+
+ private:
+  unique_fd socket_;
+  unique_fd wake_;
+  unsigned receive_handles_;
+};
+
+}  // namespace bulkhead::ipc

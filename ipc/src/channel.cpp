@@ -1,0 +1,461 @@
+// See channel.hpp. Every decision is taken under one mutex; system calls that may block are made outside it.
+#include <bulkhead/ipc/channel.hpp>
+
+#include <algorithm>
+
+namespace bulkhead::ipc {
+namespace {
+
+constexpr unsigned slot_bits = 12;
+constexpr std::uint32_t slot_mask = (1u << slot_bits) - 1;
+constexpr std::uint32_t generation_mask = (1u << (32 - slot_bits)) - 1;
+constexpr std::size_t read_chunk = std::size_t{64} << 10;
+constexpr int reads_in_a_row = 16;                              // then others get their turn
+constexpr std::size_t keep_capacity = std::size_t{256} << 10;  // of the buffer for partial messages
+
+// Whether a request is one of the protocol's own ("$/..."): those are not counted as calls.
+bool is_reserved(byte_span request) { return request.size() > 9 && request[8] == '$' && request[9] == '/'; }
+
+}  // namespace
+
+channel::channel(std::unique_ptr<transport> transport, const limits& limits, receiver& receiver, wakeups* loop)
+    : limits_(limits), transport_(std::move(transport)), receiver_(receiver), loop_(loop), scanner_(limits) {}
+
+channel::~channel() = default;
+
+void channel::open() {
+  lock held(mutex_);
+  opened_ = true;
+  rearm(held);
+}
+
+// --- sending --------------------------------------------------------------------------------------------------------
+
+channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles, time_point deadline,
+                                waiter* sync, std::unique_ptr<async_completion>* async,
+                                const std::function<buffer(std::uint32_t)>& before) {
+  if (frame.size() > limits_.frame || handles.size() > limits_.handles) return {outcome::rejected, 0};
+  lock held(mutex_);
+  if (closed_ || failed_) return {outcome::not_sent, 0};
+  if (outstanding_ >= limits_.queued_calls) return {outcome::overloaded, 0};
+  if (!out_.empty() && out_bytes_ + frame.size() > limits_.queued_bytes) return {outcome::overloaded, 0};
+
+  if (free_.empty()) {
+    free_.push_back(static_cast<std::uint32_t>(slots_.size()));
+    slots_.emplace_back();
+  }
+  const std::uint32_t index = free_.back();
+  free_.pop_back();
+  slot& slot = slots_[index];
+  const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
+  slot.state = slot::state::pending;
+  slot.deadline = deadline;
+  slot.sync = sync;
+  if (async) slot.async = std::move(*async);
+  slot.sequence = is_reserved(frame) ? 0 : ++sequence_;
+  ++outstanding_;
+  if (async && deadline != never && loop_) loop_->schedule(deadline);
+
+  set_request_id(frame, id);
+  if (before) enqueue(held, before(id).take(), {});
+  slot.first_byte = queued_total_;
+  enqueue(held, std::move(frame), std::move(handles));
+  if (!loop_) write_all(held);
+  return {outcome::ok, id};
+}
+
+bool channel::send(std::vector<std::uint8_t> frame) {
+  lock held(mutex_);
+  if (closed_ || failed_) return false;
+  if (loop_ && !out_.empty() && out_bytes_ + frame.size() > limits_.queued_bytes) return false;
+  enqueue(held, std::move(frame), {});
+  if (!loop_) write_all(held);
+  return !closed_;
+}
+
+bool channel::enqueue(lock& held, std::vector<std::uint8_t>&& frame, std::vector<unique_fd>&& handles) {
+  const bool was_empty = out_.empty();
+  out_bytes_ += frame.size();
+  queued_total_ += frame.size();
+  out_.push_back({std::move(frame), std::move(handles), 0});
+  if (!was_empty || writing_) return false;
+  write_some(held);
+  if (!out_.empty() && loop_) {
+    if (reading_) transport_->wake();  // the reader takes over the writing
+    else rearm(held);
+  }
+  return out_.empty();
+}
+
+void channel::write_some(lock&) {
+  std::vector<int> fds;
+  while (!out_.empty()) {
+    outgoing& next = out_.front();
+    fds.clear();
+    if (next.written == 0)
+      for (const unique_fd& handle : next.handles) fds.push_back(handle.get());
+    const auto result = transport_->write(byte_span(next.bytes).subspan(next.written), fds);
+    if (result.status != transport::io::ok) {
+      // A peer that has closed is noticed by the reader, after all that it had still sent.
+      if (result.status == transport::io::closed) {
+        out_.clear();
+        out_bytes_ = 0;
+      }
+      return;
+    }
+    next.written += result.bytes;
+    written_total_ += result.bytes;
+    out_bytes_ -= result.bytes;
+    next.handles.clear();
+    if (next.written == next.bytes.size()) out_.pop_front();
+  }
+}
+
+// Without an event loop: whoever sends stays until the queue is empty. One thread writes, the others wait for it.
+void channel::write_all(lock& held) {
+  while (!out_.empty() && !closed_) {
+    if (writing_) {
+      drained_.wait(held);
+      continue;
+    }
+    writing_ = true;
+    held.unlock();
+    transport_->wait(false, true, never);
+    held.lock();
+    write_some(held);
+    writing_ = false;
+    drained_.notify_all();
+  }
+}
+
+// --- waiting and reading --------------------------------------------------------------------------------------------
+
+channel::wait_result channel::wait(waiter& caller, time_point deadline) {
+  lock held(mutex_);
+  auto result = wait_result::done;
+  while (!caller.done) {
+    if (closed_) {
+      result = wait_result::closed;
+      break;
+    }
+    if (!reading_) {
+      reading_ = true;
+      rearm(held);
+      const bool for_writing = !out_.empty();
+      const time_point partial_since = partial_since_;
+      const time_point until = partial_since == never ? deadline : std::min(deadline, partial_since + limits_.frame_time);
+      held.unlock();
+      const bool ready = transport_->wait(true, for_writing, until);
+      held.lock();
+      if (for_writing && !writing_) write_some(held);
+      if (ready) read_some(held);
+      else if (const time_point since = partial_since_; since != never && clock::now() >= since + limits_.frame_time)
+        close(held, "a message was not complete within the frame time limit");
+      reading_ = false;
+    } else {
+      followers_.push_back(&caller);
+      if (deadline == never) caller.woken.wait(held);
+      else caller.woken.wait_until(held, deadline);
+      std::erase(followers_, &caller);
+    }
+    if (!caller.done && !closed_ && deadline != never && clock::now() >= deadline) {
+      result = wait_result::deadline;
+      break;
+    }
+  }
+  if (!reading_) release_reader(held);
+  return result;
+}
+
+bool channel::wait_closed(waiter& caller, time_point deadline) {
+  lock held(mutex_);
+  followers_.push_back(&caller);
+  if (deadline == never) caller.woken.wait(held, [&] { return caller.done; });
+  else caller.woken.wait_until(held, deadline, [&] { return caller.done; });
+  std::erase(followers_, &caller);
+  return caller.done;
+}
+
+void channel::run(const std::function<bool()>& stop) {
+  lock held(mutex_);
+  while (!closed_ && !stop()) {
+    if (!reading_) {
+      reading_ = true;
+      held.unlock();
+      transport_->wait(true, false, never);
+      held.lock();
+      read_some(held);
+      reading_ = false;
+    } else {
+      followers_.push_back(&runner_);
+      runner_.woken.wait(held);
+      std::erase(followers_, &runner_);
+    }
+  }
+  if (!reading_) release_reader(held);
+}
+
+void channel::wake() {
+  lock held(mutex_);
+  if (std::find(followers_.begin(), followers_.end(), &runner_) != followers_.end()) runner_.woken.notify_one();
+  else if (reading_) transport_->wake();
+}
+
+void channel::poll() {
+  lock held(mutex_);
+  if (closed_ || reading_) return;
+  reading_ = true;
+  read_some(held);
+  reading_ = false;
+  release_reader(held);
+}
+
+void channel::on_event(bool readable, bool writable) {
+  lock held(mutex_);
+  armed_read_ = armed_write_ = false;
+  if (closed_ || reading_) return;
+  if (writable) write_some(held);
+  if (readable) {
+    reading_ = true;
+    read_some(held);
+    reading_ = false;
+  }
+  release_reader(held);
+}
+
+// The reader's role is free: the next waiter takes it, or the event loop.
+void channel::release_reader(lock& held) {
+  if (!followers_.empty()) followers_.front()->woken.notify_one();
+  else rearm(held);
+}
+
+void channel::rearm(lock&) {
+  if (!loop_ || !opened_ || closed_) return;
+  const bool read = !reading_, write = !reading_ && !out_.empty();
+  if (read == armed_read_ && write == armed_write_) return;
+  armed_read_ = read;
+  armed_write_ = write;
+  loop_->arm(read, write);
+}
+
+void channel::read_some(lock& held) {
+  held.unlock();
+  bool ended = false;
+  std::uint8_t chunk[read_chunk];
+  for (int i = 0; i < reads_in_a_row && !ended; ++i) {
+    const auto got = transport_->read(chunk, handles_);
+    if (got.status == transport::io::would_block) break;
+    if (got.status == transport::io::violation) ended = !violate("more file descriptors than a message may carry");
+    else if (got.status == transport::io::closed) ended = true;
+    else ended = !take_bytes({chunk, got.bytes});
+    if (got.bytes < read_chunk) break;  // most likely all there was; if not, the next wait says so at once
+  }
+  held.lock();
+  if (ended) close(held, violation_);
+}
+
+bool channel::take_bytes(byte_span bytes) {
+  while (!bytes.empty()) {
+    if (scanner_.size() == 0 && bytes[0] != 0x93 && bytes[0] != 0x94)
+      return violate("bytes that do not begin a MessagePack-RPC message");
+    std::size_t used = 0;
+    const auto status = scanner_.feed(bytes, used);
+    if (status == scanner::status::violation) return violate(scanner_.violation());
+    if (status == scanner::status::need_more) {
+      if (partial_.empty()) {
+        partial_since_ = clock::now();
+        if (loop_) {
+          lock held(mutex_);
+          loop_->schedule(partial_since_.load() + limits_.frame_time);
+        }
+      }
+      partial_.insert(partial_.end(), bytes.begin(), bytes.end());
+      return true;
+    }
+    const unsigned handles = scanner_.handles();
+    scanner_.reset();
+    bool fine = false;
+    if (partial_.empty()) {
+      fine = dispatch(bytes.first(used), handles);
+    } else {
+      partial_.insert(partial_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(used));
+      partial_since_ = never;
+      fine = dispatch(partial_, handles);
+      partial_.clear();
+      if (partial_.capacity() > keep_capacity) partial_.shrink_to_fit();
+    }
+    if (!fine) return false;
+    bytes = bytes.subspan(used);
+  }
+  return true;
+}
+
+bool channel::dispatch(byte_span frame, unsigned handle_count) {
+  const auto parsed = parse_message(frame);
+  if (!parsed) return violate("a message that is not MessagePack-RPC");
+  if (handle_count > limits_.handles || handle_count > handles_.size())
+    return violate("a message that refers to file descriptors that did not come with it");
+  std::vector<unique_fd> handles;
+  for (unsigned i = 0; i < handle_count; ++i) handles.push_back(std::move(handles_[i]));
+  handles_.erase(handles_.begin(), handles_.begin() + handle_count);
+  switch (parsed->kind) {
+    case message_kind::response: return on_response(*parsed, frame);
+    case message_kind::request: receiver_.on_request(*parsed, std::move(handles)); return true;
+    case message_kind::notification: receiver_.on_notification(*parsed, std::move(handles)); return true;
+  }
+  return true;
+}
+
+bool channel::on_response(const message& response, byte_span frame) {
+  lock held(mutex_);
+  slot* slot = find(response.id);
+  if (!slot) {
+    held.unlock();
+    return violate("an answer to a call that is not in progress (id " + std::to_string(response.id) + ")");
+  }
+  if (slot->state == slot::state::abandoned) {
+    ++late_;
+    free_slot(response.id & slot_mask);
+    return true;
+  }
+  completion result;
+  if (response.error.size() == 1 && response.error[0] == 0xc0) {
+    result.result_offset = static_cast<std::size_t>(response.result.data() - frame.data());
+    result.result_size = response.result.size();
+    if (!partial_.empty()) result.frame = std::move(partial_);
+    else result.frame.assign(frame.begin(), frame.end());
+  } else {
+    result.failure = parse_failure(response.error);
+    result.code = result.failure.code;
+  }
+  finish(held, response.id & slot_mask, std::move(result));
+  return true;
+}
+
+bool channel::violate(std::string what) {
+  violation_ = std::move(what);
+  return false;
+}
+
+void channel::close(lock& held, const std::string& violation) {
+  if (closed_) return;
+  closed_ = true;
+  for (waiter* follower : followers_) follower->woken.notify_all();
+  drained_.notify_all();
+  held.unlock();
+  receiver_.on_closed(violation);
+  held.lock();
+}
+
+// --- slots ----------------------------------------------------------------------------------------------------------
+
+channel::slot* channel::find(std::uint32_t id) {
+  const std::uint32_t index = id & slot_mask;
+  if (index >= slots_.size()) return nullptr;
+  slot& slot = slots_[index];
+  if (slot.state == slot::state::free || (slot.generation & generation_mask) != id >> slot_bits) return nullptr;
+  return &slot;
+}
+
+void channel::free_slot(std::uint32_t index) {
+  slot& slot = slots_[index];
+  slot.state = slot::state::free;
+  ++slot.generation;
+  slot.sync = nullptr;
+  slot.async.reset();
+  free_.push_back(index);
+  --outstanding_;
+}
+
+// Hands a pending call its result and frees the slot.
+void channel::finish(lock& held, std::uint32_t index, completion&& result) {
+  slot& slot = slots_[index];
+  if (slot.sync) {
+    slot.sync->result = std::move(result);
+    slot.sync->done = true;
+    slot.sync->woken.notify_all();
+    free_slot(index);
+    return;
+  }
+  auto async = std::move(slot.async);
+  free_slot(index);
+  held.unlock();
+  if (async) async->complete(std::move(result));
+  held.lock();
+}
+
+bool channel::abandon(std::uint32_t id, outcome code, const std::string& why) {
+  lock held(mutex_);
+  slot* slot = find(id);
+  if (!slot || slot->state != slot::state::pending) return false;
+  give_up(held, id & slot_mask, code, why);
+  return true;
+}
+
+// The caller gets its outcome now; the slot stays behind as a tombstone, and the peer is told.
+void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::string& why) {
+  slot& slot = slots_[index];
+  slot.state = slot::state::abandoned;
+  slot.abandoned_at = clock::now();
+  const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
+  waiter* sync = std::exchange(slot.sync, nullptr);
+  auto async = std::move(slot.async);
+  if (loop_) loop_->schedule(slot.abandoned_at);
+  if (!closed_) {
+    buffer cancel = begin_notification("$/cancel");
+    packer(cancel).pack_array(1).pack(id);
+    enqueue(held, cancel.take(), {});
+  }
+  if (sync) {
+    sync->result = completion::failed(code, why);
+    sync->done = true;
+    sync->woken.notify_all();
+    if (reading_) transport_->wake();  // it may be the one who reads
+  } else if (async) {
+    held.unlock();
+    async->complete(completion::failed(code, why));
+    held.lock();
+  }
+}
+
+channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grace) {
+  lock held(mutex_);
+  tick_result result;
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    slot& slot = slots_[i];
+    if (slot.state == slot::state::pending && slot.async && slot.deadline <= now)
+      give_up(held, i, outcome::timeout, "no answer before the deadline");
+    if (slot.state == slot::state::pending && slot.async) result.next = std::min(result.next, slot.deadline);
+    if (slot.state == slot::state::abandoned) {
+      const time_point due = slot.abandoned_at + grace;
+      if (due <= now) result.overdue = true;
+      else result.next = std::min(result.next, due);
+    }
+  }
+  if (const time_point since = partial_since_; since != never) {
+    const time_point due = since + limits_.frame_time;
+    if (due > now) {
+      result.next = std::min(result.next, due);
+    } else if (!reading_) {
+      close(held, "a message was not complete within the frame time limit");
+    }  // else the reader notices by itself
+  }
+  return result;
+}
+
+void channel::fail_all(const std::function<completion(const open_call&)>& decide) {
+  lock held(mutex_);
+  failed_ = true;
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    slot& slot = slots_[i];
+    if (slot.state == slot::state::pending)
+      finish(held, i, decide({slot.sequence, slot.first_byte < written_total_}));
+    else if (slot.state == slot::state::abandoned) free_slot(i);
+  }
+  out_.clear();
+  out_bytes_ = 0;
+}
+
+void channel::shutdown() { transport_->shutdown(); }
+
+}  // namespace bulkhead::ipc

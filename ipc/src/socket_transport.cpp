@@ -1,0 +1,112 @@
+// See transport.hpp. Each call asks for MSG_DONTWAIT, so the peer may set its end as it likes; SIGPIPE is never raised (MSG_NOSIGNAL).
+#include <bulkhead/ipc/transport.hpp>
+
+#include <algorithm>
+#include <cstring>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+namespace bulkhead::ipc {
+namespace {
+
+constexpr unsigned most_handles = 16;
+
+transport::io_result failed() {
+  const bool later = errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
+  return {later ? transport::io::would_block : transport::io::closed, 0};
+}
+
+}  // namespace
+
+socket_transport::socket_transport(unique_fd socket, unsigned receive_handles)
+    : socket_(std::move(socket)),
+      wake_(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
+      receive_handles_(std::min(receive_handles, most_handles)) {}
+
+transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles) noexcept {
+  if (receive_handles_ == 0) {
+    const ssize_t n = ::recv(socket_.get(), into.data(), into.size(), MSG_DONTWAIT);
+    if (n < 0) return failed();
+    return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};
+  }
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * most_handles)];
+  iovec vec{into.data(), into.size()};
+  msghdr message{};
+  message.msg_iov = &vec;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = CMSG_SPACE(sizeof(int) * receive_handles_);
+  const ssize_t n = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (n < 0) return failed();
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
+      handles.emplace_back(fd);
+    }
+  }
+  if (message.msg_flags & MSG_CTRUNC) return {io::violation, 0};
+  return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};
+}
+
+transport::io_result socket_transport::write(std::span<const std::uint8_t> from, std::span<const int> handles) noexcept {
+  ssize_t n = 0;
+  if (handles.empty()) {
+    n = ::send(socket_.get(), from.data(), from.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  } else {
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * most_handles)]{};
+    const std::size_t count = std::min<std::size_t>(handles.size(), most_handles);
+    iovec vec{const_cast<std::uint8_t*>(from.data()), from.size()};
+    msghdr message{};
+    message.msg_iov = &vec;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int) * count);
+    std::memcpy(CMSG_DATA(header), handles.data(), sizeof(int) * count);
+    n = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+  if (n < 0) return failed();
+  return {io::ok, static_cast<std::size_t>(n)};
+}
+
+bool socket_transport::wait(bool for_reading, bool for_writing, time_point deadline) noexcept {
+  for (;;) {
+    timespec timeout{}, *limit = nullptr;
+    if (deadline != never) {
+      const auto left = std::chrono::nanoseconds(std::max(deadline - clock::now(), clock::duration::zero())).count();
+      timeout = {static_cast<time_t>(left / 1'000'000'000), static_cast<long>(left % 1'000'000'000)};
+      limit = &timeout;
+    }
+    const int events = (for_reading ? POLLIN : 0) | (for_writing ? POLLOUT : 0);
+    pollfd fds[2] = {{socket_.get(), static_cast<short>(events), 0}, {wake_.get(), POLLIN, 0}};
+    const int ready = ::ppoll(fds, for_reading ? 2 : 1, limit, nullptr);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready > 0 && fds[1].revents) {
+      std::uint64_t count = 0;
+      [[maybe_unused]] const ssize_t drained = ::read(wake_.get(), &count, sizeof count);
+    }
+    return ready != 0;
+  }
+}
+
+void socket_transport::wake() noexcept {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(wake_.get(), &one, sizeof one);
+}
+
+void socket_transport::shutdown() noexcept { ::shutdown(socket_.get(), SHUT_RDWR); }
+
+std::pair<unique_fd, unique_fd> socket_transport::make_pair() {
+  int fds[2];
+  checked(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), "socketpair");
+  return {unique_fd(fds[0]), unique_fd(fds[1])};
+}
+
+}  // namespace bulkhead::ipc
