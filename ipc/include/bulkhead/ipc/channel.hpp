@@ -25,22 +25,6 @@
 
 namespace bulkhead::ipc {
 
-// How a call ended. On ok, `result` views into `frame`.
-struct completion {
-  outcome code = outcome::ok;
-  call_failure failure;
-  std::vector<std::uint8_t> frame;
-  std::size_t result_offset = 0, result_size = 0;
-
-  byte_span result() const { return byte_span(frame).subspan(result_offset, result_size); }
-  static completion failed(outcome code, std::string message) {
-    completion made;
-    made.code = code;
-    made.failure = {code, std::move(message), {}};
-    return made;
-  }
-};
-
 // A synchronous caller's place; lives on its stack from start() to the end of wait() or abandon().
 class waiter {
  public:

@@ -45,6 +45,22 @@ struct call_failure {
   std::vector<std::uint8_t> data;  // one MessagePack value, or empty
 };
 
+// How a call ended. On ok, `result` views into `frame`.
+struct completion {
+  outcome code = outcome::ok;
+  call_failure failure;
+  std::vector<std::uint8_t> frame;
+  std::size_t result_offset = 0, result_size = 0;
+
+  byte_span result() const { return byte_span(frame).subspan(result_offset, result_size); }
+  static completion failed(outcome code, std::string message) {
+    completion made;
+    made.code = code;
+    made.failure = {code, std::move(message), {}};
+    return made;
+  }
+};
+
 // Begins a request whose id is filled in by set_request_id() once it is known; params are to be packed next.
 buffer begin_request(std::string_view method);
 void set_request_id(std::span<std::uint8_t> frame, std::uint32_t id);

@@ -1,0 +1,83 @@
+// How calls fail: error codes in bulkhead's category for asynchronous operations, call_error for synchronous ones, and
+// what is known of a worker that died.
+#pragma once
+
+#include <bulkhead/outcome.hpp>
+
+#include <boost/system/error_code.hpp>
+#include <boost/system/system_error.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+namespace bulkhead {
+
+// Category "bulkhead"; the values are those of `outcome`.
+const boost::system::error_category& call_category() noexcept;
+inline boost::system::error_code make_error_code(outcome value) noexcept {
+  return {static_cast<int>(value), call_category()};
+}
+
+// The steps of a worker's birth, then its life. A report names the step in which a worker died.
+enum class phase { spawn = 0, limits, hello, sandbox, load, init, ready, call, shutdown };
+std::string_view to_string(phase value);
+
+enum class exit_reason {
+  exited,         // by exit() or _exit(), with a code
+  signalled,      // by a signal, be it the kernel's or its own
+  out_of_memory,  // it ran into its memory limit
+  protocol,       // it broke the protocol and was killed
+  hung,           // it did not answer a cancelled call within the grace and was killed
+  closed,         // it closed its channel and was killed
+  shut_down,      // the host ended it
+  start_timeout,  // it was not ready in time and was killed
+  unknown,        // its status was taken by somebody else's wait()
+};
+std::string_view to_string(exit_reason value);
+
+// What became of a worker process.
+struct crash_report {
+  std::string plugin;      // as loaded
+  pid_t pid = -1;
+  exit_reason reason = exit_reason::unknown;
+  int exit_code = 0;       // exited
+  int signal = 0;          // signalled: as the worker's crash handler saw it, else as the kernel reported it
+  std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE
+  bulkhead::phase phase = phase::spawn;
+  std::string method;      // in progress when it died; may be empty
+  std::string message;     // e.g. the text of an uncaught exception, or what was wrong with the protocol
+  std::string log_tail;    // the last lines it wrote
+  // One sentence for people: "killed by SIGSEGV (address 0x0) in method 'decode'".
+  std::string summary() const;
+};
+// "SIGSEGV" for 11; "signal 99" for what has no name.
+std::string signal_name(int signal);
+
+// Thrown by synchronous calls. what() is the whole story in one line.
+class call_error : public boost::system::system_error {
+ public:
+  call_error(bulkhead::outcome code, const std::string& message, std::vector<std::uint8_t> data = {},
+             std::shared_ptr<const crash_report> report = nullptr);
+
+  bulkhead::outcome outcome() const { return static_cast<bulkhead::outcome>(code().value()); }
+  // Without the outcome's name in front.
+  const std::string& message() const { return message_; }
+  // Details from the plugin: one MessagePack value, or empty.
+  const std::vector<std::uint8_t>& data() const { return data_; }
+  // When a worker died of it; null otherwise.
+  const std::shared_ptr<const crash_report>& report() const { return report_; }
+
+ private:
+  std::string message_;
+  std::vector<std::uint8_t> data_;
+  std::shared_ptr<const crash_report> report_;
+};
+
+}  // namespace bulkhead
+
+template <>
+struct boost::system::is_error_code_enum<bulkhead::outcome> : std::true_type {};

@@ -1,0 +1,62 @@
+// Functions of the application that a plugin may call. A plugin sees those that it was loaded with and no others.
+#pragma once
+
+#include <bulkhead/ipc/message.hpp>
+#include <bulkhead/sdk/typed.hpp>
+
+#include <memory>
+
+namespace bulkhead {
+
+// A set of named functions, typed by their own signatures:
+//
+//   functions{}.add("lookup", [&](std::string key) { return table.at(key); })
+//
+// They run on the host's handler threads, several at once, and may block; what they throw goes back to the plugin as
+// an error with its text. Arguments come from a worker: they have the declared types, and nothing else is certain.
+class functions {
+ public:
+  using packed_function = std::function<ipc::buffer(const msgpack::object& arguments)>;
+
+  template <class F>
+  functions& add(std::string name, F function) {
+    using traits = typed::function_traits<F>;
+    auto wrapped = [name, function = std::move(function)](const msgpack::object& packed) mutable {
+      return invoke(name, function, packed, static_cast<typename traits::parameters*>(nullptr));
+    };
+    return insert(std::move(name), std::move(wrapped));
+  }
+
+  bool empty() const { return table_.empty(); }
+  const packed_function* find(const std::string& name) const {
+    const auto found = table_.find(name);
+    return found == table_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  functions& insert(std::string name, packed_function function) {
+    if (name.starts_with("$/")) throw std::invalid_argument("functions: names that begin with $/ are reserved");
+    if (!table_.emplace(name, std::move(function)).second)
+      throw std::invalid_argument("functions: '" + name + "' is there already");
+    return *this;
+  }
+
+  template <class F, class... P>
+  static ipc::buffer invoke(const std::string& name, F& function, const msgpack::object& packed, std::tuple<P...>*) {
+    auto convert = []<class T>(std::type_identity<T>, const msgpack::object& value) { return typed::convert<T>(value); };
+    auto arguments = typed::arguments<std::remove_cvref_t<P>...>(name, packed, {}, convert);
+    ipc::buffer out;
+    using result = typename typed::function_traits<F>::result;
+    if constexpr (std::is_void_v<result>) {
+      std::apply(function, std::move(arguments));
+      ipc::packer(out).pack_nil();
+    } else {
+      ipc::packer(out).pack(std::apply(function, std::move(arguments)));
+    }
+    return out;
+  }
+
+  std::map<std::string, packed_function> table_;
+};
+
+}  // namespace bulkhead

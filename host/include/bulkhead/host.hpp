@@ -1,0 +1,99 @@
+// The embedder's library: a host starts a fork server and loads plugins, each into worker processes of its own.
+//
+//   bulkhead::host host;
+//   auto image = host.load("image.so", {.instances = 2, .memory_limit = 256 << 20});
+//   auto thumb = image.call<bulkhead::bytes>("thumbnail", jpeg, 128);   // throws bulkhead::call_error
+//
+// A host leaves the application's process as it is: no signal handler, no wait(), no global state, no change of the
+// environment. Several hosts may live in one process. All functions are thread-safe.
+#pragma once
+
+#include <bulkhead/functions.hpp>
+#include <bulkhead/ipc/limits.hpp>
+#include <bulkhead/plugin.hpp>
+
+#include <filesystem>
+
+namespace bulkhead {
+
+enum class isolation {
+  process,  // a worker process per instance
+  none,     // in this process, on the caller's thread: for debugging and for trusted code. A crash is the host's crash,
+            // deadlines and cancellation are only as good as the plugin's own checks, limits do not apply.
+};
+
+enum class log_level { debug = 0, info, warning, error };
+
+// A line from a worker: written with the log functions, or to its stdout or stderr. Text is sanitised UTF-8.
+struct log_record {
+  log_level level = log_level::info;
+  std::string plugin;
+  pid_t pid = -1;
+  std::string text;
+  std::uint64_t dropped = 0;  // lines lost just before this one: a worker may write 64 KiB/s
+};
+
+// What happens to workers.
+struct lifecycle_event {
+  enum class kind { started, ready, exited } kind = kind::started;
+  std::string plugin;
+  pid_t pid = -1;
+  std::shared_ptr<const crash_report> report;  // exited
+};
+std::string_view to_string(enum lifecycle_event::kind kind);
+
+struct host_options {
+  // The bulkhead-worker program. Empty: beside the application's executable, then where bulkhead was built or
+  // installed.
+  std::filesystem::path worker_path{};
+  // Called on the handler threads; one at a time.
+  std::function<void(const log_record&)> on_log{};
+  std::function<void(const lifecycle_event&)> on_lifecycle{};
+  // How many threads run callbacks, completion handlers without an executor, and the functions lent to plugins.
+  // Started when first needed. Not used when the host runs on the embedder's executor.
+  unsigned handler_threads = 4;
+};
+
+struct load_options {
+  unsigned instances = 1;                                          // worker processes; calls go to the least loaded
+  std::size_t memory_limit = std::size_t{1} << 30;                 // address space of a worker, in bytes; 0: no limit
+  std::chrono::nanoseconds deadline = std::chrono::seconds(30);    // of calls that name none
+  std::chrono::nanoseconds start_timeout = std::chrono::seconds(10);  // from spawn to ready
+  enum isolation isolation = isolation::process;
+  bulkhead::functions functions{};                                       // what the plugin may call in the application
+  std::vector<std::string> environment{};                          // "NAME=value"; workers get nothing else
+  ipc::limits limits{};                                            // of the channel
+};
+
+class host {
+ public:
+  // Starts the fork server, and one I/O thread. Throws std::runtime_error naming what is missing.
+  explicit host(host_options options = {});
+  // Runs on the embedder's executor instead: I/O and handlers alike. Synchronous calls work even while nobody runs it;
+  // everything else needs it to be run. Its context must outlive the host.
+  explicit host(boost::asio::any_io_executor executor, host_options options = {});
+  // As shutdown(). Not to be called from a handler that runs on the host's own threads.
+  ~host();
+  host(const host&) = delete;
+  host& operator=(const host&) = delete;
+
+  // Loads a plugin and waits until its workers are ready. Throws call_error: `unavailable` with the phase that failed,
+  // `rejected` when the file can't be a plugin.
+  plugin load(const std::filesystem::path& file, load_options options = {});
+
+  // Starts a program of any kind that follows docs/protocol.md as worker; argv[0] names its file. It is not bulkhead's
+  // own worker: no crash handler, so signals are as the kernel reports them.
+  plugin launch(const std::vector<std::string>& argv, load_options options = {});
+
+  // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`. Blocks for some seconds at
+  // most. Idempotent.
+  void shutdown();
+
+  // Of the fork server.
+  pid_t fork_server_pid() const;
+
+ private:
+  std::shared_ptr<class host_core> core_;
+};
+
+}  // namespace bulkhead

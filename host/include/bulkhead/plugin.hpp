@@ -1,0 +1,180 @@
+// A loaded plugin: a handle to its pool of workers. Copyable; any thread may call on it at any time.
+#pragma once
+
+#include <bulkhead/call.hpp>
+
+#include <utility>  // before Asio: Boost 1.74 relies on them under g++ 12
+#ifdef __cpp_impl_coroutine
+#include <coroutine>
+#endif
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/post.hpp>
+
+namespace bulkhead {
+
+// A method as the plugin describes it.
+struct method_info {
+  std::string name;
+  std::string signature;  // "(bin image, int max_side) -> bin"; see bulkhead/plugin.h for the types
+  std::string doc;
+  bool idempotent = false;
+};
+
+// What a plugin says of itself: its manifest and its methods. Text from a worker, sanitised; not to be trusted.
+struct plugin_info {
+  std::string id, name, version, license, description;
+  unsigned abi = 0;
+  std::vector<std::string> requests;
+  std::vector<method_info> methods;
+};
+
+// One worker process of a plugin, as it is now.
+struct worker_info {
+  pid_t pid = -1;
+  bulkhead::phase phase = bulkhead::phase::spawn;
+  unsigned outstanding = 0;  // calls
+};
+
+class plugin_pool;
+
+class plugin {
+ public:
+  plugin() = default;
+
+  // Calls a method and waits for its result. Throws call_error; see `outcome` for the ways it can fail. Blocks at most
+  // until the deadline. R may be void to ignore the result.
+  template <class R = void, class... A>
+  R call(std::string_view method, const A&... arguments) const {
+    return try_call(method, arguments...).template as<R>();
+  }
+  // The same without throwing for a failed call.
+  template <class... A>
+  reply try_call(std::string_view method, const A&... arguments) const {
+    return call_packed(method, pack_arguments(arguments...), {});
+  }
+
+  // This plugin under other options: image.with({.deadline = 2s}).call<bytes>("thumbnail", jpeg, 128).
+  class bound;
+  bound with(call_options options) const;
+
+  // Calls a method; `token` says how to be told: a callback void(boost::system::error_code, R), asio::use_future,
+  // asio::use_awaitable, or any other completion token. With R = reply, the handler gets texts and reports too; with
+  // R = void only the error code. Arguments are packed before this returns. R must be default-constructible. The
+  // handler runs on its associated executor, or else on the host's handler threads. Never blocks.
+  template <class R = void, class... A, class Token>
+  auto async_call(std::string_view method, const std::tuple<A...>& arguments, Token&& token, call_options options = {}) const;
+
+  // The untyped form that all others use. `arguments` is one MessagePack array.
+  reply call_packed(std::string_view method, packed_arguments arguments, const call_options& options) const;
+  void async_call_packed(std::string_view method, packed_arguments arguments, const call_options& options,
+                         std::unique_ptr<reply_handler> handler) const;
+
+  // Called for each event that the plugin emits, on the host's handler threads, one at a time per worker. Replaces the
+  // handler set before. Events that come while there is none are dropped.
+  void on_event(std::function<void(const std::string& name, const msgpack::object& value)> handler) const;
+
+  // What it says of itself. Asks a worker the first time; throws call_error.
+  plugin_info describe() const;
+  std::vector<worker_info> workers() const;
+
+  // Ends its workers in good order: calls in progress may finish for 5 s, then 1 s for the plugin to clean up. Later
+  // calls fail with `unavailable`. Blocks. The last handle that goes away does the same.
+  void unload() const;
+
+  explicit operator bool() const { return pool_ != nullptr; }
+  // Where handlers run that have no executor of their own.
+  boost::asio::any_io_executor handler_executor() const;
+
+ private:
+  friend class host;
+  explicit plugin(std::shared_ptr<plugin_pool> pool) : pool_(std::move(pool)) {}
+  plugin_pool& pool() const;
+
+  std::shared_ptr<plugin_pool> pool_;
+};
+
+class plugin::bound {
+ public:
+  template <class R = void, class... A>
+  R call(std::string_view method, const A&... arguments) const {
+    return try_call(method, arguments...).template as<R>();
+  }
+  template <class... A>
+  reply try_call(std::string_view method, const A&... arguments) const {
+    return target_.call_packed(method, pack_arguments(arguments...), options_);
+  }
+
+ private:
+  friend class plugin;
+  bound(plugin target, call_options options) : target_(std::move(target)), options_(std::move(options)) {}
+  plugin target_;
+  call_options options_;
+};
+
+inline plugin::bound plugin::with(call_options options) const { return {*this, std::move(options)}; }
+
+namespace detail {
+
+template <class R>
+struct call_signature {
+  using type = void(boost::system::error_code, R);
+};
+template <>
+struct call_signature<void> {
+  using type = void(boost::system::error_code);
+};
+
+// Carries a completion handler of any type to its executor; keeps that executor's context alive meanwhile.
+template <class R, class Handler>
+class handler_carrier final : public reply_handler {
+ public:
+  handler_carrier(Handler handler, const boost::asio::any_io_executor& fallback)
+      : handler_(std::move(handler)),
+        work_(boost::asio::get_associated_executor(handler_, fallback)) {}
+
+  void complete(reply&& result) override {
+    const auto work = std::move(work_);
+    boost::asio::post(work.get_executor(), [handler = std::move(handler_), result = std::move(result)]() mutable {
+      boost::system::error_code code = make_error_code(result.outcome());
+      if constexpr (std::is_void_v<R>) {
+        std::move(handler)(code);
+      } else if constexpr (std::is_same_v<R, reply>) {
+        std::move(handler)(code, std::move(result));
+      } else {
+        R value{};
+        if (!code) {
+          try {
+            value = result.template as<R>();
+          } catch (const std::exception&) {
+            code = make_error_code(outcome::plugin_error);
+          }
+        }
+        std::move(handler)(code, std::move(value));
+      }
+    });
+  }
+
+ private:
+  Handler handler_;
+  boost::asio::executor_work_guard<boost::asio::associated_executor_t<Handler, boost::asio::any_io_executor>> work_;
+};
+
+}  // namespace detail
+
+template <class R, class... A, class Token>
+auto plugin::async_call(std::string_view method, const std::tuple<A...>& arguments, Token&& token,
+                        call_options options) const {
+  packed_arguments packed = std::apply([](const A&... each) { return pack_arguments(each...); }, arguments);
+  auto start = [self = *this](auto handler, std::string name, packed_arguments args, call_options with) {
+    using carrier = detail::handler_carrier<R, decltype(handler)>;
+    self.async_call_packed(name, std::move(args), with,
+                           std::make_unique<carrier>(std::move(handler), self.handler_executor()));
+  };
+  return boost::asio::async_initiate<Token, typename detail::call_signature<R>::type>(
+      std::move(start), token, std::string(method), std::move(packed), std::move(options));
+}
+
+}  // namespace bulkhead
