@@ -1,0 +1,51 @@
+/* See faults.h. Addresses and operands go through volatile variables, so that the compiler can't see what is wrong. */
+#include "faults.h"
+
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+void chaos_segfault(void) {
+  volatile uintptr_t address = 0x10;
+  *(volatile int*)address = 1;
+}
+
+/* The result is used after the inner call, so it can't be made into a loop. */
+static volatile int levels = 0x7fffffff;
+static int descend(volatile char* above) {
+  volatile char frame[4096];
+  frame[0] = above ? above[0] : 1;
+  return levels-- > 0 ? descend(frame) + frame[0] : 0;
+}
+
+void chaos_stack_overflow(void) { (void)descend(NULL); }
+
+void chaos_divide_by_zero(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  volatile int zero = 0;
+  volatile int result = 1 / zero;
+  (void)result;
+#endif
+  raise(SIGFPE); /* not every processor traps */
+}
+
+void chaos_bus_error(void) {
+  const int fd = memfd_create("empty", MFD_CLOEXEC);
+  volatile char* page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  if (fd >= 0 && page != MAP_FAILED) page[0] = 1;
+  raise(SIGBUS); /* where a sandbox allows no memfd */
+}
+
+void chaos_illegal_instruction(void) { __builtin_trap(); }
+
+void chaos_double_free(void) {
+  void* volatile block = malloc(64);
+  void* first = block;
+  free(first);
+  void* volatile again = block;
+  free(again);
+  abort(); /* a C library that did not notice */
+}
