@@ -176,29 +176,38 @@ bool channel::wait_closed(waiter& caller, time_point deadline) {
   return caller.done;
 }
 
-void channel::run(const std::function<bool()>& stop) {
+bool channel::run(const std::function<bool()>& stop, time_point deadline) {
+  waiter runner;
   lock held(mutex_);
+  bool in_time = true;
   while (!closed_ && !stop()) {
+    if (deadline != never && clock::now() >= deadline) {
+      in_time = false;
+      break;
+    }
     if (!reading_) {
       reading_ = true;
+      rearm(held);
       held.unlock();
-      transport_->wait(true, false, never);
+      transport_->wait(true, false, deadline);
       held.lock();
       read_some(held);
       reading_ = false;
     } else {
-      followers_.push_back(&runner_);
-      runner_.woken.wait(held);
-      std::erase(followers_, &runner_);
+      followers_.push_back(&runner);
+      if (deadline == never) runner.woken.wait(held);
+      else runner.woken.wait_until(held, deadline);
+      std::erase(followers_, &runner);
     }
   }
   if (!reading_) release_reader(held);
+  return in_time;
 }
 
 void channel::wake() {
   lock held(mutex_);
-  if (std::find(followers_.begin(), followers_.end(), &runner_) != followers_.end()) runner_.woken.notify_one();
-  else if (reading_) transport_->wake();
+  for (waiter* follower : followers_) follower->woken.notify_one();
+  if (reading_) transport_->wake();
 }
 
 void channel::poll() {

@@ -94,13 +94,12 @@ class channel {
   // Nothing happens when it has ended meanwhile. True when it was still open.
   bool abandon(std::uint32_t id, outcome code, const std::string& why);
 
-  // Reads and dispatches whatever there is, then waits for more until `stop` turns true or the channel is closed: the
-  // loop of a process that has nothing else to do. Without wakeups only.
-  void run(const std::function<bool()>& stop);
+  // Reads and dispatches, or lets another thread do so, until `stop` turns true or the channel is closed. `stop` is
+  // looked at after each read and after wake(); it must not call the channel. False when the deadline came first.
+  bool run(const std::function<bool()>& stop, time_point deadline = never);
+  void wake();
   // Reads what is there without blocking, when nobody else is reading.
   void poll();
-  // Makes run() look at its `stop`.
-  void wake();
 
   // Sends a whole frame: a notification or a response. False when the channel is closed, or its queue is over the
   // limit (only with wakeups; without, it blocks).
@@ -186,7 +185,6 @@ class channel {
   bool failed_ = false;
   bool armed_read_ = false, armed_write_ = false;
   std::vector<waiter*> followers_;       // waiting while another thread reads
-  waiter runner_;                        // the place of run() among them
   std::atomic<bool> closed_{false};
   std::atomic<unsigned> outstanding_{0};
   std::atomic<std::uint64_t> late_{0};

@@ -1,0 +1,145 @@
+// See host.hpp: the host itself, and what its plugins share.
+#include <bulkhead/host.hpp>
+
+#include "plugin_pool.hpp"
+
+#include <csignal>
+
+namespace bulkhead {
+namespace {
+
+constexpr unsigned queued_logs_limit = 1024;  // records the application has not handled yet
+
+// The application's signal handlers have no business on our threads.
+class signals_blocked {
+ public:
+  signals_blocked() {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
+
+std::string_view to_string(enum lifecycle_event::kind kind) {
+  switch (kind) {
+    case lifecycle_event::kind::started: return "started";
+    case lifecycle_event::kind::ready: return "ready";
+    case lifecycle_event::kind::exited: return "exited";
+  }
+  return "unknown";
+}
+
+host_core::host_core(host_options given, std::optional<boost::asio::any_io_executor> executor)
+    : options(std::move(given)), forks(options.worker_path), external_(std::move(executor)) {
+  if (external_) {
+    reactor = std::make_shared<bulkhead::reactor>(*external_);
+  } else {
+    io_.emplace(1);
+    work_.emplace(io_->get_executor());
+    reactor = std::make_shared<bulkhead::reactor>(io_->get_executor());
+    const signals_blocked guard;
+    io_thread_ = std::thread([this] { io_->run(); });
+  }
+  reactor->start();
+}
+
+host_core::~host_core() { shutdown(); }
+
+boost::asio::any_io_executor host_core::handlers() {
+  if (external_) return *external_;
+  std::lock_guard held(mutex_);
+  if (!pool_) {
+    const signals_blocked guard;
+    pool_.emplace(std::max(1u, options.handler_threads));
+  }
+  return pool_->get_executor();
+}
+
+void host_core::add(const std::shared_ptr<plugin_pool>& pool) {
+  std::lock_guard held(mutex_);
+  if (stopped_) throw call_error(outcome::unavailable, "the host has been shut down");
+  std::erase_if(plugins_, [](const auto& weak) { return weak.expired(); });
+  plugins_.push_back(pool);
+}
+
+void host_core::shutdown() {
+  std::vector<std::weak_ptr<plugin_pool>> plugins;
+  {
+    std::lock_guard held(mutex_);
+    if (std::exchange(stopped_, true)) return;
+    plugins.swap(plugins_);
+  }
+  std::reverse(plugins.begin(), plugins.end());
+  for (const auto& weak : plugins)
+    if (const auto pool = weak.lock()) pool->unload();
+  forks.stop();
+  reactor->stop();
+  if (io_thread_.joinable()) {
+    work_.reset();
+    io_->stop();
+    io_thread_.join();
+  }
+  if (pool_) pool_->join();  // handlers that are under way or queued still run
+}
+
+void host_core::log(log_record record) {
+  if (!options.on_log) return;
+  if (queued_logs_.fetch_add(1) >= queued_logs_limit) {
+    --queued_logs_;
+    ++lost_logs_;
+    return;
+  }
+  record.dropped += lost_logs_.exchange(0);
+  const auto executor = handlers();
+  std::lock_guard held(mutex_);
+  if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
+  boost::asio::post(*callbacks_, [weak = weak_from_this(), record = std::move(record)] {
+    const auto self = weak.lock();
+    if (!self) return;
+    self->options.on_log(record);
+    --self->queued_logs_;
+  });
+}
+
+void host_core::lifecycle(lifecycle_event event) {
+  if (!options.on_lifecycle) return;
+  const auto executor = handlers();
+  std::lock_guard held(mutex_);
+  if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
+  boost::asio::post(*callbacks_, [weak = weak_from_this(), event = std::move(event)] {
+    if (const auto self = weak.lock()) self->options.on_lifecycle(event);
+  });
+}
+
+host::host(host_options options) : core_(std::make_shared<host_core>(std::move(options), std::nullopt)) {}
+host::host(boost::asio::any_io_executor executor, host_options options)
+    : core_(std::make_shared<host_core>(std::move(options), std::move(executor))) {}
+host::~host() { core_->shutdown(); }
+
+plugin host::load(const std::filesystem::path& file, load_options options) {
+  auto pool = std::make_shared<plugin_pool>(core_, file.stem().string(), file, std::vector<std::string>{}, std::move(options));
+  core_->add(pool);
+  pool->start();
+  return plugin(std::move(pool));
+}
+
+plugin host::launch(const std::vector<std::string>& argv, load_options options) {
+  if (argv.empty()) throw std::invalid_argument("host::launch: argv[0] must name a program");
+  if (options.isolation == isolation::none) throw std::invalid_argument("host::launch: a program can't run in-process");
+  auto pool = std::make_shared<plugin_pool>(core_, std::filesystem::path(argv[0]).filename().string(),
+                                            std::filesystem::path(argv[0]), argv, std::move(options));
+  core_->add(pool);
+  pool->start();
+  return plugin(std::move(pool));
+}
+
+void host::shutdown() { core_->shutdown(); }
+pid_t host::fork_server_pid() const { return core_->forks.pid(); }
+
+}  // namespace bulkhead

@@ -1,0 +1,51 @@
+// What all plugins of a host share: the fork server, the reactor with its thread, the executor for handlers.
+#pragma once
+
+#include "fork_server/client.hpp"
+#include "reactor.hpp"
+
+#include <bulkhead/host.hpp>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
+
+#include <optional>
+#include <set>
+#include <thread>
+
+namespace bulkhead {
+
+class host_core : public std::enable_shared_from_this<host_core> {
+ public:
+  host_core(host_options options, std::optional<boost::asio::any_io_executor> executor);
+  ~host_core();
+
+  // Where the embedder's code runs: never on the reactor's thread, unless the embedder gave its own executor.
+  boost::asio::any_io_executor handlers();
+  void shutdown();
+  void add(const std::shared_ptr<plugin_pool>& pool);
+
+  // Posts to the application's callbacks, in order.
+  void log(log_record record);
+  void lifecycle(lifecycle_event event);
+
+  const host_options options;
+  fork_server::client forks;
+  std::shared_ptr<bulkhead::reactor> reactor;
+
+ private:
+  const std::optional<boost::asio::any_io_executor> external_;
+  std::optional<boost::asio::io_context> io_;
+  std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work_;
+  std::thread io_thread_;
+  std::mutex mutex_;
+  std::optional<boost::asio::thread_pool> pool_;
+  std::optional<boost::asio::strand<boost::asio::any_io_executor>> callbacks_;
+  std::vector<std::weak_ptr<plugin_pool>> plugins_;
+  std::atomic<unsigned> queued_logs_{0};
+  std::atomic<std::uint64_t> lost_logs_{0};
+  bool stopped_ = false;
+};
+
+}  // namespace bulkhead

@@ -1,0 +1,155 @@
+// See in_process.hpp.
+#include "in_process.hpp"
+
+#include <bulkhead/ipc/channel.hpp>
+
+#include <condition_variable>
+
+namespace bulkhead {
+
+// The caller's side of a call: shared by the waiting thread and the plugin, which may answer later.
+struct in_process_instance::pending {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+  bool given_up = false;
+  ipc::completion result;
+  std::function<void(const msgpack::object&)> on_progress;
+  std::atomic<bool> cancelled{false};
+
+  void finish(ipc::completion&& completion) {
+    std::lock_guard held(mutex);
+    if (done) return;
+    result = std::move(completion);
+    done = true;
+    changed.notify_all();
+  }
+};
+
+namespace {
+
+// The plugin's call carries a share of the pending call in its tag.
+template <class T>
+std::shared_ptr<T>& share_of(bulkhead_call& call) {
+  return *reinterpret_cast<std::shared_ptr<T>*>(call.tag);
+}
+
+}  // namespace
+
+in_process_instance::in_process_instance(std::shared_ptr<host_core> core, std::string name, const std::string& path,
+                                         unique_fd file, load_options options, std::weak_ptr<instance_owner> owner)
+    : core_(std::move(core)), name_(std::move(name)), options_(std::move(options)), owner_(std::move(owner)), runtime_(*this) {
+  try {
+    runtime_.check(file.get());
+    runtime_.load(path);
+    runtime_.init();
+  } catch (const std::exception& e) {
+    throw call_error(outcome::unavailable, "plugin " + name_ + " could not start in-process: " + e.what());
+  }
+  ipc::buffer packed;
+  ipc::packer packer(packed);
+  runtime_.pack_description(packer);
+  const msgpack::object_handle handle = ipc::unpack(packed.view());
+  description_ = read_description(handle.get());
+}
+
+reply in_process_instance::call(call_request& request) {
+  if (ended_) return reply(ipc::completion::failed(outcome::not_sent, "the plugin has been unloaded"));
+  auto waiting = std::make_shared<pending>();
+  waiting->on_progress = std::move(request.on_progress);
+  std::stop_callback on_stop(request.stop, [waiting] {
+    waiting->cancelled = true;
+    waiting->finish(ipc::completion::failed(outcome::cancelled, "cancelled by the caller"));
+  });
+  ++outstanding_;
+  {
+    std::lock_guard dispatch(dispatch_);
+    auto call = std::make_unique<bulkhead_call>();
+    call->tag = reinterpret_cast<std::uint64_t>(new std::shared_ptr<pending>(waiting));
+    call->storage = request.arguments.params.take();
+    call->arguments = call->storage;
+    call->handles = std::move(request.arguments.handles);
+    call->deadline = request.deadline;
+    runtime_.invoke(std::move(call), request.method);
+  }
+  std::unique_lock held(waiting->mutex);
+  const auto done = [&] { return waiting->done; };
+  if (request.deadline == ipc::never) waiting->changed.wait(held, done);
+  else if (!waiting->changed.wait_until(held, request.deadline, done)) {
+    waiting->done = true;
+    waiting->cancelled = true;
+    waiting->result = ipc::completion::failed(outcome::timeout, "no answer before the deadline");
+  }
+  return reply(std::move(waiting->result));
+}
+
+outcome in_process_instance::async_call(call_request& request, std::unique_ptr<reply_handler>& handler) {
+  struct job {
+    call_request request;
+    std::unique_ptr<reply_handler> handler;
+  };
+  auto work = std::make_shared<job>(job{std::move(request), std::move(handler)});
+  boost::asio::post(core_->handlers(), [self = shared_from_this(), work] {
+    work->handler->complete(self->call(work->request));
+  });
+  return outcome::ok;
+}
+
+void in_process_instance::answer(bulkhead_call& call, ipc::byte_span result) {
+  std::unique_ptr<std::shared_ptr<pending>> share(&share_of<pending>(call));
+  ipc::completion completion;
+  completion.frame.assign(result.begin(), result.end());
+  completion.result_size = result.size();
+  --outstanding_;
+  (*share)->finish(std::move(completion));
+}
+
+void in_process_instance::fail(bulkhead_call& call, ipc::call_failure failure) {
+  std::unique_ptr<std::shared_ptr<pending>> share(&share_of<pending>(call));
+  ipc::completion completion;
+  completion.code = failure.code;
+  completion.failure = std::move(failure);
+  --outstanding_;
+  (*share)->finish(std::move(completion));
+}
+
+void in_process_instance::progress(bulkhead_call& call, ipc::byte_span value) {
+  if (call.answered) return;
+  const std::shared_ptr<pending> waiting = share_of<pending>(call);
+  call.cancelled = call.cancelled || waiting->cancelled;
+  if (!waiting->on_progress) return;
+  const msgpack::object_handle handle = ipc::unpack(value);
+  waiting->on_progress(handle.get());
+}
+
+void in_process_instance::log(int level, std::string_view text) {
+  if (const auto owner = owner_.lock())
+    owner->on_log(static_cast<log_level>(std::clamp(level, 0, 3)), ::getpid(), ipc::sanitised(text), 0);
+}
+
+bool in_process_instance::emit(std::string_view name, ipc::byte_span value) {
+  const auto owner = owner_.lock();
+  if (!owner) return false;
+  auto copy = std::make_shared<std::vector<std::uint8_t>>(value.begin(), value.end());
+  boost::asio::post(core_->handlers(), [owner, name = std::string(name), copy] {
+    const msgpack::object_handle handle = ipc::unpack(*copy);
+    owner->on_event(name, handle.get());
+  });
+  return true;
+}
+
+ipc::completion in_process_instance::call_host(bulkhead_call*, std::string_view function, ipc::byte_span arguments) {
+  return run_function(options_.functions, std::string(function), arguments);
+}
+
+void in_process_instance::drain(ipc::time_point deadline) {
+  while (outstanding_ > 0 && ipc::clock::now() < deadline) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+void in_process_instance::end(ipc::time_point) {
+  if (ended_.exchange(true)) return;
+  std::lock_guard dispatch(dispatch_);
+  runtime_.destroy();
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,73 @@
+// See log_stream.hpp.
+#include "log_stream.hpp"
+
+#include <algorithm>
+
+namespace bulkhead {
+
+void log_stream::feed(std::string_view bytes, ipc::time_point now) {
+  std::lock_guard held(mutex_);
+  while (!bytes.empty()) {
+    const std::size_t newline = bytes.find('\n');
+    const std::string_view piece = bytes.substr(0, newline);
+    if (!cut_) {
+      partial_.append(piece.substr(0, line_limit + 1 - std::min(partial_.size(), line_limit + 1)));
+      if (partial_.size() > line_limit) {
+        line(log_level::info, partial_, now);  // cut by sanitised(), with dots
+        partial_.clear();
+        cut_ = true;
+      }
+    }
+    if (newline == std::string_view::npos) return;
+    if (!cut_) line(log_level::info, partial_, now);
+    partial_.clear();
+    cut_ = false;
+    bytes.remove_prefix(newline + 1);
+  }
+}
+
+void log_stream::finish(ipc::time_point now) {
+  std::lock_guard held(mutex_);
+  if (!partial_.empty()) line(log_level::info, partial_, now);
+  partial_.clear();
+}
+
+void log_stream::record(log_level level, std::string_view text, ipc::time_point now) {
+  std::lock_guard held(mutex_);
+  line(level, text, now);
+}
+
+void log_stream::line(log_level level, std::string_view text, ipc::time_point now) {
+  std::string clean = ipc::sanitised(text, line_limit);
+  tail_size_ += clean.size() + 1;
+  tail_.push_back(clean);
+  while (tail_size_ > tail_limit && tail_.size() > 1) {
+    tail_size_ -= tail_.front().size() + 1;
+    tail_.pop_front();
+  }
+  const double elapsed = std::chrono::duration<double>(now - refilled_).count();
+  allowance_ = std::min(static_cast<double>(bytes_per_second), allowance_ + elapsed * bytes_per_second);
+  refilled_ = now;
+  const auto cost = static_cast<double>(clean.size() + 1);
+  if (cost > allowance_) {
+    ++dropped_;
+    ++dropped_total_;
+    return;
+  }
+  allowance_ -= cost;
+  if (sink_) sink_(level, std::move(clean), std::exchange(dropped_, 0));
+}
+
+std::string log_stream::tail() const {
+  std::lock_guard held(mutex_);
+  std::string text;
+  for (const std::string& line : tail_) text += line + "\n";
+  return text;
+}
+
+std::uint64_t log_stream::dropped() const {
+  std::lock_guard held(mutex_);
+  return dropped_total_;
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,86 @@
+// See plugin.hpp. Thin: everything is the pool's.
+#include <bulkhead/plugin.hpp>
+
+#include "plugin_pool.hpp"
+
+namespace bulkhead {
+
+plugin_pool& plugin::pool() const {
+  if (!pool_) throw std::logic_error("bulkhead::plugin: this handle is empty; it takes one from host::load()");
+  return *pool_;
+}
+
+reply plugin::call_packed(std::string_view method, packed_arguments arguments, const call_options& options) const {
+  return pool().call(method, std::move(arguments), options);
+}
+
+void plugin::async_call_packed(std::string_view method, packed_arguments arguments, const call_options& options,
+                               std::unique_ptr<reply_handler> handler) const {
+  pool().async_call(method, std::move(arguments), options, std::move(handler));
+}
+
+void plugin::on_event(std::function<void(const std::string&, const msgpack::object&)> handler) const {
+  pool().on_event(std::move(handler));
+}
+
+plugin_info plugin::describe() const { return pool().describe(); }
+std::vector<worker_info> plugin::workers() const { return pool().workers(); }
+void plugin::unload() const { pool().unload(); }
+boost::asio::any_io_executor plugin::handler_executor() const { return pool().core().handlers(); }
+
+// --- what workers say of themselves ---------------------------------------------------------------------------------
+
+plugin_info read_description(const msgpack::object& value) {
+  plugin_info info;
+  auto text = [](const msgpack::object& object, std::size_t limit = 1024) {
+    return object.type == msgpack::type::STR ? ipc::sanitised({object.via.str.ptr, object.via.str.size}, limit) : std::string();
+  };
+  auto each = [&](const msgpack::object& map, auto&& take) {
+    if (map.type != msgpack::type::MAP) return;
+    for (const auto& [key, field] : std::span(map.via.map.ptr, map.via.map.size)) take(text(key), field);
+  };
+  each(value, [&](const std::string& key, const msgpack::object& field) {
+    if (key == "id") info.id = text(field);
+    else if (key == "name") info.name = text(field);
+    else if (key == "version") info.version = text(field);
+    else if (key == "license") info.license = text(field);
+    else if (key == "description") info.description = text(field);
+    else if (key == "abi" && field.type == msgpack::type::POSITIVE_INTEGER) info.abi = static_cast<unsigned>(field.via.u64);
+    if (field.type != msgpack::type::ARRAY) return;
+    for (const msgpack::object& item : std::span(field.via.array.ptr, field.via.array.size)) {
+      if (key == "requests") info.requests.push_back(text(item));
+      if (key != "methods") continue;
+      method_info method;
+      each(item, [&](const std::string& name, const msgpack::object& part) {
+        if (name == "name") method.name = text(part, 256);
+        else if (name == "signature") method.signature = text(part);
+        else if (name == "doc") method.doc = text(part);
+        else if (name == "idempotent") method.idempotent = part.type == msgpack::type::BOOLEAN && part.via.boolean;
+      });
+      info.methods.push_back(std::move(method));
+    }
+  });
+  return info;
+}
+
+ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments) {
+  const auto* function = table.find(name);
+  if (!function)
+    return ipc::completion::failed(outcome::rejected, "the application lends no function '" + ipc::sanitised(name, 128) +
+                                                          "' to this plugin (load_options::functions)");
+  try {
+    const msgpack::object_handle handle = ipc::unpack(arguments);
+    ipc::completion done;
+    done.frame = (*function)(handle.get()).take();
+    done.result_size = done.frame.size();
+    return done;
+  } catch (const type_mismatch& mismatch) {
+    return ipc::completion::failed(outcome::rejected, mismatch.what());
+  } catch (const std::exception& e) {
+    return ipc::completion::failed(outcome::plugin_error, e.what());
+  } catch (...) {
+    return ipc::completion::failed(outcome::plugin_error, "an exception that is not a std::exception");
+  }
+}
+
+}  // namespace bulkhead

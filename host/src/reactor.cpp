@@ -1,0 +1,118 @@
+// See reactor.hpp.
+#include "reactor.hpp"
+
+#include <algorithm>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+
+namespace bulkhead {
+namespace {
+constexpr std::uint64_t timer_id = 0;
+}
+
+reactor::reactor(boost::asio::any_io_executor executor)
+    : epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+      timer_(checked(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
+      descriptor_(executor, checked(::fcntl(epoll_.get(), F_DUPFD_CLOEXEC, 3), "fcntl(F_DUPFD_CLOEXEC)")) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = timer_id;
+  checked(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, timer_.get(), &event), "epoll_ctl");
+}
+
+void reactor::start() { wait(); }
+
+void reactor::stop() {
+  std::lock_guard held(mutex_);
+  stopped_ = true;
+  boost::system::error_code ignored;
+  descriptor_.cancel(ignored);
+}
+
+void reactor::wait() {
+  std::lock_guard held(mutex_);
+  if (stopped_) return;
+  descriptor_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                         [self = shared_from_this()](boost::system::error_code failure) {
+                           if (failure) return;
+                           self->run_ready();
+                           self->wait();
+                         });
+}
+
+void reactor::run_ready() {
+  epoll_event events[64];
+  const int count = ::epoll_wait(epoll_.get(), events, 64, 0);
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.u64 == timer_id) {
+      std::uint64_t expirations = 0;
+      [[maybe_unused]] const ssize_t n = ::read(timer_.get(), &expirations, sizeof expirations);
+      std::vector<std::weak_ptr<target>> due;
+      {
+        std::lock_guard held(mutex_);
+        const auto end = timers_.upper_bound(ipc::clock::now());
+        for (auto it = timers_.begin(); it != end; ++it) due.push_back(std::move(it->second));
+        timers_.erase(timers_.begin(), end);
+        set_timer();
+      }
+      for (const auto& weak : due)
+        if (const auto alive = weak.lock()) alive->on_timer();
+      continue;
+    }
+    std::shared_ptr<target> alive;
+    int tag = 0;
+    {
+      std::lock_guard held(mutex_);
+      if (const auto found = watched_.find(std::uint64_t{events[i].data.u64}); found != watched_.end()) {
+        alive = found->second.target.lock();
+        tag = found->second.tag;
+      }
+    }
+    if (alive) alive->on_ready(tag, events[i].events);
+  }
+}
+
+std::uint64_t reactor::add(int fd, std::weak_ptr<target> target, int tag, std::uint32_t events) {
+  std::uint64_t id = 0;
+  {
+    std::lock_guard held(mutex_);
+    id = next_id_++;
+    watched_.emplace(id, watched{std::move(target), tag});
+  }
+  epoll_event event{};
+  event.events = events | EPOLLONESHOT;
+  event.data.u64 = id;
+  checked(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event), "epoll_ctl(ADD)");
+  return id;
+}
+
+void reactor::arm(int fd, std::uint64_t id, std::uint32_t events) noexcept {
+  epoll_event event{};
+  event.events = events | EPOLLONESHOT;
+  event.data.u64 = id;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event);
+}
+
+void reactor::remove(int fd, std::uint64_t id) noexcept {
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+  std::lock_guard held(mutex_);
+  watched_.erase(id);
+}
+
+void reactor::schedule(ipc::time_point when, std::weak_ptr<target> target) {
+  std::lock_guard held(mutex_);
+  const auto added = timers_.emplace(when, std::move(target));
+  if (added == timers_.begin()) set_timer();
+}
+
+void reactor::set_timer() {
+  itimerspec spec{};
+  if (!timers_.empty()) {
+    const auto ns = std::max<std::int64_t>(1, timers_.begin()->first.time_since_epoch().count());
+    spec.it_value = {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
+  }
+  ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &spec, nullptr);
+}
+
+}  // namespace bulkhead

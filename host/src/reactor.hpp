@@ -1,0 +1,63 @@
+// The host's event loop for channels, worker exits, logs and timers: an epoll set of our own that Asio watches as one
+// descriptor. So it runs on any executor, and a descriptor can be armed and disarmed from any thread with one system
+// call, without waking the loop: a synchronous caller that reads for itself must not wake anybody else.
+#pragma once
+
+#include <bulkhead/ipc/limits.hpp>
+#include <bulkhead/ipc/system.hpp>
+
+#include <utility>  // before Asio: see plugin.hpp
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+
+namespace bulkhead {
+
+class reactor : public std::enable_shared_from_this<reactor> {
+ public:
+  // What is called when a descriptor is ready or a timer has fired: on one thread of the executor, one at a time.
+  class target {
+   public:
+    virtual ~target() = default;
+    virtual void on_ready(int tag, std::uint32_t events) = 0;
+    virtual void on_timer() = 0;
+  };
+
+  explicit reactor(boost::asio::any_io_executor executor);
+  void start();
+  void stop();
+
+  // Watches a descriptor for a target that may go away at any time. Armed with `events` (EPOLL…), once: after it was
+  // ready, arm() has to be called again. The descriptor must stay open until remove().
+  std::uint64_t add(int fd, std::weak_ptr<target> target, int tag, std::uint32_t events);
+  void arm(int fd, std::uint64_t id, std::uint32_t events) noexcept;
+  void remove(int fd, std::uint64_t id) noexcept;
+
+  // Calls on_timer() once, at `when` or a little later.
+  void schedule(ipc::time_point when, std::weak_ptr<target> target);
+
+ private:
+  void wait();
+  void run_ready();
+  void set_timer();
+
+  struct watched {
+    std::weak_ptr<reactor::target> target;
+    int tag;
+  };
+  unique_fd epoll_;
+  unique_fd timer_;
+  boost::asio::posix::stream_descriptor descriptor_;  // a duplicate of epoll_
+  std::mutex mutex_;
+  std::uint64_t next_id_ = 1;
+  std::unordered_map<std::uint64_t, watched> watched_;
+  std::multimap<ipc::time_point, std::weak_ptr<target>> timers_;
+  bool stopped_ = false;
+};
+
+}  // namespace bulkhead

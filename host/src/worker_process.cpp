@@ -1,0 +1,580 @@
+// See worker_process.hpp. Three parties act on a worker at once: callers (who read its channel themselves), the
+// reactor, and the pool that owns it. Whoever first learns that the process has ended settles its account.
+#include "worker_process.hpp"
+
+#include <csignal>
+#include <cstring>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+namespace bulkhead {
+namespace {
+
+enum tag { channel_tag, pidfd_tag, log_tag };
+
+constexpr unsigned event_credit = 1024, credit_batch = 256;
+constexpr unsigned host_calls_limit = 8;
+constexpr std::chrono::milliseconds cancel_grace{1000};
+constexpr std::chrono::milliseconds exit_after_close{100};  // between closing its channel and exiting
+constexpr std::chrono::milliseconds log_pause{5};           // after each full read of a flooded log
+constexpr std::size_t log_chunk = std::size_t{64} << 10;
+
+unique_fd make_black_box() {
+  unique_fd fd(checked(::memfd_create("bulkhead-black-box", MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create"));
+  checked(::ftruncate(fd.get(), black_box::size), "ftruncate");
+  checked(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), "fcntl(F_ADD_SEALS)");
+  return fd;
+}
+
+bool readable_within(int fd, ipc::time_point deadline) {
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - ipc::clock::now()).count();
+    pollfd poll{fd, POLLIN, 0};
+    const int n = ::poll(&poll, 1, static_cast<int>(std::clamp<std::int64_t>(left, 0, 1000)));
+    if (n > 0) return true;
+    if (n == 0 && left <= 0) return false;
+  }
+}
+
+}  // namespace
+
+// The black box as plain values, copied by pread(): the worker may scribble over it meanwhile.
+struct worker_process::black_box_copy {
+  phase reached = phase::spawn;
+  bool in_call = false;
+  std::uint64_t begun = 0;
+  std::string method, message;
+  bool recorded = false, out_of_memory = false;
+  int signal = 0;
+  std::uint64_t fault_address = 0;
+
+  explicit black_box_copy(int fd) {
+    alignas(black_box) char page[sizeof(black_box)]{};
+    if (::pread(fd, page, sizeof page, 0) != static_cast<ssize_t>(sizeof page)) return;
+    const auto* box = reinterpret_cast<const black_box*>(page);
+    const auto raw = box->phase.load();
+    reached = raw <= static_cast<std::uint32_t>(phase::shutdown) ? static_cast<phase>(raw) : phase::ready;
+    in_call = box->in_call == 1;
+    begun = box->begun;
+    method = ipc::sanitised({box->method, ::strnlen(box->method, sizeof box->method)});
+    message = ipc::sanitised({box->message, ::strnlen(box->message, sizeof box->message)});
+    recorded = box->recorded == 2 && box->signal > 0 && box->signal < NSIG;
+    signal = recorded ? box->signal : 0;
+    out_of_memory = recorded && box->out_of_memory;
+    fault_address = box->fault_address;
+  }
+};
+
+// An asynchronous call inside the channel: keeps the worker, and turns the completion into a reply.
+class worker_process::carried_call final : public ipc::async_completion {
+ public:
+  carried_call(std::shared_ptr<worker_process> worker, std::unique_ptr<reply_handler> handler)
+      : worker_(std::move(worker)), handler_(std::move(handler)) {}
+
+  void complete(ipc::completion&& result) override {
+    stop_.reset();
+    std::shared_ptr<const crash_report> report;
+    if (result.code != outcome::ok) {
+      std::lock_guard held(worker_->mutex_);
+      report = worker_->report_;
+    }
+    worker_->forget_progress(id_);
+    handler_->complete(reply(std::move(result), std::move(report)));
+  }
+
+  struct stopper {
+    std::weak_ptr<worker_process> worker;
+    std::shared_ptr<std::atomic<std::int64_t>> id;
+    void operator()() const {
+      if (const auto alive = worker.lock(); alive && *id >= 0)
+        alive->channel_.abandon(static_cast<std::uint32_t>(id->load()), outcome::cancelled, "cancelled by the caller");
+    }
+  };
+
+  std::unique_ptr<reply_handler> handler() { return std::move(handler_); }
+  std::uint32_t id_ = 0;
+  std::optional<std::stop_callback<stopper>> stop_;
+
+ private:
+  std::shared_ptr<worker_process> worker_;
+  std::unique_ptr<reply_handler> handler_;
+};
+
+std::shared_ptr<worker_process> worker_process::spawn(std::shared_ptr<host_core> core,
+                                                      std::shared_ptr<const worker_settings> settings,
+                                                      std::weak_ptr<instance_owner> owner) {
+  try {
+    auto [ours, theirs] = ipc::socket_transport::make_pair();
+    std::shared_ptr<worker_process> made(
+        new worker_process(std::move(core), std::move(settings), std::move(owner), std::move(ours)));
+    made->start(std::move(theirs));
+    return made;
+  } catch (const std::exception& e) {
+    throw call_error(outcome::unavailable, std::string("no worker could be started: ") + e.what());
+  }
+}
+
+worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<const worker_settings> settings,
+                               std::weak_ptr<instance_owner> owner, unique_fd socket)
+    : core_(std::move(core)),
+      settings_(std::move(settings)),
+      owner_(std::move(owner)),
+      socket_(socket.get()),
+      channel_(std::make_unique<ipc::socket_transport>(std::move(socket)), settings_->options.limits, *this, this),
+      start_deadline_(ipc::clock::now() + settings_->options.start_timeout) {}
+
+worker_process::~worker_process() {
+  if (socket_watch_) core_->reactor->remove(socket_, socket_watch_);
+  if (pidfd_watch_) core_->reactor->remove(pidfd_.get(), pidfd_watch_);
+  if (log_watch_) core_->reactor->remove(log_pipe_.get(), log_watch_);
+  if (pidfd_) core_->forks.forget(pidfd_.get());
+}
+
+void worker_process::start(unique_fd worker_end) {
+  log_ = std::make_shared<log_stream>([this](log_level level, std::string text, std::uint64_t dropped) {
+    if (const auto owner = owner_.lock()) owner->on_log(level, pid_, std::move(text), dropped);
+  });
+  int pipe[2];
+  checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
+  log_pipe_.reset(pipe[0]);
+  unique_fd log_end(pipe[1]);
+  checked(::fcntl(log_pipe_.get(), F_SETFL, O_NONBLOCK), "fcntl(O_NONBLOCK)");
+  black_box_ = make_black_box();
+
+  // The greeting waits in the socket before the worker exists.
+  say_hello();
+  std::vector<int> fds = {worker_end.get(), log_end.get(), black_box_.get()};
+  if (settings_->plugin) fds.push_back(settings_->plugin.get());
+  auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->options.memory_limit);
+  pidfd_ = std::move(spawned.pidfd);
+  pid_ = spawned.pid;
+  if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::started, pid_, nullptr);
+
+  const auto self = weak_from_this();
+  socket_watch_ = core_->reactor->add(socket_, self, channel_tag, 0);
+  pidfd_watch_ = core_->reactor->add(pidfd_.get(), self, pidfd_tag, EPOLLIN);
+  log_watch_ = core_->reactor->add(log_pipe_.get(), self, log_tag, EPOLLIN);
+  channel_.open();
+  schedule(start_deadline_);
+}
+
+void worker_process::say_hello() {
+  const auto& options = settings_->options;
+  const bool limited = options.deadline != no_deadline;
+  ipc::buffer hello = ipc::begin_request("$/hello");
+  ipc::packer packer(hello);
+  packer.pack_array(1).pack_map(4).pack("protocol").pack(ipc::protocol_version);
+  packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
+  packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
+
+  struct greeted final : ipc::async_completion {
+    std::weak_ptr<worker_process> worker;
+    void complete(ipc::completion&& result) override {
+      const auto alive = worker.lock();
+      if (!alive || alive->dead_ || result.code == outcome::ok) return;
+      alive->condemn(exit_reason::protocol, "it refused the host's greeting: " + result.failure.message);
+    }
+  };
+  auto handler = std::make_unique<greeted>();
+  handler->worker = weak_from_this();
+  std::unique_ptr<ipc::async_completion> async = std::move(handler);
+  channel_.start(hello.take(), {}, ipc::never, nullptr, &async);
+}
+
+// --- calls ----------------------------------------------------------------------------------------------------------
+
+ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* sync,
+                                            std::unique_ptr<ipc::async_completion>* async) {
+  ipc::buffer frame = ipc::begin_request(request.method);
+  frame.append(request.arguments.params.view());
+  std::vector<unique_fd> handles;
+  for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
+  std::function<ipc::buffer(std::uint32_t)> before;
+  if (!request.default_deadline) {
+    const auto left = request.deadline == ipc::never ? std::chrono::milliseconds(0)
+                                                     : std::max(std::chrono::milliseconds(1),
+                                                                std::chrono::ceil<std::chrono::milliseconds>(
+                                                                    request.deadline - ipc::clock::now()));
+    before = [left](std::uint32_t id) {
+      ipc::buffer deadline = ipc::begin_notification("$/deadline");
+      ipc::packer(deadline).pack_array(2).pack(id).pack(left.count());
+      return deadline;
+    };
+  }
+  return channel_.start(frame.take(), std::move(handles), request.deadline, sync, async, before);
+}
+
+namespace {
+std::string not_started(outcome code, const call_request& request, const ipc::limits& limits) {
+  switch (code) {
+    case outcome::rejected:
+      return "the call of '" + request.method + "' has " + std::to_string(request.arguments.params.view().size()) +
+             " bytes of arguments and " + std::to_string(request.arguments.handles.size()) + " handles; the limits are " +
+             std::to_string(limits.frame) + " bytes and " + std::to_string(limits.handles);
+    case outcome::overloaded: return "too many calls or bytes wait for this worker; try again later";
+    default: return "the worker was gone before the call could be sent";
+  }
+}
+}  // namespace
+
+reply worker_process::call(call_request& request) {
+  ipc::waiter waiter;
+  const auto started = begin(request, &waiter, nullptr);
+  if (started.code != outcome::ok)
+    return reply(ipc::completion::failed(started.code, not_started(started.code, request, settings_->options.limits)));
+  watch_progress(started.id, request);
+  {
+    std::stop_callback on_stop(request.stop, [&] {
+      channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
+    });
+    auto result = channel_.wait(waiter, request.deadline);
+    if (result == ipc::channel::wait_result::closed) {
+      await_exit(request.deadline);
+      if (!channel_.wait_closed(waiter, request.deadline)) result = ipc::channel::wait_result::deadline;
+    }
+    if (result == ipc::channel::wait_result::deadline)
+      channel_.abandon(started.id, outcome::timeout, "no answer before the deadline");
+  }
+  if (request.on_progress) forget_progress(started.id);
+  std::shared_ptr<const crash_report> report;
+  if (waiter.result.code != outcome::ok && dead_) {
+    std::lock_guard held(mutex_);
+    report = report_;
+  }
+  return reply(std::move(waiter.result), std::move(report));
+}
+
+outcome worker_process::async_call(call_request& request, std::unique_ptr<reply_handler>& handler) {
+  auto carried = std::make_unique<carried_call>(shared_from_this(), std::move(handler));
+  carried_call* const raw = carried.get();
+  // The id is known only after the call may have ended already; the stop callback looks it up when it runs.
+  auto id = std::make_shared<std::atomic<std::int64_t>>(-1);
+  if (request.stop.stop_possible()) raw->stop_.emplace(request.stop, carried_call::stopper{weak_from_this(), id});
+  std::unique_ptr<ipc::async_completion> async = std::move(carried);
+  const auto started = begin(request, nullptr, &async);
+  if (started.code != outcome::ok) {
+    handler = static_cast<carried_call&>(*async).handler();
+    return started.code;
+  }
+  *id = started.id;
+  watch_progress(started.id, request);
+  if (request.stop.stop_requested()) channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
+  return outcome::ok;
+}
+
+void worker_process::watch_progress(std::uint32_t id, call_request& request) {
+  if (!request.on_progress) return;
+  std::lock_guard held(mutex_);
+  progress_[id] = std::make_shared<std::function<void(const msgpack::object&)>>(request.on_progress);
+}
+
+void worker_process::forget_progress(std::uint32_t id) {
+  std::lock_guard held(mutex_);
+  progress_.erase(id);
+}
+
+// --- what arrives ---------------------------------------------------------------------------------------------------
+
+void worker_process::on_request(const ipc::message& request, std::vector<unique_fd>) {
+  const std::uint32_t id = request.id;
+  if (host_calls_.fetch_add(1) >= host_calls_limit) {
+    --host_calls_;
+    channel_.send(ipc::make_error_response(id, {outcome::overloaded, "at most 8 calls to the host at a time", {}}).take());
+    return;
+  }
+  std::vector<std::uint8_t> params(request.params.begin(), request.params.end());
+  boost::asio::post(core_->handlers(), [self = shared_from_this(), id, name = std::string(request.method),
+                                        params = std::move(params)] {
+    ipc::completion result = run_function(self->settings_->options.functions, name, params);
+    --self->host_calls_;
+    self->channel_.send(result.code == outcome::ok ? ipc::make_response(id, result.result()).take()
+                                                   : ipc::make_error_response(id, result.failure).take());
+  });
+}
+
+void worker_process::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+  try {
+    const msgpack::object_handle handle = ipc::unpack(notification.params);
+    const auto params = handle.get().as<std::vector<msgpack::object>>();
+    if (notification.method == "$/ready") {
+      if (ready_) throw std::runtime_error("$/ready came twice");
+      auto description = read_description(params.at(0));
+      {
+        std::lock_guard held(mutex_);
+        description_ = std::move(description);
+      }
+      ready_ = true;
+      if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::ready, pid_, nullptr);
+    } else if (notification.method == "$/leaving") {
+      ipc::buffer error;
+      ipc::packer(error).pack(params.at(0));
+      std::lock_guard held(mutex_);
+      why_ = ipc::parse_failure(error.view()).message;
+    } else if (notification.method == "$/log") {
+      const auto level = std::clamp(params.at(0).as<int>(), 0, 3);
+      log_->record(static_cast<log_level>(level), params.at(1).as<std::string_view>(), ipc::clock::now());
+    } else if (notification.method == "$/event" || notification.method == "$/progress") {
+      if (!spend_event_credit()) throw std::runtime_error("more events than it had credit for");
+      const bool event = notification.method == "$/event";
+      const std::string name = event ? ipc::sanitised(params.at(0).as<std::string_view>(), 256) : "";
+      const std::uint32_t id = event ? 0 : params.at(0).as<std::uint32_t>();
+      auto copy = std::make_shared<msgpack::object_handle>(msgpack::clone(params.at(1)));
+      std::shared_ptr<std::function<void(const msgpack::object&)>> progress;
+      {
+        std::lock_guard held(mutex_);
+        if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
+        if (const auto found = progress_.find(id); !event && found != progress_.end()) progress = found->second;
+      }
+      boost::asio::post(*strand_, [self = shared_from_this(), event, name, copy, progress] {
+        try {
+          if (progress) (*progress)(copy->get());
+          else if (const auto owner = self->owner_.lock(); owner && event) owner->on_event(name, copy->get());
+        } catch (const std::exception& e) {
+          self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(), ipc::clock::now());
+        }
+        self->return_event_credit();
+      });
+    }
+  } catch (const std::exception& e) {
+    condemn(exit_reason::protocol, "notification " + ipc::sanitised(notification.method, 64) + ": " + e.what());
+  }
+}
+
+bool worker_process::spend_event_credit() { return events_.fetch_add(1) < event_credit; }
+
+void worker_process::return_event_credit() {
+  --events_;
+  if (events_to_credit_.fetch_add(1) + 1 < credit_batch) return;
+  events_to_credit_ -= credit_batch;
+  ipc::buffer credit = ipc::begin_notification("$/credit");
+  ipc::packer(credit).pack_array(1).pack(credit_batch);
+  channel_.send(credit.take());
+}
+
+void worker_process::on_closed(const std::string& violation) {
+  if (!violation.empty()) return condemn(exit_reason::protocol, violation);
+  // Most likely it is exiting: let it, so that its own status is what gets reported.
+  kill_at_ = ipc::clock::now() + exit_after_close;
+  schedule(kill_at_);
+}
+
+// --- the reactor ----------------------------------------------------------------------------------------------------
+
+void worker_process::arm(bool reading, bool writing) {
+  if (socket_watch_) core_->reactor->arm(socket_, socket_watch_, (reading ? EPOLLIN | EPOLLRDHUP : 0u) | (writing ? EPOLLOUT : 0u));
+}
+
+void worker_process::schedule(ipc::time_point when) {
+  ipc::time_point current = next_timer_;
+  while (when < current)
+    if (next_timer_.compare_exchange_weak(current, when)) return core_->reactor->schedule(when, weak_from_this());
+}
+
+void worker_process::on_ready(int tag, std::uint32_t events) {
+  if (tag == channel_tag) {
+    channel_.on_event(events & ~static_cast<std::uint32_t>(EPOLLOUT), events & EPOLLOUT);
+  } else if (tag == log_tag) {
+    read_log(false);
+  } else {
+    settle();
+  }
+}
+
+void worker_process::on_timer() {
+  next_timer_ = ipc::never;
+  const auto now = ipc::clock::now();
+  ipc::time_point next = ipc::never;
+  if (dead_) return;
+  const auto tick = channel_.tick(now, cancel_grace);
+  next = tick.next;
+  if (tick.overdue) condemn(exit_reason::hung, "");
+  if (!ready_ && now >= start_deadline_) condemn(exit_reason::start_timeout, "");
+  else if (!ready_) next = std::min(next, start_deadline_);
+  if (const ipc::time_point kill_at = kill_at_; kill_at != ipc::never) {
+    if (now >= kill_at) condemn(exit_reason::closed, "");
+    else next = std::min(next, kill_at);
+  }
+  if (log_paused_.exchange(false)) core_->reactor->arm(log_pipe_.get(), log_watch_, EPOLLIN);
+  if (next != ipc::never) schedule(next);
+}
+
+void worker_process::read_log(bool to_the_end) {
+  char chunk[log_chunk];
+  // A pipe holds 64 KiB; what a dead worker left behind is read within a few turns.
+  for (int turns = to_the_end ? 4 : 1; turns > 0; --turns) {
+    const ssize_t n = ::read(log_pipe_.get(), chunk, sizeof chunk);
+    if (n > 0) log_->feed({chunk, static_cast<std::size_t>(n)}, ipc::clock::now());
+    if (to_the_end) {
+      if (n <= 0) break;
+      continue;
+    }
+    if (n == 0) return;  // nobody holds the other end any more
+    if (n == static_cast<ssize_t>(sizeof chunk)) {
+      log_paused_ = true;
+      schedule(ipc::clock::now() + log_pause);
+    } else {
+      core_->reactor->arm(log_pipe_.get(), log_watch_, EPOLLIN);
+    }
+  }
+  if (to_the_end) log_->finish(ipc::clock::now());
+}
+
+// --- the end --------------------------------------------------------------------------------------------------------
+
+void worker_process::condemn(exit_reason reason, const std::string& why) {
+  {
+    std::lock_guard held(mutex_);
+    if (condemned_ == exit_reason::unknown) {
+      condemned_ = reason;
+      if (!why.empty()) why_ = why;
+    }
+  }
+  if (pidfd_) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+}
+
+// For a caller's own thread: waits for the process to end, helping it along, and settles. True when that is done.
+bool worker_process::await_exit(ipc::time_point deadline) {
+  const ipc::time_point patience = std::min(deadline, ipc::clock::now() + exit_after_close);
+  if (!readable_within(pidfd_.get(), patience)) {
+    if (ipc::clock::now() >= deadline) return false;
+    condemn(exit_reason::closed, "");
+    if (!readable_within(pidfd_.get(), deadline)) return false;
+  }
+  settle();
+  std::unique_lock held(mutex_);
+  const auto done = [this] { return is_settled_; };
+  if (deadline == ipc::never) settled_.wait(held, done);
+  else settled_.wait_until(held, deadline, done);
+  return is_settled_;
+}
+
+void worker_process::settle() {
+  // All that it sent before it died counts. If another thread is reading, it comes here itself when it sees the end.
+  channel_.shutdown();
+  for (int i = 0; i < 64 && !channel_.closed(); ++i) channel_.poll();
+  {
+    std::lock_guard held(mutex_);
+    if (!channel_.closed() || settling_) return;
+    settling_ = true;
+  }
+  const black_box_copy box(black_box_.get());
+  read_log(true);
+  auto report = std::make_shared<const crash_report>(make_report(box));
+  {
+    std::lock_guard held(mutex_);
+    report_ = report;
+  }
+  dead_ = true;
+  channel_.fail_all([&](const ipc::channel::open_call& call) { return verdict(call, *report, box.begun); });
+  core_->reactor->remove(socket_, std::exchange(socket_watch_, 0));
+  core_->reactor->remove(pidfd_.get(), std::exchange(pidfd_watch_, 0));
+  core_->reactor->remove(log_pipe_.get(), std::exchange(log_watch_, 0));
+  if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::exited, pid_, report);
+  {
+    std::lock_guard held(mutex_);
+    is_settled_ = true;
+  }
+  settled_.notify_all();
+}
+
+crash_report worker_process::make_report(const black_box_copy& box) {
+  crash_report report;
+  report.plugin = settings_->name;
+  report.pid = pid_;
+  report.phase = settings_->plugin ? box.reached : ready_ ? phase::ready : phase::hello;
+  if (box.in_call) {
+    report.phase = phase::call;
+    report.method = box.method;
+  }
+  report.log_tail = log_->tail();
+  siginfo_t info{};
+  const bool known = ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED | __WALL | WNOHANG) == 0 && info.si_pid;
+  const bool killed_by_kill = known && info.si_code != CLD_EXITED && info.si_status == SIGKILL;
+
+  std::lock_guard held(mutex_);
+  report.message = !why_.empty() ? why_ : box.message;
+  if (box.recorded && !(condemned_ == exit_reason::protocol)) {
+    report.reason = box.out_of_memory ? exit_reason::out_of_memory : exit_reason::signalled;
+    report.signal = box.signal;
+    report.fault_address = box.fault_address;
+  } else if (condemned_ != exit_reason::unknown && (killed_by_kill || !known || condemned_ == exit_reason::protocol)) {
+    report.reason = condemned_;
+    report.signal = SIGKILL;
+  } else if (!known) {
+    report.reason = exit_reason::unknown;
+  } else if (info.si_code == CLD_EXITED) {
+    report.reason = leaving_ && info.si_status == 0 ? exit_reason::shut_down : exit_reason::exited;
+    report.exit_code = info.si_status;
+  } else {
+    report.reason = exit_reason::signalled;
+    report.signal = info.si_status;
+  }
+  return report;
+}
+
+ipc::completion worker_process::verdict(const ipc::channel::open_call& call, const crash_report& report,
+                                        std::uint64_t begun) const {
+  const std::string what = "plugin " + settings_->name + ": the worker " + report.summary();
+  if (report.reason == exit_reason::protocol) return ipc::completion::failed(outcome::protocol, what);
+  if (!ready_) return ipc::completion::failed(outcome::unavailable, what);
+  // The worker counts the calls it takes up, in the order in which they were sent. A call past that count has not begun.
+  if (!call.written || (settings_->plugin && call.sequence > begun)) return ipc::completion::failed(outcome::not_sent, what);
+  return ipc::completion::failed(outcome::worker_lost, what);
+}
+
+// --- life as an instance --------------------------------------------------------------------------------------------
+
+void worker_process::wait_ready() {
+  channel_.run([this] { return ready_ || dead_; }, start_deadline_);
+  if (ready_) return;
+  if (!channel_.closed()) condemn(exit_reason::start_timeout, "");
+  await_exit(ipc::clock::now() + std::chrono::seconds(5));
+  if (ready_ && !dead_) return;
+  std::shared_ptr<const crash_report> report;
+  {
+    std::lock_guard held(mutex_);
+    report = report_;
+  }
+  throw call_error(outcome::unavailable,
+                   "plugin " + settings_->name + " could not start: the worker " + (report ? report->summary() : "does not end"), {},
+                   report);
+}
+
+plugin_info worker_process::description() const {
+  std::lock_guard held(mutex_);
+  return description_;
+}
+
+worker_info worker_process::info() const {
+  const black_box_copy box(black_box_.get());
+  return {pid_, settings_->plugin ? (box.in_call ? phase::call : box.reached) : ready_ ? phase::ready : phase::hello,
+          channel_.outstanding()};
+}
+
+void worker_process::drain(ipc::time_point deadline) {
+  if (!alive() || channel_.outstanding() == 0) return;
+  call_request request;
+  request.method = "$/drain";
+  request.arguments = pack_arguments();
+  request.deadline = deadline;
+  request.default_deadline = true;  // none is announced for it
+  call(request);
+}
+
+void worker_process::ask_to_leave() {
+  leaving_ = true;
+  ipc::buffer shutdown = ipc::begin_notification("$/shutdown");
+  ipc::packer(shutdown).pack_array(0);
+  channel_.send(shutdown.take());
+}
+
+void worker_process::end(ipc::time_point deadline) {
+  if (!readable_within(pidfd_.get(), deadline)) condemn(exit_reason::shut_down, "it did not exit in time");
+  await_exit(ipc::clock::now() + std::chrono::seconds(5));
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,95 @@
+// See crash_handler.hpp. A worker is pid 1 of its PID namespace: signals it sends to itself with the default action are
+// ignored by the kernel (pid_namespaces(7)), so an abort() would end as SIGSEGV. The handler therefore owns every fatal
+// signal, records it as it came, and leaves by exit_group; the host takes the signal from the record.
+// Everything here is async-signal-safe.
+#include "crash_handler.hpp"
+
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <cxxabi.h>
+#include <exception>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <typeinfo>
+#include <unistd.h>
+
+namespace bulkhead {
+namespace {
+
+black_box* box = nullptr;
+bool limited = false;
+alignas(16) char alternate_stack[64 << 10];
+
+// Whether the address space is used up: then a crash is most likely a failed allocation that nobody checked.
+bool out_of_memory() {
+  constexpr std::size_t probe = std::size_t{8} << 20;
+  void* mapped = ::mmap(nullptr, probe, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return true;
+  ::munmap(mapped, probe);
+  return false;
+}
+
+void on_fatal_signal(int signal, siginfo_t* info, void*) {
+  std::uint32_t unrecorded = 0;
+  if (box->recorded.compare_exchange_strong(unrecorded, 1)) {  // the first thread to crash tells the story
+    box->signal = signal;
+    box->code = info->si_code;
+    const bool has_address = signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE;
+    box->fault_address = has_address ? reinterpret_cast<std::uint64_t>(info->si_addr) : 0;
+    box->out_of_memory = limited && out_of_memory();
+    box->recorded.store(2, std::memory_order_release);
+  } else {
+    // Another thread is recording; leave the exit to it, for a moment.
+    for (int i = 0; i < 1'000'000 && box->recorded.load(std::memory_order_acquire) != 2; ++i) {
+    }
+  }
+  ::syscall(SYS_exit_group, 128 + signal);
+}
+
+void note(const char* text, const char* more = "") {
+  const std::size_t room = sizeof box->message - 1;
+  std::strncpy(box->message, text, room);
+  std::strncat(box->message, more, room - std::strlen(box->message));
+}
+
+[[noreturn]] void on_terminate() {
+  const std::type_info* type = abi::__cxa_current_exception_type();
+  if (!type) {
+    note("std::terminate was called");
+  } else {
+    int status = 0;
+    char* name = abi::__cxa_demangle(type->name(), nullptr, nullptr, &status);
+    try {
+      throw;
+    } catch (const std::exception& e) {
+      note("uncaught ", name ? name : type->name());
+      const std::size_t used = std::strlen(box->message);
+      std::strncat(box->message, ": ", sizeof box->message - 1 - used);
+      std::strncat(box->message, e.what(), sizeof box->message - 1 - std::strlen(box->message));
+    } catch (...) {
+      note("uncaught exception of type ", name ? name : type->name());
+    }
+  }
+  std::abort();
+}
+
+}  // namespace
+
+void install_crash_handlers(black_box& shared, bool memory_limited) {
+  box = &shared;
+  limited = memory_limited;
+  stack_t stack{};
+  stack.ss_sp = alternate_stack;
+  stack.ss_size = sizeof alternate_stack;
+  ::sigaltstack(&stack, nullptr);
+  struct sigaction action {};
+  action.sa_sigaction = on_fatal_signal;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  ::sigfillset(&action.sa_mask);
+  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGTERM, SIGQUIT, SIGXCPU, SIGXFSZ})
+    ::sigaction(signal, &action, nullptr);
+  std::set_terminate(on_terminate);
+}
+
+}  // namespace bulkhead

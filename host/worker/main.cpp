@@ -1,0 +1,44 @@
+// bulkhead-worker: started by a host as fork server (BULKHEAD_FORK_SERVER_FD names the control channel), or by any
+// parent as a single worker: BULKHEAD_CHANNEL_FD=n BULKHEAD_PROTOCOL=1 bulkhead-worker PLUGIN.so
+#include "bootstrap.hpp"
+#include "fork_server.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace {
+
+// Whatever the host had open without close-on-exec is none of ours.
+int take_over_control(const char* number) {
+  constexpr int control = 3;
+  const int given = std::atoi(number);
+  if (given != control && ::dup2(given, control) < 0) return -1;
+  ::fcntl(control, F_SETFD, FD_CLOEXEC);
+  ::syscall(SYS_close_range, control + 1, ~0u, 0);
+  ::clearenv();
+  return control;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    if (const char* number = std::getenv("BULKHEAD_FORK_SERVER_FD")) {
+      const int control = take_over_control(number);
+      if (control < 0) return 64;
+      return bulkhead::serve_fork_requests(control);
+    }
+    if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
+      std::fprintf(stderr, "usage: BULKHEAD_CHANNEL_FD=n BULKHEAD_PROTOCOL=1 %s PLUGIN.so\n", argv[0]);
+      return 64;
+    }
+    return bulkhead::run_worker(argc == 2 ? argv[1] : "", false);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "bulkhead-worker: %s\n", e.what());
+    return 70;  // EX_SOFTWARE
+  }
+}

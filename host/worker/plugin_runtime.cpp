@@ -1,0 +1,234 @@
+// See plugin_runtime.hpp.
+#include "plugin_runtime.hpp"
+
+#include <bulkhead/ipc/scanner.hpp>
+
+#include <boost/dll/shared_library.hpp>
+
+#include <cstring>
+#include <stdexcept>
+
+namespace bulkhead {
+
+struct plugin_runtime::library {
+  boost::dll::shared_library file;
+};
+
+namespace {
+
+plugin_runtime::link& link_of(const bulkhead_host_t* host) { return *static_cast<plugin_runtime::link*>(host->host_data); }
+
+ipc::byte_span span_of(const void* data, std::size_t size) { return {static_cast<const std::uint8_t*>(data), size}; }
+
+// A blob made by the plugin: private memory until arenas shared with the host are negotiated.
+struct private_blob {
+  std::unique_ptr<std::uint8_t[]> bytes;
+};
+
+}  // namespace
+
+// The functions that the plugin calls. `extern "C"` linkage is not needed for their types to match on any ABI we build
+// for; none may let an exception out, since the plugin may be C.
+struct plugin_runtime::vtable {
+  static void reply(const bulkhead_host_t* host, bulkhead_call_t* call, const void* result, std::size_t size) noexcept {
+    if (!call->runtime->end(call)) return;
+    const ipc::byte_span value = span_of(result, size);
+    if (ipc::value_size(value) == size && size > 0) link_of(host).answer(*call, value);
+    else link_of(host).fail(*call, {outcome::plugin_error, "the plugin answered with bytes that are not one MessagePack value", {}});
+    call->runtime->release(call);
+  }
+
+  static void fail(const bulkhead_host_t* host, bulkhead_call_t* call, const char* message, std::size_t message_size,
+                   const void* data, std::size_t data_size) noexcept {
+    if (!call->runtime->end(call)) return;
+    ipc::call_failure failure{outcome::plugin_error, ipc::sanitised({message, message_size}), {}};
+    const ipc::byte_span details = span_of(data, data_size);
+    if (data_size > 0 && ipc::value_size(details) == data_size) failure.data.assign(details.begin(), details.end());
+    link_of(host).fail(*call, std::move(failure));
+    call->runtime->release(call);
+  }
+
+  static void progress(const bulkhead_host_t* host, bulkhead_call_t* call, const void* value, std::size_t size) noexcept {
+    if (ipc::value_size(span_of(value, size)) == size && size > 0) link_of(host).progress(*call, span_of(value, size));
+  }
+
+  static bool cancelled(const bulkhead_host_t* host, bulkhead_call_t* call) noexcept {
+    if (call->cancelled.load(std::memory_order_relaxed)) return true;
+    // The deadline is checked here rather than by a timer; the channel is looked at every 200 µs at most.
+    constexpr std::int64_t interval_ns = 200'000;
+    const auto now = ipc::clock::now();
+    const std::int64_t ns = now.time_since_epoch().count();
+    std::int64_t due = call->next_poll.load(std::memory_order_relaxed);
+    if (ns >= due && call->next_poll.compare_exchange_strong(due, ns + interval_ns, std::memory_order_relaxed)) {
+      if (now >= call->deadline) call->cancelled = true;
+      else link_of(host).poll(*call);
+    }
+    return call->cancelled.load(std::memory_order_relaxed);
+  }
+
+  static std::int64_t remaining_ns(const bulkhead_host_t*, bulkhead_call_t* call) noexcept {
+    if (call->deadline == ipc::never) return INT64_MAX;
+    return std::max<std::int64_t>(0, (call->deadline - ipc::clock::now()).count());
+  }
+
+  static void log(const bulkhead_host_t* host, bulkhead_log_level_t level, const char* text, std::size_t size) noexcept {
+    link_of(host).log(level, {text, size});
+  }
+
+  static bool emit(const bulkhead_host_t* host, const char* name, const void* value, std::size_t size) noexcept {
+    return ipc::value_size(span_of(value, size)) == size && size > 0 && link_of(host).emit(name, span_of(value, size));
+  }
+
+  static bulkhead_status_t call_host(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
+                                     const void* arguments, std::size_t size, bulkhead_answer_t* answer) noexcept {
+    auto* result = new ipc::completion;
+    if (ipc::value_size(span_of(arguments, size)) != size || size == 0)
+      *result = ipc::completion::failed(outcome::rejected, "the arguments are not one MessagePack array");
+    else
+      *result = link_of(host).call_host(on_behalf_of, function, span_of(arguments, size));
+    const bool fine = result->code == outcome::ok;
+    const std::string& text = result->failure.message;
+    answer->data = fine ? result->result().data() : reinterpret_cast<const std::uint8_t*>(text.data());
+    answer->size = fine ? result->result().size() : text.size();
+    answer->owner = result;
+    switch (result->code) {
+      case outcome::ok: return BULKHEAD_OK;
+      case outcome::rejected: return BULKHEAD_REJECTED;
+      case outcome::overloaded: return BULKHEAD_OVERLOADED;
+      case outcome::timeout:
+      case outcome::cancelled: return BULKHEAD_CANCELLED;
+      case outcome::not_sent:
+      case outcome::worker_lost: return BULKHEAD_LOST;
+      default: return BULKHEAD_FAILED;
+    }
+  }
+
+  static void release_answer(const bulkhead_host_t*, bulkhead_answer_t* answer) noexcept {
+    delete static_cast<ipc::completion*>(answer->owner);
+    *answer = {};
+  }
+
+  static int take_handle(const bulkhead_host_t*, bulkhead_call_t* call, std::uint32_t index) noexcept {
+    return index < call->handles.size() ? call->handles[index].release() : -1;
+  }
+
+  static bool create_blob(const bulkhead_host_t*, std::size_t size, bulkhead_blob_t* blob) noexcept {
+    auto* made = new (std::nothrow) private_blob;
+    if (made) made->bytes.reset(new (std::nothrow) std::uint8_t[size ? size : 1]);
+    if (!made || !made->bytes) {
+      delete made;
+      return false;
+    }
+    *blob = {made->bytes.get(), size, {}, 0, made};
+    return true;
+  }
+
+  static bool open_blob(const bulkhead_host_t*, bulkhead_call_t*, const std::uint8_t*, std::size_t, bulkhead_blob_t*) noexcept {
+    return false;  // no arena was negotiated, so there is no reference that could be valid
+  }
+
+  static void release_blob(const bulkhead_host_t*, bulkhead_blob_t* blob) noexcept {
+    delete static_cast<private_blob*>(blob->owner);
+    *blob = {};
+  }
+
+  static const void* get_extension(const bulkhead_host_t*, const char*) noexcept { return nullptr; }
+};
+
+plugin_runtime::plugin_runtime(link& link)
+    : link_(link),
+      host_{BULKHEAD_ABI_VERSION, &link, vtable::reply, vtable::fail, vtable::progress, vtable::cancelled,
+            vtable::remaining_ns, vtable::log, vtable::emit, vtable::call_host, vtable::release_answer,
+            vtable::take_handle, vtable::create_blob, vtable::open_blob, vtable::release_blob, vtable::get_extension} {}
+
+plugin_runtime::~plugin_runtime() = default;
+
+void plugin_runtime::check(int fd) { manifest_ = read_manifest(fd); }
+
+void plugin_runtime::load(const std::string& path) {
+  auto loaded = std::make_unique<library>();
+  // Every symbol now rather than in the middle of a call; none leaks into other libraries.
+  std::error_code failure;
+  loaded->file.load(path, failure, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
+  if (failure) {
+    const char* why = ::dlerror();
+    throw std::runtime_error("could not load it: " + (why ? std::string(why) : failure.message()));
+  }
+  if (!loaded->file.has("bulkhead_entry")) throw std::runtime_error("it does not export bulkhead_entry");
+  const auto& entry = loaded->file.get<const bulkhead_entry_t>("bulkhead_entry");
+  if (entry.abi_version != BULKHEAD_ABI_VERSION || !entry.create)
+    throw std::runtime_error("its entry states ABI version " + std::to_string(entry.abi_version) + ", expected " +
+                             std::to_string(BULKHEAD_ABI_VERSION));
+  plugin_ = entry.create(&host_);
+  if (!plugin_) throw std::runtime_error("its create() failed");
+  library_ = loaded.release();
+}
+
+void plugin_runtime::init() {
+  const char* why = nullptr;
+  if (plugin_->init && !plugin_->init(plugin_, &why))
+    throw std::runtime_error(why ? ipc::sanitised(why) : std::string("its init() failed without saying why"));
+}
+
+void plugin_runtime::destroy() {
+  if (plugin_ && plugin_->destroy) plugin_->destroy(plugin_);
+  plugin_ = nullptr;
+}
+
+void plugin_runtime::invoke(std::unique_ptr<bulkhead_call> owned, std::string_view method) {
+  bulkhead_call* call = owned.release();
+  call->runtime = this;
+  for (std::size_t i = 0; i < plugin_->method_count; ++i)
+    if (method == plugin_->methods[i].name) call->method = &plugin_->methods[i];
+
+  if (!call->method) {
+    std::string known;
+    for (std::size_t i = 0; i < plugin_->method_count && known.size() < 1024; ++i)
+      known += (i ? ", " : "") + std::string(plugin_->methods[i].name);
+    link_.fail(*call, {outcome::rejected,
+                       "no method '" + ipc::sanitised(method, 128) + "' in plugin " + manifest_.id + "; it has: " + known, {}});
+    delete call;
+    return;
+  }
+  if (on_method) on_method(call->method->name);
+  auto fail = [&](const std::string& text) {
+    if (!call->answered) vtable::fail(&host_, call, text.data(), text.size(), nullptr, 0);
+  };
+  try {
+    call->method->invoke(plugin_, call->method, call, call->arguments.data(), call->arguments.size());
+  } catch (const std::exception& e) {
+    fail(std::string("an exception left the plugin: ") + e.what());
+  } catch (...) {
+    fail("an exception left the plugin");
+  }
+  if (on_method) on_method(nullptr);
+  release(call);
+}
+
+// True for the first answer to a call; a second one is the plugin's mistake and changes nothing.
+bool plugin_runtime::end(bulkhead_call* call) {
+  if (!call->answered.exchange(true)) return true;
+  link_.log(BULKHEAD_LOG_WARNING, "the plugin answered a call twice; the second answer was dropped");
+  return false;
+}
+
+void plugin_runtime::release(bulkhead_call* call) {
+  if (--call->references == 0) delete call;
+}
+
+void plugin_runtime::pack_description(ipc::packer& packer) const {
+  packer.pack_map(8);
+  packer.pack("id").pack(manifest_.id).pack("name").pack(manifest_.name.empty() ? manifest_.id : manifest_.name);
+  packer.pack("version").pack(manifest_.version).pack("license").pack(manifest_.license);
+  packer.pack("description").pack(manifest_.description).pack("abi").pack(manifest_.abi);
+  packer.pack("requests").pack(manifest_.requests);
+  packer.pack("methods").pack_array(static_cast<std::uint32_t>(plugin_->method_count));
+  for (std::size_t i = 0; i < plugin_->method_count; ++i) {
+    const bulkhead_method_t& method = plugin_->methods[i];
+    auto text = [](const char* s) { return std::string_view(s ? s : ""); };
+    packer.pack_map(4).pack("name").pack(text(method.name)).pack("signature").pack(text(method.signature));
+    packer.pack("doc").pack(text(method.doc)).pack("idempotent").pack((method.flags & BULKHEAD_METHOD_IDEMPOTENT) != 0);
+  }
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,91 @@
+// Runs a plugin: loads its library, serves the C ABI's host functions, keeps the account of calls in progress. How
+// answers and events leave is the business of its `link`: a channel in a worker, a direct hand-over in-process.
+#pragma once
+
+#include "manifest.hpp"
+
+#include <bulkhead/ipc/limits.hpp>
+#include <bulkhead/ipc/message.hpp>
+#include <bulkhead/ipc/system.hpp>
+#include <bulkhead/plugin.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace bulkhead {
+
+class plugin_runtime;
+
+}  // namespace bulkhead
+
+// A call in progress: what the plugin holds a pointer to. Lives until it has been answered and invoke() has returned.
+struct bulkhead_call {
+  bulkhead::plugin_runtime* runtime = nullptr;
+  std::uint64_t tag = 0;  // of the link: which call this is
+  const bulkhead_method_t* method = nullptr;
+  std::vector<std::uint8_t> storage;      // keeps `arguments` alive
+  bulkhead::ipc::byte_span arguments;
+  std::vector<bulkhead::unique_fd> handles;
+  bulkhead::ipc::time_point deadline = bulkhead::ipc::never;
+  std::atomic<bool> cancelled{false};
+  std::atomic<bool> answered{false};
+  std::atomic<int> references{2};         // the answer, invoke()
+  std::atomic<std::uint32_t> host_call{0};  // of the link: a call to the host in progress on its behalf
+  std::atomic<std::int64_t> next_poll{0};   // when to look for a cancellation again
+};
+
+namespace bulkhead {
+
+class plugin_runtime {
+ public:
+  // All any-thread.
+  class link {
+   public:
+    virtual ~link() = default;
+    virtual void answer(bulkhead_call& call, ipc::byte_span result) = 0;
+    virtual void fail(bulkhead_call& call, ipc::call_failure failure) = 0;
+    virtual void progress(bulkhead_call& call, ipc::byte_span value) = 0;
+    virtual void log(int level, std::string_view text) = 0;
+    virtual bool emit(std::string_view name, ipc::byte_span value) = 0;
+    // Looks for a cancellation that has arrived but was not yet read.
+    virtual void poll(bulkhead_call& call) = 0;
+    virtual ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) = 0;
+  };
+
+  explicit plugin_runtime(link& link);
+  ~plugin_runtime();  // never unloads the library: its threads may still run in it
+
+  // The steps of getting ready; each throws std::runtime_error saying what failed. Dispatch thread.
+  void check(int fd);                  // manifest and ABI, without running any of the plugin's code
+  void load(const std::string& path);  // runs its constructors
+  void init();
+  void destroy();                      // may be left out
+
+  // Takes up a call; it ends through the link, later or before this returns. `call` needs everything but `runtime` and
+  // `method`. Unknown methods fail with `rejected`. Dispatch thread.
+  void invoke(std::unique_ptr<bulkhead_call> call, std::string_view method);
+
+  // Called before a method runs and after it has returned.
+  std::function<void(const char* method)> on_method;
+
+  // For $/ready and $/describe: one MessagePack map.
+  void pack_description(ipc::packer& packer) const;
+  const manifest& read() const { return manifest_; }
+
+ private:
+  struct vtable;  // the C ABI's functions
+  void release(bulkhead_call* call);
+  bool end(bulkhead_call* call);
+
+  link& link_;
+  bulkhead_host_t host_;
+  manifest manifest_;
+  struct library;
+  library* library_ = nullptr;
+  const bulkhead_plugin_t* plugin_ = nullptr;
+};
+
+}  // namespace bulkhead

@@ -1,0 +1,300 @@
+// See session.hpp. The thread that reads the channel (the dispatch thread when idle, a plugin's thread while it waits
+// for the host) only sorts messages into the queue; only the dispatch thread takes them up.
+#include "session.hpp"
+
+#include <bulkhead/error.hpp>
+
+#include <cstring>
+#include <thread>
+
+namespace bulkhead {
+namespace {
+
+ipc::limits worker_limits() {
+  ipc::limits limits;
+  limits.frame = std::size_t{1} << 30;  // the host keeps its own limits; it is trusted
+  limits.depth = ipc::scanner::max_depth;
+  limits.queued_calls = 4096;
+  return limits;
+}
+
+constexpr std::size_t log_line_limit = 4096;
+
+}  // namespace
+
+session::session(unique_fd socket, black_box* box)
+    : box_(box),
+      runtime_(*this),
+      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles), worker_limits(), *this,
+               nullptr),
+      dispatch_thread_(std::this_thread::get_id()) {
+  runtime_.on_method = [this](const char* method) {
+    if (!box_) return;
+    if (method) std::strncpy(box_->method, method, sizeof box_->method - 1);
+    box_->in_call.store(method != nullptr, std::memory_order_relaxed);
+  };
+}
+
+void session::enter(std::uint32_t phase) {
+  if (box_) box_->phase.store(phase, std::memory_order_relaxed);
+}
+
+bool session::say_hello() {
+  channel_.run([this] { return work_.load(); });
+  std::unique_lock held(mutex_);
+  if (queue_.empty() || queue_.front().method != "$/hello") return false;
+  queued hello = std::move(queue_.front());
+  queue_.pop_front();
+  work_ = !queue_.empty();
+  held.unlock();
+  try {
+    const msgpack::object_handle params = ipc::unpack(hello.params);
+    const auto options = params.get().as<std::vector<std::map<std::string, msgpack::object>>>().at(0);
+    if (options.at("protocol").as<int>() != ipc::protocol_version) {
+      channel_.send(ipc::make_error_response(hello.id, {outcome::unavailable, "this worker speaks protocol version 1 only", {}}).take());
+      return false;
+    }
+    if (const auto found = options.find("deadline_ms"); found != options.end())
+      default_deadline_ = std::chrono::milliseconds(found->second.as<std::int64_t>());
+    if (const auto found = options.find("event_credit"); found != options.end()) credit_ = found->second.as<std::int64_t>();
+    if (const auto found = options.find("frame_limit"); found != options.end()) frame_limit_ = found->second.as<std::size_t>();
+  } catch (const std::exception& e) {
+    channel_.send(ipc::make_error_response(hello.id, {outcome::rejected, "$/hello: its parameter is not as expected", {}}).take());
+    return false;
+  }
+  ipc::buffer result;
+  ipc::packer(result).pack_map(2).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
+  return channel_.send(ipc::make_response(hello.id, result.view()).take());
+}
+
+void session::start_plugin(int fd, const std::string& path) {
+  auto step = [&](phase next, auto&& action) {
+    enter(static_cast<std::uint32_t>(next));
+    try {
+      action();
+    } catch (const std::exception& e) {
+      if (box_) std::strncpy(box_->message, e.what(), sizeof box_->message - 1);
+      notify("$/leaving", [&](ipc::packer& packer) {
+        packer.pack_array(1).pack_map(2).pack("code").pack("unavailable").pack("message").pack(e.what());
+      });
+      ::_exit(1);
+    }
+  };
+  step(phase::load, [&] {
+    if (fd < 0) throw std::runtime_error("no plugin was given");
+    runtime_.check(fd);
+    runtime_.load(path);
+  });
+  step(phase::init, [&] { runtime_.init(); });
+  enter(static_cast<std::uint32_t>(phase::ready));
+  notify("$/ready", [&](ipc::packer& packer) {
+    packer.pack_array(1);
+    runtime_.pack_description(packer);
+  });
+}
+
+bool session::serve() {
+  for (;;) {
+    std::unique_lock held(mutex_);
+    if (!queue_.empty()) {
+      queued next = std::move(queue_.front());
+      queue_.pop_front();
+      held.unlock();
+      take_up(std::move(next));
+      continue;
+    }
+    work_ = false;
+    held.unlock();
+    if (shutdown_) return true;
+    if (channel_.closed()) return false;
+    channel_.run([this] { return work_ || shutdown_; });
+  }
+}
+
+void session::take_up(queued request) {
+  if (request.method.starts_with("$/")) return take_up_reserved(request);
+  if (box_) box_->begun.fetch_add(1, std::memory_order_relaxed);
+  if (request.cancelled) {
+    channel_.send(ipc::make_error_response(request.id, {outcome::cancelled, "cancelled before it began", {}}).take());
+    return;
+  }
+  auto call = std::make_unique<bulkhead_call>();
+  call->tag = request.id;
+  call->storage = std::move(request.params);
+  call->arguments = call->storage;
+  call->handles = std::move(request.handles);
+  call->deadline = request.deadline;
+  {
+    std::lock_guard held(mutex_);
+    calls_.emplace(request.id, call.get());
+  }
+  runtime_.invoke(std::move(call), request.method);
+}
+
+void session::take_up_reserved(const queued& request) {
+  ipc::buffer result;
+  ipc::packer packer(result);
+  if (request.method == "$/ping") {
+    packer.pack_nil();
+  } else if (request.method == "$/describe") {
+    runtime_.pack_description(packer);
+  } else if (request.method == "$/drain") {
+    std::lock_guard held(mutex_);
+    if (!calls_.empty()) return drains_.push_back(request.id);
+    packer.pack_nil();
+  } else {
+    channel_.send(ipc::make_error_response(request.id, {outcome::rejected, "no such request: " + request.method, {}}).take());
+    return;
+  }
+  channel_.send(ipc::make_response(request.id, result.view()).take());
+}
+
+// --- messages from the host, on the reading thread ------------------------------------------------------------------
+
+void session::on_request(const ipc::message& request, std::vector<unique_fd> handles) {
+  queued added;
+  added.id = request.id;
+  added.method = request.method;
+  added.params.assign(request.params.begin(), request.params.end());
+  added.handles = std::move(handles);
+  {
+    std::lock_guard held(mutex_);
+    if (const auto given = next_deadlines_.find(request.id); given != next_deadlines_.end()) {
+      added.deadline = given->second;
+      next_deadlines_.erase(given);
+    } else if (default_deadline_.count() > 0) {
+      added.deadline = ipc::clock::now() + default_deadline_;
+    }
+    queue_.push_back(std::move(added));
+  }
+  work_ = true;
+  if (std::this_thread::get_id() != dispatch_thread_) channel_.wake();
+}
+
+void session::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+  try {
+    const msgpack::object_handle handle = ipc::unpack(notification.params);
+    const auto params = handle.get().as<std::vector<msgpack::object>>();
+    if (notification.method == "$/cancel") {
+      cancel(params.at(0).as<std::uint32_t>());
+    } else if (notification.method == "$/deadline") {
+      const auto limit = std::chrono::milliseconds(params.at(1).as<std::int64_t>());
+      std::lock_guard held(mutex_);
+      next_deadlines_[params.at(0).as<std::uint32_t>()] = limit.count() > 0 ? ipc::clock::now() + limit : ipc::never;
+    } else if (notification.method == "$/credit") {
+      credit_ += params.at(0).as<std::int64_t>();
+      channel_.wake();
+    } else if (notification.method == "$/shutdown") {
+      shutdown_ = true;
+      channel_.wake();
+    }
+  } catch (const std::exception&) {
+    // A notification that this version can't read is not for it.
+  }
+}
+
+void session::on_closed(const std::string&) {
+  // The host is gone. If the plugin is busy there is nobody to answer: do not wait for it.
+  ::_exit(0);
+}
+
+void session::cancel(std::uint32_t id) {
+  std::lock_guard held(mutex_);
+  for (queued& waiting : queue_)
+    if (waiting.id == id) waiting.cancelled = true;
+  if (const auto found = calls_.find(id); found != calls_.end()) {
+    found->second->cancelled = true;
+    if (const std::uint32_t inner = found->second->host_call)
+      channel_.abandon(inner - 1, outcome::cancelled, "the call it was made for was cancelled");
+  }
+}
+
+// --- what the plugin sends, from any of its threads -----------------------------------------------------------------
+
+void session::end(std::uint32_t id) {
+  std::vector<std::uint32_t> drained;
+  {
+    std::lock_guard held(mutex_);
+    calls_.erase(id);
+    if (calls_.empty() && queue_.empty()) drained.swap(drains_);
+  }
+  ipc::buffer nil;
+  ipc::packer(nil).pack_nil();
+  for (const std::uint32_t drain : drained) channel_.send(ipc::make_response(drain, nil.view()).take());
+}
+
+void session::answer(bulkhead_call& call, ipc::byte_span result) {
+  const auto id = static_cast<std::uint32_t>(call.tag);
+  if (result.size() + 64 > frame_limit_) {
+    fail(call, {outcome::rejected, "the result has " + std::to_string(result.size()) + " bytes, more than the limit of " +
+                                       std::to_string(frame_limit_) + " for one message", {}});
+    return;
+  }
+  end(id);
+  channel_.send(ipc::make_response(id, result).take());
+}
+
+void session::fail(bulkhead_call& call, ipc::call_failure failure) {
+  const auto id = static_cast<std::uint32_t>(call.tag);
+  end(id);
+  channel_.send(ipc::make_error_response(id, failure).take());
+}
+
+void session::notify(std::string_view method, const std::function<void(ipc::packer&)>& params) {
+  ipc::buffer out = ipc::begin_notification(method);
+  ipc::packer packer(out);
+  params(packer);
+  channel_.send(out.take());
+}
+
+void session::progress(bulkhead_call& call, ipc::byte_span value) {
+  if (call.answered || !take_credit()) return;
+  ipc::buffer out = ipc::begin_notification("$/progress");
+  ipc::packer(out).pack_array(2).pack(call.tag);
+  out.append(value);
+  channel_.send(out.take());
+}
+
+void session::log(int level, std::string_view text) {
+  notify("$/log", [&](ipc::packer& packer) { packer.pack_array(2).pack(level).pack(ipc::sanitised(text, log_line_limit)); });
+}
+
+bool session::emit(std::string_view name, ipc::byte_span value) {
+  if (!take_credit()) return false;
+  ipc::buffer out = ipc::begin_notification("$/event");
+  ipc::packer(out).pack_array(2).pack(name);
+  out.append(value);
+  return channel_.send(out.take());
+}
+
+// One event's worth of credit; waits for the host to hand out more.
+bool session::take_credit() {
+  for (;;) {
+    std::int64_t have = credit_.load();
+    if (have > 0) {
+      if (credit_.compare_exchange_weak(have, have - 1)) return true;
+      continue;
+    }
+    channel_.run([this] { return credit_.load() > 0; });
+    if (channel_.closed()) return false;
+  }
+}
+
+void session::poll(bulkhead_call&) { channel_.poll(); }
+
+ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) {
+  if (on_behalf_of && on_behalf_of->cancelled) return ipc::completion::failed(outcome::cancelled, "the call was cancelled");
+  ipc::buffer frame = ipc::begin_request(function);
+  frame.append(arguments);
+  ipc::waiter waiter;
+  const ipc::time_point deadline = on_behalf_of ? on_behalf_of->deadline : ipc::never;
+  const auto started = channel_.start(frame.take(), {}, deadline, &waiter, nullptr);
+  if (started.code != outcome::ok) return ipc::completion::failed(started.code, "the call to the host could not be sent");
+  if (on_behalf_of) on_behalf_of->host_call = started.id + 1;
+  if (channel_.wait(waiter, deadline) != ipc::channel::wait_result::done)
+    channel_.abandon(started.id, outcome::timeout, "the deadline of the call passed while it waited for the host");
+  if (on_behalf_of) on_behalf_of->host_call = 0;
+  return std::move(waiter.result);
+}
+
+}  // namespace bulkhead

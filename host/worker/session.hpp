@@ -1,0 +1,78 @@
+// A worker's life after its birth: answers the host's messages and runs the plugin's methods, one at a time, on the
+// main thread, which is the dispatch thread.
+#pragma once
+
+#include "plugin_runtime.hpp"
+#include "report/black_box.hpp"
+
+#include <bulkhead/ipc/channel.hpp>
+
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <thread>
+
+namespace bulkhead {
+
+class session final : ipc::channel::receiver, plugin_runtime::link {
+ public:
+  session(unique_fd socket, black_box* box);
+
+  // Waits for the host's $/hello and answers it. False when the host has gone away.
+  bool say_hello();
+  // Steps that may fail; on failure tells the host and exits.
+  void start_plugin(int fd, const std::string& path);
+  // Serves until the host says $/shutdown (then true) or goes away.
+  bool serve();
+  plugin_runtime& runtime() { return runtime_; }
+  void enter(std::uint32_t phase);
+
+ private:
+  struct queued {
+    std::uint32_t id = 0;
+    std::string method;
+    std::vector<std::uint8_t> params;
+    std::vector<unique_fd> handles;
+    ipc::time_point deadline = ipc::never;
+    bool cancelled = false;
+  };
+
+  // ipc::channel::receiver
+  void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;
+  void on_notification(const ipc::message& notification, std::vector<unique_fd> handles) override;
+  void on_closed(const std::string& violation) override;
+  // plugin_runtime::link
+  void answer(bulkhead_call& call, ipc::byte_span result) override;
+  void fail(bulkhead_call& call, ipc::call_failure failure) override;
+  void progress(bulkhead_call& call, ipc::byte_span value) override;
+  void log(int level, std::string_view text) override;
+  bool emit(std::string_view name, ipc::byte_span value) override;
+  void poll(bulkhead_call& call) override;
+  ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
+
+  void take_up(queued request);
+  void take_up_reserved(const queued& request);
+  void cancel(std::uint32_t id);
+  void end(std::uint32_t id);
+  bool take_credit();
+  void notify(std::string_view method, const std::function<void(ipc::packer&)>& params);
+
+  black_box* const box_;
+  plugin_runtime runtime_;
+  ipc::channel channel_;
+  const std::thread::id dispatch_thread_;
+
+  std::mutex mutex_;
+  std::deque<queued> queue_;
+  std::map<std::uint32_t, bulkhead_call*> calls_;             // begun, not answered
+  std::map<std::uint32_t, ipc::time_point> next_deadlines_;   // of requests yet to come
+  std::vector<std::uint32_t> drains_;                         // $/drain requests to answer when all calls are done
+  std::chrono::milliseconds default_deadline_{0};
+  std::size_t frame_limit_ = ipc::limits{}.frame;
+  std::atomic<bool> work_{false};                             // something in queue_
+  std::atomic<bool> shutdown_{false};
+  std::atomic<std::int64_t> credit_{1024};
+};
+
+}  // namespace bulkhead
