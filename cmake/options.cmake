@@ -3,7 +3,7 @@ add_library(bulkhead_options INTERFACE)
 target_compile_options(bulkhead_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow=local -Wconversion -Wno-sign-conversion
   -fvisibility=hidden -fno-omit-frame-pointer
-  "$<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor;-fvisibility-inlines-hidden>"
+  "$<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>"
   "$<$<BOOL:${BULKHEAD_WERROR}>:-Werror>")
 target_compile_definitions(bulkhead_options INTERFACE _GNU_SOURCE)
 if(BULKHEAD_SANITIZE)

@@ -41,7 +41,10 @@ struct plugin_runtime::vtable {
   static void fail(const bulkhead_host_t* host, bulkhead_call_t* call, const char* message, std::size_t message_size,
                    const void* data, std::size_t data_size) noexcept {
     if (!call->runtime->end(call)) return;
-    ipc::call_failure failure{outcome::plugin_error, ipc::sanitised({message, message_size}), {}};
+    // A method that stops because its time is up has timed out, whichever side noticed first.
+    const bool late = ipc::clock::now() >= call->deadline;
+    ipc::call_failure failure{late ? outcome::timeout : outcome::plugin_error,
+                              late ? "no answer before the deadline" : ipc::sanitised({message, message_size}), {}};
     const ipc::byte_span details = span_of(data, data_size);
     if (data_size > 0 && ipc::value_size(details) == data_size) failure.data.assign(details.begin(), details.end());
     link_of(host).fail(*call, std::move(failure));

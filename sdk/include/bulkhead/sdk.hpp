@@ -16,6 +16,7 @@
 
 #include <bulkhead/sdk/context.hpp>
 
+#include <exception>
 #include <memory>
 
 namespace bulkhead {
@@ -31,7 +32,11 @@ class responder {
     std::swap(open_, other.open_);
     return *this;
   }
-  ~responder() { fail("the plugin dropped the call without answering it"); }
+  ~responder() {
+    // Destroyed by an exception on its way out of the method: that exception's text will be the answer.
+    if (std::uncaught_exceptions() > exceptions_) open_ = false;
+    fail("the plugin dropped the call without answering it");
+  }
 
   // The call's deadline, cancellation and so on, until it is answered.
   const context& cx() const { return context_; }
@@ -58,6 +63,7 @@ class responder {
 
   context context_;
   bool open_;
+  int exceptions_ = std::uncaught_exceptions();
 };
 
 // What the body of BULKHEAD_PLUGIN fills.

@@ -196,7 +196,7 @@ template <class R, class... A>
 std::string signature(std::span<const std::string> names, std::tuple<A...>*) {
   std::string text = "(";
   std::size_t index = 0;
-  auto add = [&](const std::string& type) {
+  [[maybe_unused]] auto add = [&](const std::string& type) {
     if (index) text += ", ";
     text += type;
     if (index < names.size()) text += " " + names[index];
@@ -224,7 +224,7 @@ std::tuple<A...> arguments(std::string_view function, const msgpack::object& pac
   }
   std::size_t index = 0;
   const msgpack::object absent;
-  auto one = [&]<class T>(std::type_identity<T> type) -> T {
+  [[maybe_unused]] auto one = [&]<class T>(std::type_identity<T> type) -> T {
     const std::size_t at = index++;
     try {
       return convert_one(type, at < given ? packed.via.array.ptr[at] : absent);

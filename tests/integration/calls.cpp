@@ -1,0 +1,231 @@
+// Calls: results, errors, deadlines, cancellation, progress, events, host functions, handles, every completion token.
+#include "fixture.hpp"
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include <fcntl.h>
+#include <future>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+
+TEST_CASE("a call's typed result comes back") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  CHECK(echo.call<int>("add", 2, 3) == 5);
+  CHECK(echo.call<std::string>("echo", "hello") == "hello");
+  CHECK(echo.call<std::vector<double>>("echo", std::vector<double>{1.5, 2}) == std::vector<double>{1.5, 2});
+  CHECK(echo.call<std::size_t>("size", bytes(100'000)) == 100'000);
+}
+
+TEST_CASE("megabytes go there and back") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  bytes data(std::size_t{15} << 20);
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<std::uint8_t>(i * 7);
+  CHECK(echo.call<bytes>("echo", data) == data);
+}
+
+TEST_CASE("a call larger than the frame limit is rejected and harms nothing") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  const auto error = failure_of([&] { echo.call("size", bytes(std::size_t{17} << 20)); });
+  CHECK(error.outcome() == outcome::rejected);
+  CHECK(error.message().find("bytes") != std::string::npos);
+  CHECK(echo.call<int>("add", 1, 1) == 2);
+}
+
+TEST_CASE("wrong arguments are plugin errors that say what was expected") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  auto error = failure_of([&] { echo.call("add", "two", 3); });
+  CHECK(error.outcome() == outcome::plugin_error);
+  CHECK(error.message() == "add: argument 1 (a): expected int, got str");
+  error = failure_of([&] { echo.call("add", 1); });
+  CHECK(error.message() == "add: takes 2 arguments, got 1");
+}
+
+TEST_CASE("an unknown method is rejected with the list of those there are") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  const auto error = failure_of([&] { echo.call("nope"); });
+  CHECK(error.outcome() == outcome::rejected);
+  CHECK(error.message() == "no method 'nope' in plugin echo; it has: echo, add, size");
+}
+
+TEST_CASE("a result of another type than asked for is a clear error") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  const auto error = failure_of([&] { echo.call<int>("echo", "text"); });
+  CHECK(error.message() == "the result: expected int, got str");
+}
+
+TEST_CASE("a call past its deadline is a timeout and the worker that heeds it lives on") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto pid = chaos.workers().at(0).pid;
+  const auto before = std::chrono::steady_clock::now();
+  const auto error = failure_of([&] { chaos.with({.deadline = 50ms}).call("sleep_ms", 20'000); });
+  CHECK(error.outcome() == outcome::timeout);
+  CHECK(std::chrono::steady_clock::now() - before < 5s);
+  chaos.call("echo", 1);
+  CHECK(chaos.workers().at(0).pid == pid);
+}
+
+TEST_CASE("a stop request cancels a synchronous call") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  std::stop_source stop;
+  std::jthread canceller([&] { stop.request_stop(); });
+  const auto error = failure_of([&] { chaos.with({.stop = stop.get_token()}).call("sleep_ms", 20'000); });
+  CHECK(error.outcome() == outcome::cancelled);
+}
+
+TEST_CASE("progress arrives in order") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  mailbox<int> seen;
+  chaos.with({.on_progress = [&](const msgpack::object& value) { seen.put(value.as<int>()); }}).call("progress", 5);
+  REQUIRE(seen.wait_for(5));
+  CHECK(seen.values() == std::vector<int>{0, 1, 2, 3, 4});
+}
+
+TEST_CASE("events arrive, also more than the credit at once") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  mailbox<std::pair<std::string, int>> seen;
+  chaos.on_event([&](const std::string& name, const msgpack::object& value) { seen.put({name, value.as<int>()}); });
+  chaos.call("emit", "tick", 7, 5000);
+  REQUIRE(seen.wait_for(5000));
+  CHECK(seen.values()[4999] == std::pair<std::string, int>("tick", 7));
+}
+
+TEST_CASE("a plugin calls the functions lent to it and no others") {
+  host host;
+  functions lent;
+  lent.add("twice", [](int x) { return 2 * x; });
+  lent.add("fails", [](int) -> int { throw std::runtime_error("not today"); });
+  auto chaos = host.load(plugin_path("chaos"), {.functions = lent});
+  CHECK(chaos.call<int>("call_host", "twice", std::tuple{21}) == 42);
+  CHECK(failure_of([&] { chaos.call("call_host", "fails", std::tuple{1}); }).message() == "failed: not today");
+  const auto missing = failure_of([&] { chaos.call("call_host", "secret", std::tuple{}); });
+  CHECK(missing.message().find("lends no function 'secret'") != std::string::npos);
+  const auto wrong = failure_of([&] { chaos.call("call_host", "twice", std::tuple{"x"}); });
+  CHECK(wrong.message() == "rejected: twice: argument 1: expected int, got str");
+}
+
+TEST_CASE("a passed descriptor is readable in the worker") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  int pipe[2];
+  REQUIRE(::pipe2(pipe, O_CLOEXEC) == 0);
+  REQUIRE(::write(pipe[1], "through", 7) == 7);
+  ::close(pipe[1]);
+  CHECK(chaos.call<std::string>("read_handle", pass_fd{pipe[0]}) == "through");
+  ::close(pipe[0]);
+}
+
+TEST_CASE("an asynchronous answer from another thread of the plugin arrives") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  CHECK(chaos.call<int>("later", 10) == 10);
+}
+
+TEST_CASE("async_call completes a callback, a future and a coroutine") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+
+  mailbox<std::pair<boost::system::error_code, int>> called;
+  echo.async_call<int>("add", std::tuple{1, 2}, [&](boost::system::error_code code, int sum) { called.put({code, sum}); });
+  REQUIRE(called.wait_for(1));
+  CHECK(!called.values()[0].first);
+  CHECK(called.values()[0].second == 3);
+
+  CHECK(echo.async_call<int>("add", std::tuple{3, 4}, boost::asio::use_future).get() == 7);
+  auto failed = echo.async_call<int>("nope", std::tuple{}, boost::asio::use_future);
+  try {
+    failed.get();
+    FAIL("succeeded");
+  } catch (const boost::system::system_error& error) {
+    CHECK(error.code() == outcome::rejected);
+  }
+
+  boost::asio::io_context context;
+  int sum = 0;
+  boost::asio::co_spawn(
+      context,
+      [&]() -> boost::asio::awaitable<void> {
+        sum = co_await echo.async_call<int>("add", std::tuple{20, 22}, boost::asio::use_awaitable);
+      },
+      boost::asio::detached);
+  context.run();
+  CHECK(sum == 42);
+}
+
+TEST_CASE("an asynchronous call times out and can be cancelled") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  mailbox<reply> ended;
+  auto take = [&](boost::system::error_code, reply result) { ended.put(std::move(result)); };
+  chaos.async_call<reply>("sleep_ms", std::tuple{20'000}, take, {.deadline = 30ms});
+  REQUIRE(ended.wait_for(1));
+  CHECK(ended.values()[0].outcome() == outcome::timeout);
+  std::stop_source stop;
+  chaos.async_call<reply>("sleep_ms", std::tuple{20'000}, take, {.stop = stop.get_token()});
+  stop.request_stop();
+  REQUIRE(ended.wait_for(2));
+  CHECK(ended.values()[1].outcome() == outcome::cancelled);
+}
+
+TEST_CASE("more calls than the queue holds are overloaded, each at once, and the rest are answered") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  mailbox<outcome> ended;
+  for (int i = 0; i < 400; ++i)
+    chaos.async_call<reply>("sleep_ms", std::tuple{i == 0 ? 300 : 0},
+                            [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); });
+  REQUIRE(ended.wait_for(400));
+  const auto all = ended.values();
+  CHECK(std::count(all.begin(), all.end(), outcome::overloaded) == 144);
+  CHECK(std::count(all.begin(), all.end(), outcome::ok) == 256);
+}
+
+TEST_CASE("a host runs on the embedder's executor") {
+  boost::asio::io_context context;
+  auto work = boost::asio::make_work_guard(context);
+  std::jthread runner([&] { context.run(); });
+  {
+    host host(context.get_executor());
+    auto echo = host.load(plugin_path("echo"));
+    CHECK(echo.call<int>("add", 1, 2) == 3);
+    CHECK(echo.async_call<int>("add", std::tuple{3, 4}, boost::asio::use_future).get() == 7);
+  }
+  work.reset();
+}
+
+TEST_CASE("synchronous calls work while nobody runs the embedder's executor") {
+  boost::asio::io_context context;
+  host host(context.get_executor());
+  auto chaos = host.load(plugin_path("chaos"));
+  CHECK(chaos.call<int>("echo", 5) == 5);
+  CHECK(failure_of([&] { chaos.call("misbehave", "segfault"); }).outcome() == outcome::worker_lost);
+  CHECK(chaos.call<int>("echo", 6) == 6);
+}
+
+TEST_CASE("the same plugin runs in-process with the same API") {
+  host host;
+  functions lent;
+  lent.add("twice", [](int x) { return 2 * x; });
+  auto chaos = host.load(plugin_path("chaos"), {.isolation = isolation::none, .functions = lent});
+  CHECK(chaos.call<int>("pid") == ::getpid());
+  CHECK(chaos.call<int>("call_host", "twice", std::tuple{4}) == 8);
+  CHECK(chaos.call<int>("later", 3) == 3);
+  CHECK(failure_of([&] { chaos.call("misbehave", "exception"); }).outcome() == outcome::plugin_error);
+  CHECK(failure_of([&] { chaos.with({.deadline = 20ms}).call("sleep_ms", 5'000); }).outcome() == outcome::timeout);
+  CHECK(chaos.async_call<int>("echo", std::tuple{9}, boost::asio::use_future).get() == 9);
+}

@@ -1,0 +1,111 @@
+// Many threads, many plugins, several hosts at once.
+#include "fixture.hpp"
+
+#include <boost/asio/use_future.hpp>
+
+#include <future>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+
+TEST_CASE("eight threads call one worker at once and each gets its own answers") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  std::atomic<int> wrong{0};
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 8; ++t)
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 300; ++i)
+          if (echo.call<int>("add", t * 1000, i) != t * 1000 + i) ++wrong;
+      });
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("synchronous and asynchronous calls mix on one worker") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  std::vector<std::future<int>> futures;
+  std::atomic<int> wrong{0};
+  std::jthread caller([&] {
+    for (int i = 0; i < 300; ++i)
+      if (echo.call<int>("add", i, 1) != i + 1) ++wrong;
+  });
+  for (int round = 0; round < 10; ++round) {
+    for (int i = 0; i < 100; ++i) futures.push_back(echo.async_call<int>("add", std::tuple{i, i}, boost::asio::use_future));
+    for (int i = 0; i < 100; ++i)
+      if (futures[static_cast<std::size_t>(i)].get() != 2 * i) ++wrong;
+    futures.clear();
+  }
+  caller.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("calls spread over all instances") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.instances = 4});
+  REQUIRE(chaos.workers().size() == 4);
+  mailbox<int> done;
+  for (int i = 0; i < 4; ++i)
+    chaos.async_call("sleep_ms", std::tuple{10'000}, [&](boost::system::error_code) { done.put(1); }, {.deadline = 500ms});
+  for (const auto& worker : chaos.workers()) CHECK(worker.outstanding == 1);
+  CHECK(done.wait_for(4));
+}
+
+TEST_CASE("several hosts live side by side, and one going away leaves the other alone") {
+  host first;
+  auto kept = first.load(plugin_path("echo"));
+  {
+    host second;
+    auto other = second.load(plugin_path("echo"));
+    CHECK(other.call<int>("add", 1, 1) == 2);
+  }
+  CHECK(kept.call<int>("add", 2, 2) == 4);
+}
+
+TEST_CASE("crashes of one plugin do not disturb calls of another") {
+  host host;
+  auto good = host.load(plugin_path("echo"));
+  auto bad = host.load(plugin_path("chaos"));
+  std::atomic<bool> stop{false};
+  std::atomic<int> served{0}, wrong{0};
+  std::jthread caller([&] {
+    while (!stop) (good.call<int>("add", served.load(), 1) == served.load() + 1) ? ++served : ++wrong;
+  });
+  for (int i = 0; i < 20; ++i) CHECK_THROWS_AS(bad.call("misbehave", "abort"), call_error);
+  stop = true;
+  caller.join();
+  CHECK(wrong == 0);
+  CHECK(served > 0);
+}
+
+TEST_CASE("threads that crash and call the same plugin get exactly one outcome each") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.instances = 2});
+  std::atomic<int> ok{0}, lost{0}, other{0};
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 6; ++t)
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 30; ++i) {
+          const auto result = t == 0 ? chaos.try_call("misbehave", "segfault") : chaos.try_call("echo", i);
+          if (result) ++ok;
+          else if (result.outcome() == outcome::worker_lost || result.outcome() == outcome::not_sent) ++lost;
+          else ++other;
+        }
+      });
+  }
+  CHECK(ok + lost + other == 180);
+  CHECK(lost >= 30);
+  CHECK(other == 0);
+}
+
+TEST_CASE("a plugin handle outlives its host without harm") {
+  plugin left;
+  {
+    host host;
+    left = host.load(plugin_path("echo"));
+  }
+  CHECK(failure_of([&] { left.call("add", 1, 2); }).outcome() == outcome::unavailable);
+}

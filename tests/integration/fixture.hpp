@@ -1,0 +1,67 @@
+// What the integration tests share: where plugins are, and waiting for an event with a limit.
+#pragma once
+
+#include <bulkhead/host.hpp>
+
+#include <condition_variable>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <thread>
+
+#include <catch2/catch.hpp>
+
+namespace bulkhead::testing {
+
+using namespace std::chrono_literals;
+
+inline std::string plugin_path(const std::string& name) { return std::string(BULKHEAD_TEST_PLUGINS) + "/" + name + ".so"; }
+
+// Something that another thread brings about.
+template <class T>
+class mailbox {
+ public:
+  void put(T value) {
+    std::lock_guard held(mutex_);
+    values_.push_back(std::move(value));
+    changed_.notify_all();
+  }
+  // Waits until `wanted` is true of the values so far.
+  template <class F>
+  bool wait(F wanted, std::chrono::seconds limit = 20s) {
+    std::unique_lock held(mutex_);
+    return changed_.wait_for(held, limit, [&] { return wanted(values_); });
+  }
+  bool wait_for(std::size_t count) {
+    return wait([&](const auto& values) { return values.size() >= count; });
+  }
+  std::vector<T> values() {
+    std::lock_guard held(mutex_);
+    return values_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<T> values_;
+};
+
+inline std::size_t entries(const std::string& directory) {
+  std::size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory)) ++count;
+  return count;
+}
+
+// Calls that must fail: gives back how.
+template <class F>
+call_error failure_of(F call) {
+  try {
+    call();
+  } catch (const call_error& error) {
+    return error;
+  }
+  FAIL("the call succeeded");
+  throw std::logic_error("unreachable");
+}
+
+}  // namespace bulkhead::testing

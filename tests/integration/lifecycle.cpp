@@ -1,0 +1,218 @@
+// Births and deaths: loading, ready, crash and replacement, unloading, shutdown, and that nothing is left behind.
+#include "fixture.hpp"
+
+#include <csignal>
+#include <fcntl.h>
+#include <sys/wait.h>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+
+namespace {
+
+struct recorded {
+  mailbox<lifecycle_event> events;
+  mailbox<log_record> logs;
+  host_options options() {
+    return {.on_log = [this](const log_record& record) { logs.put(record); },
+            .on_lifecycle = [this](const lifecycle_event& event) { events.put(event); }};
+  }
+};
+
+bool gone(pid_t pid) { return ::kill(pid, 0) != 0 && errno == ESRCH; }
+
+}  // namespace
+
+TEST_CASE("a plugin's description names its methods with signatures and docs") {
+  host host;
+  const auto info = host.load(plugin_path("echo")).describe();
+  CHECK(info.id == "echo");
+  CHECK(info.version == "1.0.0");
+  CHECK(info.license == "MIT");
+  CHECK(info.abi == 1);
+  REQUIRE(info.methods.size() == 3);
+  CHECK(info.methods[1].name == "add");
+  CHECK(info.methods[1].signature == "(int a, int b) -> int");
+  CHECK(info.methods[1].doc == "The sum");
+  CHECK(info.methods[1].idempotent);
+}
+
+TEST_CASE("a crash is one worker_lost with signal and method, and the next call has a fresh worker") {
+  recorded seen;
+  host host(seen.options());
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto error = failure_of([&] { chaos.call("misbehave", "segfault"); });
+  CHECK(error.outcome() == outcome::worker_lost);
+  REQUIRE(error.report());
+  CHECK(error.report()->reason == exit_reason::signalled);
+  CHECK(error.report()->signal == SIGSEGV);
+  CHECK(error.report()->method == "misbehave");
+  CHECK(error.report()->phase == phase::call);
+  CHECK(chaos.call<int>("echo", 1) == 1);
+  REQUIRE(seen.events.wait([](const auto& events) {
+    return std::count_if(events.begin(), events.end(),
+                         [](const auto& event) { return event.kind == lifecycle_event::kind::exited; }) == 1;
+  }));
+}
+
+TEST_CASE("calls queued behind the one that crashed are answered by another worker") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  mailbox<reply> ended;
+  auto take = [&](boost::system::error_code, reply result) { ended.put(std::move(result)); };
+  chaos.async_call<reply>("sleep_ms", std::tuple{50}, take);
+  chaos.async_call<reply>("misbehave", std::tuple{"segfault"}, take);
+  for (int i = 0; i < 20; ++i) chaos.async_call<reply>("echo", std::tuple{i}, take);
+  REQUIRE(ended.wait_for(22));
+  const auto all = ended.values();
+  CHECK(std::count_if(all.begin(), all.end(), [](const reply& r) { return r.outcome() == outcome::worker_lost; }) == 1);
+  CHECK(std::count_if(all.begin(), all.end(), [](const reply& r) { return r.outcome() == outcome::ok; }) == 21);
+}
+
+TEST_CASE("a worker that ignores cancellation is killed after the grace") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const pid_t pid = chaos.workers().at(0).pid;
+  CHECK(failure_of([&] { chaos.with({.deadline = 50ms}).call("misbehave", "endless_loop"); }).outcome() == outcome::timeout);
+  CHECK(chaos.call<int>("echo", 1) == 1);
+  CHECK(chaos.workers().at(0).pid != pid);
+}
+
+TEST_CASE("a plugin that can't start is unavailable with phase and reason") {
+  host host;
+  const std::vector<std::tuple<std::string, std::string, phase>> cases = {
+      {"constructor", "segfault", phase::load}, {"create", "abort", phase::load}, {"init", "exit_3", phase::init}};
+  for (const auto& [moment, kind, expected] : cases) {
+    const auto error = failure_of([&] {
+      host.load(plugin_path("chaos"), {.environment = {"BULKHEAD_CHAOS_AT=" + moment, "BULKHEAD_CHAOS=" + kind}});
+    });
+    CHECK(error.outcome() == outcome::unavailable);
+    REQUIRE(error.report());
+    CHECK(error.report()->phase == expected);
+  }
+}
+
+TEST_CASE("a plugin that does not get ready in time is unavailable") {
+  host host;
+  const auto error = failure_of([&] {
+    host.load(plugin_path("chaos"),
+              {.start_timeout = 300ms, .environment = {"BULKHEAD_CHAOS_AT=init", "BULKHEAD_CHAOS=endless_loop"}});
+  });
+  CHECK(error.outcome() == outcome::unavailable);
+  CHECK(error.report()->reason == exit_reason::start_timeout);
+}
+
+TEST_CASE("files that are no plugins are refused with the reason") {
+  host host;
+  CHECK(failure_of([&] { host.load("/nonexistent/x.so"); }).outcome() == outcome::rejected);
+  CHECK(failure_of([&] { host.load("/tmp"); }).outcome() == outcome::rejected);
+  const auto script = failure_of([&] { host.load("/etc/passwd"); });
+  CHECK(script.outcome() == outcome::unavailable);
+  CHECK(script.message().find("not an ELF file") != std::string::npos);
+  const auto program = failure_of([&] { host.load("/bin/true"); });
+  CHECK(program.message().find("no manifest") != std::string::npos);
+}
+
+TEST_CASE("a crash in destroy does not hold up unloading and is reported") {
+  recorded seen;
+  host host(seen.options());
+  auto chaos = host.load(plugin_path("chaos"), {.environment = {"BULKHEAD_CHAOS_AT=destroy", "BULKHEAD_CHAOS=segfault"}});
+  chaos.unload();
+  REQUIRE(seen.events.wait([](const auto& events) { return !events.empty() && events.back().report; }));
+  CHECK(seen.events.values().back().report->signal == SIGSEGV);
+  CHECK(failure_of([&] { chaos.call("echo", 1); }).outcome() == outcome::unavailable);
+}
+
+TEST_CASE("stdout and stderr of a worker come as log lines") {
+  recorded seen;
+  host host(seen.options());
+  auto chaos = host.load(plugin_path("chaos"));
+  chaos.call("misbehave", "stderr_lines");
+  REQUIRE(seen.logs.wait_for(1));
+  CHECK(seen.logs.values()[0].plugin == "chaos");
+}
+
+TEST_CASE("a worker has the descriptors and the environment it needs and no others") {
+  const int leaked = ::open("/etc/passwd", O_RDONLY);  // without close-on-exec
+  {
+    host host;
+    auto chaos = host.load(plugin_path("chaos"), {.environment = {"GRANTED=yes"}});
+    CHECK(chaos.call<std::optional<std::string>>("environment", "GRANTED") == "yes");
+    CHECK(chaos.call<std::optional<std::string>>("environment", "PATH") == std::nullopt);
+    CHECK(chaos.call<std::optional<std::string>>("environment", "BULKHEAD_CHANNEL_FD") == std::nullopt);
+    const auto open = chaos.call<std::vector<int>>("open_fds");
+    CHECK(open.size() <= 6);  // stdin, stdout, stderr, channel, plugin, the channel's event descriptor
+  }
+  ::close(leaked);
+}
+
+TEST_CASE("workers are invisible to the application's own wait()") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  CHECK(::waitpid(-1, nullptr, WNOHANG) == 0);  // the fork server lives; nothing else is there to wait for
+  CHECK_THROWS_AS(chaos.call("misbehave", "segfault"), call_error);
+  CHECK(::waitpid(-1, nullptr, WNOHANG) == 0);
+}
+
+TEST_CASE("descriptors, threads and children are back at the baseline after a host and 50 crashes") {
+  { host warm_up; }
+  const auto descriptors = entries("/proc/self/fd"), threads = entries("/proc/self/task");
+  {
+    host host;
+    auto chaos = host.load(plugin_path("chaos"));
+    chaos.call("echo", 1);
+    const auto alive = entries("/proc/self/fd");
+    for (int i = 0; i < 50; ++i) {
+      CHECK_THROWS_AS(chaos.call("misbehave", i % 2 ? "segfault" : "exit_0"), call_error);
+      CHECK(chaos.call<int>("echo", i) == i);
+    }
+    CHECK(entries("/proc/self/fd") == alive);
+  }
+  CHECK(entries("/proc/self/fd") == descriptors);
+  CHECK(entries("/proc/self/task") == threads);
+  CHECK(::waitpid(-1, nullptr, WNOHANG | __WALL) == -1);
+}
+
+TEST_CASE("the fork server is started again when it dies, and living workers go on") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const pid_t worker = chaos.workers().at(0).pid;
+  ::kill(host.fork_server_pid(), SIGKILL);
+  CHECK(chaos.call<int>("echo", 1) == 1);
+  CHECK(chaos.workers().at(0).pid == worker);
+  CHECK_THROWS_AS(chaos.call("misbehave", "segfault"), call_error);
+  CHECK(chaos.call<int>("echo", 2) == 2);
+}
+
+TEST_CASE("no worker outlives its host, however busy") {
+  int pipe[2];
+  REQUIRE(::pipe(pipe) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    host* forgotten = new host;
+    auto chaos = forgotten->load(plugin_path("chaos"), {.instances = 3});
+    for (int i = 0; i < 3; ++i)
+      chaos.async_call("misbehave", std::tuple{i ? "endless_loop" : "deadlock"}, [](boost::system::error_code) {});
+    for (const auto& worker : chaos.workers()) {
+      const pid_t pid = worker.pid;
+      [[maybe_unused]] const auto n = ::write(pipe[1], &pid, sizeof pid);
+    }
+    ::pause();
+  }
+  std::vector<pid_t> workers(3);
+  REQUIRE(::read(pipe[0], workers.data(), 3 * sizeof(pid_t)) > 0);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  const auto limit = std::chrono::steady_clock::now() + 5s;
+  for (const pid_t pid : workers)
+    if (pid > 0)
+      while (!gone(pid) && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  for (const pid_t pid : workers) CHECK((pid <= 0 || gone(pid)));
+  ::close(pipe[0]);
+  ::close(pipe[1]);
+}
+
+TEST_CASE("a missing worker program is an error that names where it was looked for") {
+  CHECK_THROWS_WITH(host({.worker_path = "/nonexistent/bulkhead-worker"}),
+                    Catch::Contains("/nonexistent/bulkhead-worker") && Catch::Contains("host_options::worker_path"));
+}
