@@ -18,3 +18,8 @@ find_package(fmt REQUIRED)
 if(BUILD_TESTING)
   bulkhead_require_header(catch2/catch.hpp catch2)
 endif()
+# The plugins' libraries.
+bulkhead_require_header(jpeglib.h libjpeg62-turbo-dev)
+bulkhead_require_header(png.h libpng-dev)
+bulkhead_require_header(webp/decode.h libwebp-dev)
+bulkhead_require_header(pcre2.h libpcre2-dev)
