@@ -1,0 +1,29 @@
+// The words of a command line as a call's arguments: each is JSON, and becomes what the method's signature says.
+//
+//   str, any     a word that is not JSON is text as it stands: hello
+//   bin, blob    a JSON string gives its bytes, @FILE the file's contents, {"$bin": "base64"} any bytes
+//   handle       @FILE opens the file for reading and passes the descriptor
+//   float        takes integers too; everything else is taken strictly, so that a slip is an error and not a call
+#pragma once
+
+#include <bulkhead/plugin.hpp>
+
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace bulkhead::cli {
+
+// The text names the argument and its position, what was expected and what there was.
+class argument_error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Packs `words` for `method`. `input` names a file whose contents come as the first argument, before the words; "-" is
+// the standard input. A method without a (valid) signature takes any number of arguments of any type.
+packed_arguments make_arguments(const method_info& method, const std::vector<std::string>& words,
+                                const std::optional<std::string>& input = std::nullopt);
+
+}  // namespace bulkhead::cli
