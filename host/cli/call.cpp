@@ -1,179 +1,197 @@
-// bulkhead call PLUGIN METHOD [ARGS...]: one call in a fresh worker.
-#include "commands.hpp"
-#include "values.hpp"
+// bulkhead call: calls one method in a worker of its own and prints what came of it. Words become arguments in
+// values/arguments.cpp; this file is the order of events.
+#include "command.hpp"
+#include "exit_codes.hpp"
+#include "files.hpp"
+#include "interrupts.hpp"
+#include "outcome_text.hpp"
+#include "plugin_path.hpp"
+#include "terminal.hpp"
+#include "units.hpp"
+#include "values/arguments.hpp"
+#include "worker_options.hpp"
 
-#include <csignal>
 #include <fmt/format.h>
-#include <fstream>
-#include <thread>
-#include <unistd.h>
+
+#include <mutex>
 
 namespace bulkhead::cli {
 namespace {
 
-using json = nlohmann::ordered_json;
+constexpr std::string_view arguments_help =
+    "ARGS are JSON, one word each, and must have the types of the method's signature ('bulkhead inspect PLUGIN').\n"
+    "  str, any    a word that is not JSON is text as it stands: hello\n"
+    "  bin, blob   '\"text\"' its bytes; @FILE the file's contents; '{\"$bin\": \"...\"}' base64\n"
+    "  handle      @FILE opens the file for reading and passes the descriptor\n\n"
+    "  bulkhead call echo add 2 3\n"
+    "  bulkhead call image thumbnail --in photo.jpg 256 --out small.jpg\n\n";
 
-struct arguments {
-  std::string plugin, method, in, out, memory;
-  std::vector<std::string> values, environment;
-  double deadline = 30, timeout = 10;
-  bool json = false, log = false;
+struct settings {
+  worker_options worker;
+  std::string method;
+  std::vector<std::string> words;
+  std::optional<std::string> input, output;
+  std::chrono::nanoseconds deadline = load_options{}.deadline;
+  bool as_json = false;
 };
+
+struct result {
+  bulkhead::reply reply;
+  double ms = 0;
+};
+
+// The words that are no options. A negative number is a word.
+std::vector<std::string> words_of(const std::vector<std::string>& remaining) {
+  std::vector<std::string> words;
+  bool any = false;
+  for (const std::string& word : remaining) {
+    if (!any && word == "--") {
+      any = true;
+      continue;
+    }
+    const bool option = word.size() > 1 && word[0] == '-' && !std::isdigit(static_cast<unsigned char>(word[1]));
+    if (!any && option)
+      throw usage_error("there is no option " + word + "; for an argument that begins with a dash, write -- before it");
+    words.push_back(word);
+  }
+  return words;
+}
+
+std::optional<int> read_command_line(settings& out, int argc, char** argv) {
+  CLI::App app("Calls a method of a plugin, in a worker process of its own.", "bulkhead call");
+  app.footer("\n" + std::string(arguments_help) + std::string(exit_codes_help));
+  out.worker.declare(app);
+  app.add_option("METHOD", out.method, "its name, as 'bulkhead inspect' shows it")->required();
+  // Named for the help only. CLI11 reads words like [1,2] and {} as lists of its own, so they are taken as what remains.
+  app.add_option("ARGS", out.words, "the arguments; words after -- are taken even if they begin with a dash")
+      ->expected(0, CLI::detail::expected_max_vector_size)
+      ->allow_extra_args(false)
+      ->type_name("JSON");
+  app.allow_extras();
+  app.add_option("--in", out.input, "file whose bytes are the first argument ('-': the standard input)")
+      ->type_name("FILE");
+  app.add_option("--out", out.output,
+                 "file for a result of type bin or str, raw; others as JSON ('-': the standard output)")
+      ->type_name("FILE");
+  add_duration(app, "--deadline", out.deadline, "how long the call may take: 500ms, 5s, 2m (default 30s)");
+  app.add_flag("--json", out.as_json, "print one JSON object: outcome, result or error, report, time_ms");
+  if (const auto done = parse(app, argc, argv)) return done;
+  out.words = words_of(app.remaining());
+  if (out.as_json && out.output) throw usage_error("--json and --out exclude each other");
+  return std::nullopt;
+}
 
 const method_info& find_method(const plugin_info& info, const std::string& name) {
   std::string known;
-  for (const method_info& method : info.methods) {
-    if (method.name == name) return method;
-    known += "\n  " + method.name + method.signature;
+  for (const method_info& each : info.methods) {
+    if (each.name == name) return each;
+    known += "\n  " + each.name + each.signature;
   }
-  throw usage_error("plugin " + info.id + " has no method '" + name + "'. It has:" + known);
+  throw call_error(outcome::rejected, "plugin '" + info.id + "' has no method '" + name + "'; it has:" + known);
 }
 
-packed_arguments pack(const method_info& method, const arguments& given) {
-  const auto parameters = parse_signature(method.signature);
-  const std::size_t count = given.values.size() + (given.in.empty() ? 0 : 1);
-  std::size_t required = 0;
-  for (std::size_t i = 0; i < parameters.size(); ++i)
-    if (!parameters[i].optional) required = i + 1;
-  if (count < required || count > parameters.size())
-    throw usage_error(fmt::format("{}{}: got {} argument{}\n{}", method.name, method.signature, count, count == 1 ? "" : "s", method.doc));
-  packed_arguments out;
-  ipc::packer(out.params).pack_array(static_cast<std::uint32_t>(count));
-  std::size_t at = 0;
-  auto one = [&](auto&& action) {
-    try {
-      action(parameters[at]);
-    } catch (const std::runtime_error& error) {
-      throw usage_error(fmt::format("argument {}{} of {}{}: {}", at + 1, parameters[at].name.empty() ? "" : " (" + parameters[at].name + ")",
-                                    method.name, method.signature, error.what()));
-    }
-    ++at;
-  };
-  if (!given.in.empty()) one([&](const parameter&) { pack_bytes(out, read_file(given.in)); });
-  for (const std::string& value : given.values) one([&](const parameter& wanted) { pack_text(out, wanted, value); });
-  return out;
-}
-
-std::size_t parse_size(const std::string& text) {
-  std::size_t used = 0;
-  const auto number = std::stoull(text, &used);
-  const std::string unit = text.substr(used);
-  if (unit.empty()) return number;
-  const std::size_t shift = unit == "K" ? 10 : unit == "M" ? 20 : unit == "G" ? 30 : 0;
-  if (shift == 0) throw usage_error("--memory takes a number of bytes, or one with K, M or G");
-  return number << shift;
-}
-
-void write_out(const std::string& path, const std::string& data) {
-  if (path == "-") {
-    std::fwrite(data.data(), 1, data.size(), stdout);
-    return;
-  }
-  std::ofstream file(path, std::ios::binary);
-  file << data;
-  if (!file.flush()) throw std::runtime_error("could not write " + path);
-}
-
-json report_json(const crash_report& report) {
-  return {{"reason", to_string(report.reason)}, {"signal", report.signal ? signal_name(report.signal) : ""},
-          {"exit_code", report.exit_code},      {"phase", to_string(report.phase)},
-          {"method", report.method},            {"message", report.message},
-          {"log_tail", report.log_tail},        {"summary", report.summary()}};
-}
-
-// SIGINT asks the call to stop; a second one ends the program as usual.
-class interrupt_stop {
+class progress_display {
  public:
-  interrupt_stop() {
-    ::sigemptyset(&set_);
-    ::sigaddset(&set_, SIGINT);
-    ::pthread_sigmask(SIG_BLOCK, &set_, nullptr);
-    waiter_ = std::jthread([this](const std::stop_token& done) {
-      while (!done.stop_requested()) {
-        const timespec limit{0, 100'000'000};
-        if (::sigtimedwait(&set_, nullptr, &limit) != SIGINT) continue;
-        stop.request_stop();
-        ::pthread_sigmask(SIG_UNBLOCK, &set_, nullptr);
-        std::signal(SIGINT, SIG_DFL);
-        return;
-      }
-    });
+  void show(const msgpack::object& value) {
+    const std::string text = compact(from_msgpack(value, bytes_as::summary));
+    std::lock_guard held(mutex_);
+    if (!over_) line_.show("progress: " + text);
   }
-  std::stop_source stop;
+  void end() {
+    std::lock_guard held(mutex_);
+    over_ = true;
+    line_.clear();
+  }
 
  private:
-  sigset_t set_{};
-  std::jthread waiter_;
+  std::mutex mutex_;
+  status_line line_;
+  bool over_ = false;
 };
 
-int run(const arguments& given) {
-  interrupt_stop interrupt;
-  const bool log_all = given.log;
-  host host({.on_log = [log_all](const log_record& record) {
-    if (log_all || record.level >= log_level::warning) fmt::print(stderr, "[{}] {}\n", record.plugin, record.text);
-  }});
-  const auto seconds = [](double value) { return std::chrono::nanoseconds(static_cast<std::int64_t>(value * 1e9)); };
-  load_options options{.start_timeout = seconds(given.timeout), .environment = given.environment};
-  if (!given.memory.empty()) options.memory_limit = parse_size(given.memory);
-  const plugin loaded = host.load(find_plugin(given.plugin), options);
-  const plugin_info info = loaded.describe();
-  packed_arguments packed = pack(find_method(info, given.method), given);
+result call(const plugin& target, const settings& with, packed_arguments arguments, interrupts& signals) {
+  call_options options;
+  options.stop = signals.token();
+  options.deadline = with.deadline;
+  // Shared: a value may still be on its way to the handler when the call is over.
+  const auto progress = std::make_shared<progress_display>();
+  if (is_terminal(stream::err))
+    options.on_progress = [progress](const msgpack::object& value) { progress->show(value); };
 
-  call_options with{.deadline = seconds(given.deadline), .stop = interrupt.stop.get_token()};
-  const bool show = ::isatty(STDERR_FILENO) && !given.json;
-  if (show) with.on_progress = [](const msgpack::object& value) { fmt::print(stderr, "progress: {}\n", to_json(value, false).dump()); };
+  signals.call_begins();
   const auto begin = std::chrono::steady_clock::now();
-  const reply result = loaded.call_packed(given.method, std::move(packed), with);
-  const double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  result made{target.call_packed(with.method, std::move(arguments), options), 0};
+  made.ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  progress->end();
+  return made;
+}
 
-  json answer;
-  answer["outcome"] = to_string(result.outcome());
-  if (result) {
-    const msgpack::object_handle handle = ipc::unpack(result.raw());
-    const msgpack::object& value = handle.get();
-    const bool raw = value.type == msgpack::type::BIN || value.type == msgpack::type::STR;
-    if (!given.out.empty()) {
-      if (!raw) throw usage_error("--out: the result is no bin or str; leave --out away to see it as JSON");
-      write_out(given.out, value.type == msgpack::type::BIN ? std::string(value.via.bin.ptr, value.via.bin.size)
-                                                            : std::string(value.via.str.ptr, value.via.str.size));
-      answer["written"] = given.out;
-    } else {
-      answer["result"] = to_json(value, given.json);
-    }
-  } else {
-    answer["error"] = {{"message", result.message()}};
-    if (!result.data().empty()) answer["error"]["data"] = to_json(ipc::unpack(result.data()).get(), true);
-    if (result.report()) answer["report"] = report_json(*result.report());
+std::span<const std::uint8_t> bytes_of(std::string_view text) {
+  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+}
+
+void print_result(const reply& done, const settings& with) {
+  const msgpack::object_handle unpacked = ipc::unpack(done.raw());
+  const msgpack::object& value = unpacked.get();
+  const bool binary = value.type == msgpack::type::BIN, text = value.type == msgpack::type::STR;
+  if (with.output) {
+    if (binary) return write_file(*with.output, bytes_of({value.via.bin.ptr, value.via.bin.size}));
+    if (text) return write_file(*with.output, bytes_of({value.via.str.ptr, value.via.str.size}));
+    return write_file(*with.output, bytes_of(pretty(from_msgpack(value, bytes_as::base64)) + "\n"));
   }
-  answer["time_ms"] = ms;
-  if (given.json) {
-    fmt::print("{}\n", answer.dump(2));
-  } else if (result) {
-    if (given.out.empty()) fmt::print("{}\n", answer["result"].is_string() ? answer["result"].get<std::string>() : answer["result"].dump(2));
-  } else {
-    fmt::print(stderr, "bulkhead: {}: {}\n", to_string(result.outcome()), result.message());
-    if (result.report() && !result.report()->log_tail.empty()) fmt::print(stderr, "its last lines:\n{}", result.report()->log_tail);
+  if (binary) {
+    fmt::print("<bin {} bytes: use --out FILE>\n", value.via.bin.size);
+    return;
   }
-  return exit_status(result.outcome());
+  fmt::print("{}\n", pretty(from_msgpack(value, bytes_as::summary), width_of(stream::out)));
+}
+
+json rounded(double ms) { return std::stod(fmt::format("{:.3f}", ms)); }
+
+int report(const failure& what, const settings& with, double ms) {
+  if (with.as_json)
+    fmt::print("{}\n", compact({{"outcome", to_string(what.outcome)},
+                                {"error", error_json(what)},
+                                {"report", report_json(what.report)},
+                                {"time_ms", rounded(ms)}}));
+  else print_failure(what);
+  return exit_code(what.outcome);
+}
+
+int report(const result& made, const settings& with) {
+  if (!made.reply) return report(failure_of(made.reply), with, made.ms);
+  if (with.as_json) {
+    const msgpack::object_handle value = ipc::unpack(made.reply.raw());
+    fmt::print("{}\n", compact({{"outcome", "ok"},
+                                {"result", from_msgpack(value.get(), bytes_as::base64)},
+                                {"report", nullptr},
+                                {"time_ms", rounded(made.ms)}}));
+  } else {
+    print_result(made.reply, with);
+  }
+  return exit_ok;
 }
 
 }  // namespace
 
-void add_call(CLI::App& app, command& chosen) {
-  auto given = std::make_shared<arguments>();
-  CLI::App* sub = app.add_subcommand("call", "Calls a method in a fresh worker");
-  sub->add_option("PLUGIN", given->plugin)->required();
-  sub->add_option("METHOD", given->method)->required();
-  sub->add_option("ARGS", given->values, "JSON each; @FILE for bytes and handles; bare words for text");
-  sub->add_option("--in", given->in, "FILE whose bytes are the first argument; - for standard input");
-  sub->add_option("--out", given->out, "FILE for a binary or text result; - for standard output");
-  sub->add_option("--deadline", given->deadline, "Seconds for the call")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--timeout", given->timeout, "Seconds for the worker's start")->check(CLI::PositiveNumber)->capture_default_str();
-  sub->add_option("--memory", given->memory, "Limit of the worker's address space, as 256M (default 1G)");
-  sub->add_option("--env", given->environment, "NAME=VALUE for the worker; repeatable")->allow_extra_args(false);
-  sub->add_flag("--log", given->log, "Show all of the worker's log, not only warnings and errors");
-  sub->add_flag("--json", given->json, "One JSON object with outcome, result or error, report, time");
-  sub->callback([given, &chosen] { chosen = [given] { return run(*given); }; });
+int run_call(int argc, char** argv) {
+  settings with;
+  if (const auto done = read_command_line(with, argc, argv)) return *done;
+  const std::filesystem::path file = find_plugin(with.worker.plugin);
+  const load_options options = with.worker.for_load();
+
+  interrupts signals;
+  host host(with.worker.for_host());
+  try {
+    const plugin target = host.load(file, options);
+    const plugin_info info = target.describe();
+    packed_arguments arguments = make_arguments(find_method(info, with.method), with.words, with.input);
+    return report(call(target, with, std::move(arguments), signals), with);
+  } catch (const argument_error& error) {
+    throw usage_error(error.what());
+  } catch (const call_error& error) {
+    return report(failure_of(error), with, 0);
+  }
 }
 
 }  // namespace bulkhead::cli

@@ -9,9 +9,10 @@
 namespace bulkhead::cli {
 
 inline constexpr int exit_ok = 0;
-inline constexpr int exit_usage = 2;        // the command line is wrong
-inline constexpr int exit_local = 3;        // a file can't be read or written, or a part of bulkhead is missing
-inline constexpr int exit_interrupted = 130;  // Ctrl-C, when there was no call to cancel or it had been cancelled already
+inline constexpr int exit_usage = 2;  // the command line is wrong
+inline constexpr int exit_local = 3;  // a file can't be read or written, or a part of bulkhead is missing
+inline constexpr int exit_interrupted =
+    130;  // Ctrl-C, when there was no call to cancel or it had been cancelled already
 
 constexpr int exit_code(outcome value) {
   switch (value) {

@@ -13,7 +13,8 @@ std::vector<std::uint8_t> read_file(const std::string& path, std::size_t limit) 
   const bool standard = path == "-";
   const std::string name = standard ? "the standard input" : path;
   unique_fd opened(standard ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (!standard && !opened) throw std::runtime_error(name + " can't be opened: " + std::generic_category().message(errno));
+  if (!standard && !opened)
+    throw std::runtime_error(name + " can't be opened: " + std::generic_category().message(errno));
   const int fd = standard ? 0 : opened.get();
   std::vector<std::uint8_t> bytes;
   constexpr std::size_t chunk = std::size_t{64} << 10;
@@ -37,7 +38,8 @@ void write_file(const std::string& path, std::span<const std::uint8_t> bytes) {
   const bool standard = path == "-";
   const std::string name = standard ? "the standard output" : path;
   unique_fd opened(standard ? -1 : ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666));
-  if (!standard && !opened) throw std::runtime_error(name + " can't be opened: " + std::generic_category().message(errno));
+  if (!standard && !opened)
+    throw std::runtime_error(name + " can't be opened: " + std::generic_category().message(errno));
   const int fd = standard ? 1 : opened.get();
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd, bytes.data(), bytes.size());

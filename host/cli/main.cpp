@@ -17,10 +17,10 @@ constexpr command commands[] = {
 };
 
 void print_usage(std::FILE* where) {
-  fmt::print(where, "bulkhead {}: runs plugins in processes of their own\n\nusage: bulkhead COMMAND [ARGUMENTS...]\n\n",
+  fmt::print(where, "bulkhead {}: runs plugins in processes of their own\n\nUsage: bulkhead COMMAND [ARGUMENTS...]\n\n",
              BULKHEAD_VERSION);
   for (const command& each : commands) fmt::print(where, "  {:<10} {}\n", each.name, each.summary);
-  fmt::print(where, "\n'bulkhead COMMAND --help' tells more.\n\n{}", exit_codes_help);
+  fmt::print(where, "\n'bulkhead COMMAND --help' tells more.\n");
 }
 
 const command* find(std::string_view name) {
@@ -37,6 +37,7 @@ int run(int argc, char** argv) {
   }
   if (word == "--help" || word == "-h" || (word == "help" && argc == 2)) {
     print_usage(stdout);
+    fmt::print("\n{}", exit_codes_help);
     return exit_ok;
   }
   if (word == "help") {  // bulkhead help COMMAND

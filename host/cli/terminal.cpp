@@ -6,7 +6,6 @@
 #include <cstdlib>
 
 #include <sys/ioctl.h>
-
 #include <unistd.h>
 
 namespace bulkhead::cli {

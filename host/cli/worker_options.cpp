@@ -3,6 +3,7 @@
 
 #include "command.hpp"
 #include "terminal.hpp"
+#include "units.hpp"
 
 #include <fmt/format.h>
 
@@ -19,30 +20,13 @@ void print_log(const log_record& record) {
 
 }  // namespace
 
-CLI::AsNumberWithUnit as_milliseconds() {
-  using unit = CLI::AsNumberWithUnit;
-  return unit(std::map<std::string, double>{{"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}},
-              static_cast<unit::Options>(unit::CASE_SENSITIVE | unit::UNIT_REQUIRED), "TIME");
-}
-
-std::chrono::nanoseconds from_milliseconds(double ms) {
-  const auto value = std::chrono::duration<double, std::milli>(ms);
-  return value < std::chrono::hours(24 * 365 * 100) ? std::chrono::duration_cast<std::chrono::nanoseconds>(value)
-                                                    : no_deadline;
-}
-
 void worker_options::declare(CLI::App& app) {
   app.add_option("PLUGIN", plugin, "a path with a '/' in it, or the name of an installed plugin")->required();
-  app.add_option("--timeout", start_timeout_ms, "how long the plugin may take to start (default 10s)")
-      ->transform(as_milliseconds())
-      ->check(CLI::PositiveNumber);
-  app.add_option("--env", environment, "NAME=VALUE: a variable for the worker, which gets no others; repeatable")
+  add_duration(app, "--timeout", start_timeout, "how long the plugin may take to start (default 10s)");
+  app.add_option("--env", environment, "a variable for the worker, which gets no others; repeatable")
       ->type_name("NAME=VALUE")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  app.add_option("--memory", memory_limit, "limit of the worker's address space (default 1G; 0: none)")
-      ->transform(CLI::AsSizeValue(false))
-      ->type_name("SIZE");
+      ->allow_extra_args(false);
+  add_size(app, "--memory", memory_limit, "limit of the worker's address space (default 1G; 0: none)");
   app.add_flag("--log", log, "show the worker's whole log on stderr, not just warnings and errors");
 }
 
@@ -60,7 +44,7 @@ load_options worker_options::for_load() const {
       throw usage_error("--env " + variable + ": expected NAME=VALUE");
   load_options options;
   options.memory_limit = memory_limit;
-  options.start_timeout = from_milliseconds(start_timeout_ms);
+  options.start_timeout = start_timeout;
   options.environment = environment;
   return options;
 }

@@ -9,7 +9,7 @@ namespace bulkhead::cli {
 
 struct worker_options {
   std::string plugin;
-  double start_timeout_ms = 10'000;
+  std::chrono::nanoseconds start_timeout = load_options{}.start_timeout;
   std::size_t memory_limit = load_options{}.memory_limit;
   std::vector<std::string> environment;
   bool log = false;
@@ -20,9 +20,5 @@ struct worker_options {
   host_options for_host() const;
   load_options for_load() const;
 };
-
-// "500ms", "5s", "1.5m" into a number of milliseconds; a number alone is refused.
-CLI::AsNumberWithUnit as_milliseconds();
-std::chrono::nanoseconds from_milliseconds(double ms);
 
 }  // namespace bulkhead::cli

@@ -27,7 +27,8 @@ std::vector<std::uint8_t> contents(const std::string& path) {
   try {
     return read_file(path, ipc::limits{}.frame);
   } catch (const std::exception& error) {
-    throw argument_error(std::string(error.what()) + "; a file of any size can be passed to a method that takes a handle");
+    throw argument_error(std::string(error.what()) +
+                         "; a file of any size can be passed to a method that takes a handle");
   }
 }
 
@@ -62,7 +63,8 @@ void pack_word(value_packer& packer, const type& wanted, const std::string& word
 
 void pack_input(value_packer& packer, const type& wanted, const std::string& path) {
   if (wanted.kind == kind::handle) {
-    unique_fd file(path == "-" ? ::fcntl(0, F_DUPFD_CLOEXEC, 3) : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+    unique_fd file(path == "-" ? ::fcntl(0, F_DUPFD_CLOEXEC, 3)
+                               : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
     if (!file) throw argument_error(path + " can't be opened: " + std::generic_category().message(errno));
     return packer.pack_handle(std::move(file));
   }
@@ -76,8 +78,8 @@ void pack_input(value_packer& packer, const type& wanted, const std::string& pat
 void check_count(const method_info& method, const signature& wanted, std::size_t given) {
   const std::size_t most = wanted.parameters.size(), least = wanted.required();
   if (given >= least && given <= most) return;
-  const std::string count = least == most ? plural(most, "argument")
-                                          : std::to_string(least) + " to " + plural(most, "argument");
+  const std::string count =
+      least == most ? plural(most, "argument") : std::to_string(least) + " to " + plural(most, "argument");
   throw argument_error("'" + method.name + "' takes " + count + ", got " + std::to_string(given) + "\n" +
                        described(method));
 }

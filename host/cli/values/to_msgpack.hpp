@@ -2,8 +2,8 @@
 #pragma once
 
 #include "values/signature.hpp"
-
 #include <bulkhead/call.hpp>
+
 #include <nlohmann/json.hpp>
 
 #include <cstdint>
