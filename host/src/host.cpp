@@ -81,8 +81,7 @@ void host_core::shutdown() {
   forks.stop();
   reactor->stop();
   if (io_thread_.joinable()) {
-    work_.reset();
-    io_->stop();
+    work_.reset();  // the reactor was the last to have work there
     io_thread_.join();
   }
   if (pool_) pool_->join();  // handlers that are under way or queued still run

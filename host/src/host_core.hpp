@@ -32,12 +32,16 @@ class host_core : public std::enable_shared_from_this<host_core> {
 
   const host_options options;
   fork_server::client forks;
-  std::shared_ptr<bulkhead::reactor> reactor;
 
  private:
   const std::optional<boost::asio::any_io_executor> external_;
   std::optional<boost::asio::io_context> io_;
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work_;
+
+ public:
+  std::shared_ptr<bulkhead::reactor> reactor;  // after io_, which it runs on
+
+ private:
   std::thread io_thread_;
   std::mutex mutex_;
   std::optional<boost::asio::thread_pool> pool_;

@@ -6,6 +6,7 @@
 #include <boost/dll/shared_library.hpp>
 
 #include <cstring>
+#include <dlfcn.h>
 #include <stdexcept>
 
 namespace bulkhead {
@@ -150,9 +151,10 @@ void plugin_runtime::check(int fd) { manifest_ = read_manifest(fd); }
 
 void plugin_runtime::load(const std::string& path) {
   auto loaded = std::make_unique<library>();
-  // Every symbol now rather than in the middle of a call; none leaks into other libraries.
+  // Every symbol now rather than in the middle of a call; none leaks into other libraries; never unloaded, since
+  // threads of the plugin may still run in it.
   std::error_code failure;
-  loaded->file.load(path, failure, boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local);
+  loaded->file.load(path, failure, static_cast<boost::dll::load_mode::type>(RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE));
   if (failure) {
     const char* why = ::dlerror();
     throw std::runtime_error("could not load it: " + (why ? std::string(why) : failure.message()));
@@ -164,7 +166,7 @@ void plugin_runtime::load(const std::string& path) {
                              std::to_string(BULKHEAD_ABI_VERSION));
   plugin_ = entry.create(&host_);
   if (!plugin_) throw std::runtime_error("its create() failed");
-  library_ = loaded.release();
+  library_ = std::move(loaded);
 }
 
 void plugin_runtime::init() {

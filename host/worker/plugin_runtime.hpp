@@ -56,7 +56,7 @@ class plugin_runtime {
   };
 
   explicit plugin_runtime(link& link);
-  ~plugin_runtime();  // never unloads the library: its threads may still run in it
+  ~plugin_runtime();
 
   // The steps of getting ready; each throws std::runtime_error saying what failed. Dispatch thread.
   void check(int fd);                  // manifest and ABI, without running any of the plugin's code
@@ -84,7 +84,7 @@ class plugin_runtime {
   bulkhead_host_t host_;
   manifest manifest_;
   struct library;
-  library* library_ = nullptr;
+  std::unique_ptr<library> library_;
   const bulkhead_plugin_t* plugin_ = nullptr;
 };
 
