@@ -1,17 +1,78 @@
-// See contact_sheet.hpp. File names and messages are not to be trusted: everything is escaped.
+// See contact_sheet.hpp. File names come from strangers and messages from plugins: all text goes through html(). Names
+// of thumbnails need no encoding, they are made of letters, digits and -._ (files.cpp).
 #include "contact_sheet.hpp"
 
-#include <bulkhead/ipc/message.hpp>
+#include "contact_sheet_style.hpp"
 
 #include <fmt/format.h>
-#include <fstream>
 
 namespace thumbnailer {
 namespace {
 
-std::string escaped(const std::string& text) {
+std::string tile(const std::string& name, const std::string& value, const std::string& more = "") {
+  return fmt::format("<div><dt>{}</dt><dd>{}{}</dd></div>\n", html(name), html(value),
+                     more.empty() ? "" : fmt::format("<small>{}</small>", html(more)));
+}
+
+std::string summary(const report& report) {
+  const std::size_t failed = report.files.size() - report.thumbnails();
+  std::string kinds;
+  for (const auto& [outcome, count] : report.failures())
+    kinds += fmt::format("{}{} {}", kinds.empty() ? "" : ", ", count, outcome);
+  std::string made = "<dl class=\"summary\">\n";
+  made += tile("Thumbnails", std::to_string(report.thumbnails()), fmt::format("of {} files", report.files.size()));
+  made += tile("Failures", std::to_string(failed), kinds);
+  made += tile("Crashes survived", std::to_string(report.crashes.size()));
+  made += tile("Time", fmt::format("{:.2f} s", report.seconds),
+               fmt::format("with {} worker{}", report.workers, report.workers == 1 ? "" : "s"));
+  if (report.price) {
+    const comparison& price = *report.price;
+    const auto images = static_cast<double>(price.files);
+    auto rate = [&](double seconds) {
+      return price.megapixels > 0 ? fmt::format("images/s · {:.1f} MPix/s", price.megapixels / seconds) : "images/s";
+    };
+    made += tile("Isolated", fmt::format("{:.1f}", images / price.isolated_seconds), rate(price.isolated_seconds));
+    made +=
+        tile("In-process", fmt::format("{:.1f}", images / price.in_process_seconds), rate(price.in_process_seconds));
+    made += tile("Price of isolation", fmt::format("{:+.1f} %", 100 * price.price()), "of the time taken");
+  }
+  return made + "</dl>\n";
+}
+
+// <bdi>: a name that is written from right to left changes the direction of nothing but itself.
+std::string name_of(const image_file& file) { return fmt::format("<bdi>{}</bdi>", html(file.name)); }
+
+std::string thumbnail_card(const image_file& file, const result& result) {
+  const std::string dimensions = result.width > 0 ? fmt::format("{} × {} · ", result.width, result.height) : "";
+  return fmt::format(
+      "<figure class=\"card\"><div class=\"view\"><img src=\"thumbs/{}\" alt=\"{}\" loading=\"lazy\"></div>"
+      "<figcaption><div class=\"name\">{}</div><div class=\"about\">{}{}</div></figcaption></figure>\n",
+      file.thumbnail, html(file.name), name_of(file), dimensions, size_text(file.size));
+}
+
+std::string failure_card(const image_file& file, const result& result) {
+  std::string why = fmt::format("<strong>{}</strong><p>{}</p>", html(failure_title(result)), html(result.message));
+  if (result.report && !result.report->log_tail.empty())
+    why +=
+        fmt::format("<details><summary>its last lines</summary><pre>{}</pre></details>", html(result.report->log_tail));
+  return fmt::format(
+      "<figure class=\"card\"><div class=\"why\">{}</div>"
+      "<figcaption><div class=\"name\">{}</div><div class=\"about\">{}</div></figcaption></figure>\n",
+      why, name_of(file), size_text(file.size));
+}
+
+std::string section(const char* title, const char* style, std::size_t count, const std::string& cards) {
+  if (count == 0) return "";
+  return fmt::format(
+      "<section><h2>{}<span class=\"count\">{}</span></h2>\n<div class=\"grid {}\">\n{}</div></section>\n", title,
+      count, style, cards);
+}
+
+}  // namespace
+
+std::string html(const std::string& text) {
   std::string out;
-  for (const char c : bulkhead::ipc::sanitised(text)) {
+  for (const char c : printable(text)) {
     switch (c) {
       case '&': out += "&amp;"; break;
       case '<': out += "&lt;"; break;
@@ -24,68 +85,24 @@ std::string escaped(const std::string& text) {
   return out;
 }
 
-std::string size_text(std::uintmax_t bytes) {
-  return bytes < 10'000 ? fmt::format("{} B", bytes) : fmt::format("{} kB", (bytes + 500) / 1000);
-}
-
-constexpr std::string_view style = R"(
-:root { color-scheme: light dark; --card: #fff; --back: #eef0f3; --text: #1c2733; --dim: #66727f; --bad: #b3261e; }
-@media (prefers-color-scheme: dark) {
-  :root { --card: #1e242b; --back: #12161a; --text: #e3e8ed; --dim: #93a0ad; --bad: #ff8a80; }
-}
-body { margin: 0; padding: 2rem; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, sans-serif; }
-h1 { font-size: 1.3rem; margin: 0 0 .8rem; }
-pre { background: var(--card); padding: 1rem 1.2rem; border-radius: 10px; display: inline-block; margin: 0 0 1.5rem;
-      font-size: 13px; max-width: 100%; overflow-x: auto; box-sizing: border-box; }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(220px, 1fr)); gap: 1rem; }
-figure { margin: 0; background: var(--card); border-radius: 10px; overflow: hidden; display: flex; flex-direction: column; }
-.view { height: 200px; display: flex; align-items: center; justify-content: center; padding: 8px; box-sizing: border-box; }
-.view img { max-width: 100%; max-height: 100%; border-radius: 4px; }
-figcaption { padding: .6rem .8rem .8rem; overflow-wrap: anywhere; }
-.dim { color: var(--dim); font-size: 12.5px; }
-.failed .view { flex-direction: column; text-align: center; color: var(--bad); font-weight: 600; }
-.failed { outline: 2px solid color-mix(in srgb, var(--bad) 45%, transparent); outline-offset: -2px; }
-.failed .view span { font-weight: 400; font-size: 12.5px; color: var(--text); margin-top: .5rem; overflow-wrap: anywhere;
-                     max-height: 130px; overflow: hidden; }
-)";
-
-}  // namespace
-
-std::string failure_line(const result& result) {
-  std::string line(to_string(result.outcome));
-  if (result.report && result.report->signal) line += " · " + bulkhead::signal_name(result.report->signal);
-  if (!result.method.empty()) line += " · " + result.method;
-  return line;
-}
-
-void write_contact_sheet(const std::filesystem::path& output, const std::filesystem::path& folder,
-                         const std::vector<result>& results, const std::string& summary) {
-  std::filesystem::create_directories(output / "thumbs");
-  std::ofstream page(output / "index.html");
-  page << "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Contact sheet</title>\n"
-       << "<meta name=\"viewport\" content=\"width=device-width\"><style>" << style << "</style></head><body>\n"
-       << "<h1>Contact sheet of " << escaped(folder.filename().string()) << "</h1>\n<pre>" << escaped(summary) << "</pre>\n<main>\n";
-  std::size_t number = 0;
-  for (const result& each : results) {
-    const std::string name = escaped(std::filesystem::relative(each.file, folder).string());
-    ++number;
-    if (each.outcome == bulkhead::outcome::ok) {
-      const std::string thumb = fmt::format("thumbs/{:04}.jpg", number);  // numbered: names may collide or be hostile
-      std::ofstream(output / thumb, std::ios::binary)
-          .write(reinterpret_cast<const char*>(each.thumbnail.data()), static_cast<std::streamsize>(each.thumbnail.size()));
-      page << fmt::format(
-          "<figure><div class=\"view\"><img src=\"{}\" alt=\"{}\" loading=\"lazy\"></div>"
-          "<figcaption>{}<div class=\"dim\">{}</div></figcaption></figure>\n",
-          thumb, name, name, size_text(each.file_size));
-    } else {
-      page << fmt::format(
-          "<figure class=\"failed\"><div class=\"view\">{}<span>{}</span></div>"
-          "<figcaption>{}<div class=\"dim\">{}</div></figcaption></figure>\n",
-          escaped(failure_line(each)), escaped(each.message), name, size_text(each.file_size));
-    }
+std::string contact_sheet(const report& report) {
+  std::string thumbnails, failures;
+  for (std::size_t i = 0; i < report.files.size(); ++i) {
+    if (report.results[i].outcome == bulkhead::outcome::ok)
+      thumbnails += thumbnail_card(report.files[i], report.results[i]);
+    else failures += failure_card(report.files[i], report.results[i]);
   }
-  page << "</main></body></html>\n";
-  if (!page) throw std::runtime_error("could not write " + (output / "index.html").string());
+  const std::string name = html(report.folder.filename().string());
+  // The policy is a second lock: should text ever get out of its place, it still can't run or load anything.
+  return fmt::format(
+      "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta http-equiv=\"Content-Security-Policy\" "
+      "content=\"default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<title>{} · contact sheet</title>\n<style>{}</style>\n</head>\n<body>\n<h1>{}</h1>\n{}{}{}"
+      "<footer>Made by plugins in worker processes of their own.</footer>\n</body>\n</html>\n",
+      name, contact_sheet_style, name, summary(report), section("Images", "", report.thumbnails(), thumbnails),
+      section("Failed", "failed", report.files.size() - report.thumbnails(), failures));
 }
 
 }  // namespace thumbnailer

@@ -1,15 +1,14 @@
-// The contact sheet: one page with every thumbnail, and a card that says why for every file that has none.
+// The contact sheet: one HTML page without scripts that shows every thumbnail, and of every file that failed, why.
 #pragma once
 
-#include "job.hpp"
+#include "report.hpp"
 
 namespace thumbnailer {
 
-// Writes `output`/index.html and `output`/thumbs/NNNN.jpg. Names of files are shown relative to `folder`.
-void write_contact_sheet(const std::filesystem::path& output, const std::filesystem::path& folder,
-                         const std::vector<result>& results, const std::string& summary);
+// The whole page. The thumbnails lie beside it in thumbs/.
+std::string contact_sheet(const report& report);
 
-// A file's failure in a few words: outcome, signal if there was one, method.
-std::string failure_line(const result& result);
+// Text from strangers as HTML: printable(), and with the characters that mean something in HTML escaped.
+std::string html(const std::string& text);
 
 }  // namespace thumbnailer

@@ -1,104 +1,113 @@
-// See job.hpp. One thread per worker takes the next file and calls; a call is all that isolation asks of an embedder.
+// See job.hpp. The steps of one file, each begun by the completion of the one before:
+//
+//   JPEG, PNG, WebP:  read -> image.thumbnail -> image.info
+//   Netpbm:           read -> fragile.decode -> image.thumbnail_rgb
 #include "job.hpp"
-
-#include <algorithm>
-#include <atomic>
-#include <fstream>
-#include <mutex>
-#include <thread>
 
 namespace thumbnailer {
 namespace {
 
-std::string extension_of(const std::filesystem::path& file) {
-  std::string extension = file.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
-  return extension;
-}
+using bulkhead::bytes;
+using bulkhead::outcome;
+using bulkhead::reply;
 
-bool is_netpbm(const std::filesystem::path& file) {
-  const std::string extension = extension_of(file);
-  return extension == ".ppm" || extension == ".pgm" || extension == ".pnm";
-}
-
-bool is_image(const std::filesystem::path& file) {
-  const std::string extension = extension_of(file);
-  return is_netpbm(file) || extension == ".jpg" || extension == ".jpeg" || extension == ".png" || extension == ".webp";
-}
-
-bulkhead::bytes read_file(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) throw std::runtime_error("the file can't be read");
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
+constexpr int attempts_limit = 5;
 
 }  // namespace
 
-std::vector<std::filesystem::path> find_images(const std::filesystem::path& folder) {
-  std::vector<std::filesystem::path> files;
-  const auto skip = std::filesystem::directory_options::skip_permission_denied;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder, skip))
-    if (entry.is_regular_file() && is_image(entry.path())) files.push_back(entry.path());
-  std::sort(files.begin(), files.end());
-  return files;
+job::job(const std::vector<image_file>& files, std::vector<toolset> seats, options options)
+    : files_(files), options_(std::move(options)) {
+  for (toolset& tools : seats) seats_.push_back({.tools = std::move(tools)});
 }
 
-job::job(const options& options)
-    : options_(options), host_({.on_lifecycle = [crashes = crashes_](const bulkhead::lifecycle_event& event) {
-        if (event.report && event.report->reason != bulkhead::exit_reason::shut_down) ++*crashes;
-      }}) {
-  const bulkhead::load_options load = {.instances = options_.workers,
-                                       .memory_limit = std::size_t{512} << 20,
-                                       .deadline = options_.deadline,
-                                       .isolation = options_.isolation};
-  const unsigned copies = options_.isolation == bulkhead::isolation::none ? options_.workers : 1;
-  for (unsigned i = 0; i < copies; ++i) {
-    image_.push_back(host_.load(options_.plugins / "image.so", load));
-    fragile_.push_back(host_.load(options_.plugins / "fragile.so", load));
+std::size_t job::run() {
+  for (seat& each : seats_) take_next(each);
+  for (std::size_t i = 0; i < seats_.size(); ++i) done_.acquire();
+  return failed_;
+}
+
+void job::take_next(seat& seat) {
+  for (;;) {
+    seat.index = next_++;
+    if (seat.index >= files_.size()) return done_.release();
+    seat.attempts = 0;
+    if (begin(seat)) return;
   }
 }
 
-std::vector<result> job::run(const std::vector<std::filesystem::path>& files, const std::function<void(const result&)>& on_done) {
-  std::vector<result> results(files.size());
-  std::atomic<std::size_t> next{0};
-  std::mutex reporting;
-  auto work = [&](unsigned thread) {
-    const bulkhead::plugin image = image_[thread % image_.size()], fragile = fragile_[thread % fragile_.size()];
-    for (std::size_t i = next++; i < files.size(); i = next++) {
-      result& result = results[i];
-      result.file = files[i];
-      try {
-        const bulkhead::bytes data = read_file(files[i]);
-        result.file_size = data.size();
-        bulkhead::reply reply;
-        if (is_netpbm(files[i])) {
-          result.method = "fragile.decode";
-          reply = fragile.try_call("decode", data);
-          if (reply) {
-            const auto [width, height, rgb] = reply.as<std::tuple<unsigned, unsigned, bulkhead::bytes>>();
-            result.method = "image.thumbnail_rgb";
-            reply = image.try_call("thumbnail_rgb", width, height, rgb, options_.max_side);
-          }
-        } else {
-          result.method = "image.thumbnail";
-          reply = image.try_call("thumbnail", data, options_.max_side);
-        }
-        result.outcome = reply.outcome();
-        result.message = reply.message();
-        result.report = reply.report();
-        if (reply) result.thumbnail = reply.as<bulkhead::bytes>();
-      } catch (const std::exception& e) {
-        result.outcome = bulkhead::outcome::plugin_error;
-        result.message = e.what();
-      }
-      const std::lock_guard held(reporting);
-      on_done(result);
-    }
-  };
-  std::vector<std::jthread> threads;
-  for (unsigned i = 0; i < options_.workers; ++i) threads.emplace_back(work, i);
-  threads.clear();
-  return results;
+bool job::begin(seat& seat) {
+  const image_file& file = files_[seat.index];
+  seat.made = {};
+  seat.thumbnail.clear();
+  if (file.size > options_.file_limit)
+    return fail(seat, outcome::rejected, "the file is too large for a call, which carries at most 16 MiB");
+  try {
+    seat.file = read_file(file.path);
+  } catch (const std::exception& error) {
+    return fail(seat, outcome::not_sent, error.what());
+  }
+  if (file.netpbm) return call(seat, seat.tools.fragile, "fragile", "decode", &job::decoded, std::tie(seat.file));
+  return call(seat, seat.tools.image, "image", "thumbnail", &job::scaled, std::tie(seat.file, options_.max_side));
+}
+
+bool job::decoded(seat& seat, const reply& reply) {
+  const auto [width, height, rgb] = reply.as<std::tuple<unsigned, unsigned, bytes>>();
+  seat.made.width = width;
+  seat.made.height = height;
+  return call(seat, seat.tools.image, "image", "thumbnail_rgb", &job::scaled,
+              std::tie(width, height, rgb, options_.max_side));
+}
+
+bool job::scaled(seat& seat, const reply& reply) {
+  seat.thumbnail = reply.as<bytes>();
+  if (!options_.ask_dimensions || seat.made.width != 0) return false;
+  return call(seat, seat.tools.image, "image", "info", &job::measured, std::tie(seat.file));
+}
+
+bool job::measured(seat& seat, const reply& reply) {
+  const msgpack::object_handle info = bulkhead::ipc::unpack(reply.raw());
+  const auto fields = info.get().as<std::map<std::string, msgpack::object>>();
+  fields.at("width").convert(seat.made.width);
+  fields.at("height").convert(seat.made.height);
+  // EXIF orientations from 5 on lie on their side; the thumbnail is upright.
+  if (const auto found = fields.find("orientation"); found != fields.end() && found->second.as<int>() >= 5)
+    std::swap(seat.made.width, seat.made.height);
+  return false;
+}
+
+// The handler runs on one of the host's handler threads; the seat is its alone until the next call.
+template <class... A>
+bool job::call(seat& seat, const bulkhead::plugin& plugin, const std::string& plugin_name, const char* method,
+               step then, const std::tuple<A...>& arguments) {
+  seat.made.method = plugin_name + "." + method;
+  plugin.async_call<reply>(method, arguments, [this, &seat, then](boost::system::error_code, const reply& reply) {
+    if (!go_on(seat, reply, then)) take_next(seat);
+  });
+  return true;
+}
+
+bool job::go_on(seat& seat, const reply& reply, step then) {
+  // It never reached the plugin: its worker died of another file first. That is safe to repeat.
+  if (reply.outcome() == outcome::not_sent && ++seat.attempts < attempts_limit) return begin(seat);
+  if (!reply) {
+    seat.made.report = reply.report();
+    return fail(seat, reply.outcome(), reply.message());
+  }
+  try {
+    if ((this->*then)(seat, reply)) return true;
+  } catch (const std::exception& error) {  // a result that is not what the method promises
+    return fail(seat, outcome::plugin_error, std::string("the plugin's answer is of no use: ") + error.what());
+  }
+  if (options_.on_done) options_.on_done(seat.index, seat.made, seat.thumbnail);
+  return false;
+}
+
+bool job::fail(seat& seat, outcome why, std::string message) {
+  ++failed_;
+  seat.made.outcome = why;
+  seat.made.message = std::move(message);
+  if (options_.on_done) options_.on_done(seat.index, seat.made, {});
+  return false;
 }
 
 }  // namespace thumbnailer

@@ -1,53 +1,75 @@
-// The job: thumbnails of many files by plugins, each file one call or two. What a file is made of decides the plugin:
-// Netpbm files go through the fragile decoder first, everything else straight to the image plugin.
+// The job: a thumbnail of each file, made by plugins. A fixed number of seats works through the files, one file at a
+// time each, so however many files there are, only so many are in memory. No thread waits for a worker: a seat goes on
+// when the completion handler of its call runs, on the host's handler threads.
 #pragma once
 
+#include "files.hpp"
 #include <bulkhead/host.hpp>
 
-#include <filesystem>
-#include <string>
-#include <vector>
+#include <atomic>
+#include <functional>
+#include <semaphore>
 
 namespace thumbnailer {
 
-struct options {
-  std::filesystem::path plugins;      // the folder with image.so and fragile.so
-  unsigned workers = 1;
-  unsigned max_side = 256;
-  std::chrono::milliseconds deadline{10'000};
-  bulkhead::isolation isolation = bulkhead::isolation::process;
+// The plugins that make a thumbnail. Whether they run in workers or in this process makes no difference here.
+struct toolset {
+  bulkhead::plugin image;
+  bulkhead::plugin fragile;  // needed for Netpbm files only
 };
 
 struct result {
-  std::filesystem::path file;
-  std::uintmax_t file_size = 0;
   bulkhead::outcome outcome = bulkhead::outcome::ok;
-  bulkhead::bytes thumbnail;          // a JPEG, when ok
-  std::string method;                 // of the plugin that failed
-  std::string message;
-  std::shared_ptr<const bulkhead::crash_report> report;
+  std::string method;   // the last one called: "image.thumbnail"; empty when the file did not get that far
+  std::string message;  // why it failed; text from a plugin, sanitised
+  std::shared_ptr<const bulkhead::crash_report> report;  // when a worker died of this file
+  unsigned width = 0, height = 0;                        // of the image, as the plugin says; 0: not known
 };
 
-// All image files below a folder, sorted.
-std::vector<std::filesystem::path> find_images(const std::filesystem::path& folder);
-
-// Loads the plugins once; run() may be called again and again.
 class job {
  public:
-  explicit job(const options& options);
+  struct options {
+    unsigned max_side = 256;
+    bool ask_dimensions = true;                               // one more call for each file
+    std::size_t file_limit = (std::size_t{16} << 20) - 1024;  // what a call can carry, less the rest of its message
+    // Called once for each file, from several threads at once, with its place in `files` and its thumbnail. Must not
+    // throw.
+    std::function<void(std::size_t, const result&, bulkhead::bytes_view)> on_done;
+  };
 
-  // Results in the order of `files`. `on_done` is called after each file, one at a time.
-  std::vector<result> run(const std::vector<std::filesystem::path>& files, const std::function<void(const result&)>& on_done);
+  // One seat for each of `seats`; `files` must outlive the job.
+  job(const std::vector<image_file>& files, std::vector<toolset> seats, options options);
 
-  // Workers that died so far.
-  unsigned crashes() const { return *crashes_; }
+  // Does all files; returns how many failed. Once.
+  std::size_t run();
 
  private:
+  struct seat {
+    toolset tools;
+    std::size_t index = 0;
+    int attempts = 0;
+    bulkhead::bytes file{}, thumbnail{};
+    result made{};
+  };
+  // What to do when a call has succeeded. True when it has started another one for the same file.
+  using step = bool (job::*)(seat&, const bulkhead::reply&);
 
+  void take_next(seat& seat);
+  bool begin(seat& seat);
+  bool decoded(seat& seat, const bulkhead::reply& reply);
+  bool scaled(seat& seat, const bulkhead::reply& reply);
+  bool measured(seat& seat, const bulkhead::reply& reply);
+  template <class... A>
+  bool call(seat& seat, const bulkhead::plugin& plugin, const std::string& plugin_name, const char* method, step then,
+            const std::tuple<A...>& arguments);
+  bool go_on(seat& seat, const bulkhead::reply& reply, step then);
+  bool fail(seat& seat, bulkhead::outcome outcome, std::string message);
+
+  const std::vector<image_file>& files_;
   const options options_;
-  std::shared_ptr<std::atomic<unsigned>> crashes_ = std::make_shared<std::atomic<unsigned>>(0);
-  bulkhead::host host_;
-  std::vector<bulkhead::plugin> image_, fragile_;  // one of each, or one per thread when they run in this process
+  std::vector<seat> seats_;
+  std::atomic<std::size_t> next_{0}, failed_{0};
+  std::counting_semaphore<> done_{0};
 };
 
 }  // namespace thumbnailer
