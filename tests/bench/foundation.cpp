@@ -1,0 +1,160 @@
+// The foundation's figures, each beside its floor in the same run, interleaved: a small call against a raw socketpair
+// ping-pong of as many bytes; spawn to first reply against posix_spawn of /bin/true, for a small host and one with 2 GB
+// resident; memory of an idle worker; the p99 of one worker while another crashes.
+#include <bulkhead/host.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <fstream>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <thread>
+
+namespace {
+
+using namespace std::chrono_literals;
+using microseconds = std::chrono::duration<double, std::micro>;
+
+template <class F>
+double timed(F&& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work();
+  return microseconds(std::chrono::steady_clock::now() - begin).count();
+}
+
+double quantile(std::vector<double> values, double q) {
+  std::sort(values.begin(), values.end());
+  return values[std::min(values.size() - 1, static_cast<std::size_t>(q * static_cast<double>(values.size())))];
+}
+
+// A process that sends back what it gets, byte for byte.
+class ping_pong {
+ public:
+  ping_pong() {
+    int pair[2];
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) throw std::runtime_error("socketpair");
+    child_ = ::fork();
+    if (child_ == 0) {
+      char buffer[256];
+      for (ssize_t n = 0; (n = ::read(pair[1], buffer, sizeof buffer)) > 0;)
+        if (::write(pair[1], buffer, static_cast<std::size_t>(n)) != n) break;
+      ::_exit(0);
+    }
+    ::close(pair[1]);
+    fd_ = pair[0];
+  }
+  ~ping_pong() {
+    ::close(fd_);
+    ::waitpid(child_, nullptr, 0);
+  }
+  void once(std::size_t bytes) {
+    char buffer[256]{};
+    if (::write(fd_, buffer, bytes) < 0) return;
+    for (std::size_t got = 0; got < bytes;) got += static_cast<std::size_t>(std::max<ssize_t>(1, ::read(fd_, buffer, sizeof buffer)));
+  }
+
+ private:
+  int fd_ = -1;
+  pid_t child_ = -1;
+};
+
+void row(const std::string& name, double value, const std::string& unit, const std::string& floor = "", double ratio = 0) {
+  fmt::print("{:<48} {:>10.2f} {:<3} {:<34} {}\n", name, value, unit, floor, ratio > 0 ? fmt::format("{:.2f} x", ratio) : "");
+}
+
+void small_calls() {
+  ping_pong raw;
+  bulkhead::host host;
+  auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so");
+  const bulkhead::bytes data(16);
+  std::vector<double> floors, calls;
+  for (int round = 0; round < 20; ++round) {
+    for (int i = 0; i < 500; ++i) floors.push_back(timed([&] { raw.once(32); }));
+    for (int i = 0; i < 500; ++i) calls.push_back(timed([&] { echo.call("echo", data); }));
+  }
+  const double floor = quantile(floors, 0.5), call = quantile(calls, 0.5);
+  row("16-byte call, p50", call, "us", fmt::format("socketpair ping-pong {:.2f} us", floor), call / floor);
+  row("16-byte call, p99", quantile(calls, 0.99), "us", fmt::format("socketpair ping-pong {:.2f} us", quantile(floors, 0.99)),
+      quantile(calls, 0.99) / quantile(floors, 0.99));
+}
+
+double spawn_true() {
+  return timed([] {
+    char name[] = "/bin/true";
+    char* argv[] = {name, nullptr};
+    pid_t pid = -1;
+    if (::posix_spawn(&pid, name, nullptr, nullptr, argv, environ) == 0) ::waitpid(pid, nullptr, 0);
+  });
+}
+
+void spawns(const std::string& host_size) {
+  bulkhead::host host;
+  std::vector<double> floors, births;
+  for (int i = 0; i < 100; ++i) {
+    floors.push_back(spawn_true());
+    std::optional<bulkhead::plugin> echo;
+    births.push_back(timed([&] {
+      echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so");
+      echo->call("add", 1, 2);
+    }));
+    echo->unload();
+  }
+  const double floor = quantile(floors, 0.5), birth = quantile(births, 0.5);
+  row("spawn to first reply, " + host_size, birth, "us", fmt::format("posix_spawn of true {:.0f} us", floor), birth / floor);
+}
+
+void memory() {
+  bulkhead::host host;
+  std::vector<bulkhead::plugin> plugins;
+  for (int i = 0; i < 50; ++i) plugins.push_back(host.load(BULKHEAD_TEST_PLUGINS "/echo.so"));
+  std::vector<double> sizes;
+  for (const auto& plugin : plugins) {
+    std::ifstream rollup("/proc/" + std::to_string(plugin.workers().at(0).pid) + "/smaps_rollup");
+    for (std::string word; rollup >> word;)
+      if (word == "Pss:") {
+        double kb = 0;
+        rollup >> kb;
+        sizes.push_back(kb);
+      }
+  }
+  if (!sizes.empty()) row("PSS of an idle worker (one of 50)", quantile(sizes, 0.5), "kB");
+}
+
+void neighbours() {
+  bulkhead::host host;
+  auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so");
+  auto chaos = host.load(BULKHEAD_TEST_PLUGINS "/chaos.so");
+  std::array<std::vector<double>, 2> calls;  // quiet, with a crash every 20 ms
+  for (int round = 0; round < 6; ++round) {
+    std::jthread crashes([&](const std::stop_token& stop) {
+      while (round % 2 && !stop.stop_requested()) {
+        chaos.try_call("misbehave", "segfault");
+        std::this_thread::sleep_for(20ms);
+      }
+    });
+    for (int i = 0; i < 3000; ++i) calls[static_cast<std::size_t>(round % 2)].push_back(timed([&] { echo.call("add", 1, 2); }));
+  }
+  const double quiet = quantile(calls[0], 0.99), crashing = quantile(calls[1], 0.99);
+  row("p99 of a call while a neighbour crashes 50/s", crashing, "us", fmt::format("with a quiet neighbour {:.2f} us", quiet), crashing / quiet);
+}
+
+}  // namespace
+
+int main() {
+  small_calls();
+  spawns("small host");
+  {
+    constexpr std::size_t size = std::size_t{2} << 30;
+    void* ballast = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    std::memset(ballast, 1, size);
+    spawns("host of 2 GB");
+    ::munmap(ballast, size);
+  }
+  memory();
+  neighbours();
+}
