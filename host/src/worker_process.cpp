@@ -194,12 +194,18 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
   std::vector<unique_fd> handles;
   for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
   std::function<ipc::buffer(std::uint32_t)> before;
-  if (!request.default_deadline) {
+  if (request.default_deadline && request.on_progress) {
+    before = [&](std::uint32_t id) {
+      watch_progress(id, request);  // before the first report can come
+      return ipc::buffer();
+    };
+  } else if (!request.default_deadline) {
     const auto left = request.deadline == ipc::never ? std::chrono::milliseconds(0)
                                                      : std::max(std::chrono::milliseconds(1),
                                                                 std::chrono::ceil<std::chrono::milliseconds>(
                                                                     request.deadline - ipc::clock::now()));
-    before = [left](std::uint32_t id) {
+    before = [&, left](std::uint32_t id) {
+      watch_progress(id, request);
       ipc::buffer deadline = ipc::begin_notification("$/deadline");
       ipc::packer(deadline).pack_array(2).pack(id).pack(left.count());
       return deadline;
@@ -226,7 +232,6 @@ reply worker_process::call(call_request& request) {
   const auto started = begin(request, &waiter, nullptr);
   if (started.code != outcome::ok)
     return reply(ipc::completion::failed(started.code, not_started(started.code, request, settings_->options.limits)));
-  watch_progress(started.id, request);
   {
     std::stop_callback on_stop(request.stop, [&] {
       channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
@@ -261,7 +266,6 @@ outcome worker_process::async_call(call_request& request, std::unique_ptr<reply_
     return started.code;
   }
   *id = started.id;
-  watch_progress(started.id, request);
   if (request.stop.stop_requested()) channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
   return outcome::ok;
 }

@@ -57,7 +57,8 @@ channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<uni
   if (async && deadline != never && loop_) loop_->schedule(deadline);
 
   set_request_id(frame, id);
-  if (before) enqueue(held, before(id).take(), {});
+  if (before)
+    if (auto ahead = before(id).take(); !ahead.empty()) enqueue(held, std::move(ahead), {});
   slot.first_byte = queued_total_;
   enqueue(held, std::move(frame), std::move(handles));
   if (!loop_) write_all(held);
