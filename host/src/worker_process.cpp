@@ -124,7 +124,7 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       settings_(std::move(settings)),
       owner_(std::move(owner)),
       socket_(socket.get()),
-      channel_(std::make_unique<ipc::socket_transport>(std::move(socket)), settings_->options.limits, *this, this),
+      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), 0, ipc::read_patience), settings_->options.limits, *this, this),
       start_deadline_(ipc::clock::now() + settings_->options.start_timeout) {}
 
 worker_process::~worker_process() {
@@ -229,6 +229,7 @@ std::string not_started(outcome code, const call_request& request, const ipc::li
 
 reply worker_process::call(call_request& request) {
   ipc::waiter waiter;
+  waiter.interruptible = request.stop.stop_possible();
   const auto started = begin(request, &waiter, nullptr);
   if (started.code != outcome::ok)
     return reply(ipc::completion::failed(started.code, not_started(started.code, request, settings_->options.limits)));
@@ -312,6 +313,7 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
         description_ = std::move(description);
       }
       ready_ = true;
+      channel_.wake();  // wait_ready() may be following another reader
       if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::ready, pid_, nullptr);
     } else if (notification.method == "$/leaving") {
       ipc::buffer error;
@@ -363,7 +365,8 @@ void worker_process::on_closed(const std::string& violation) {
   if (!violation.empty()) return condemn(exit_reason::protocol, violation);
   // Most likely it is exiting: let it, so that its own status is what gets reported.
   kill_at_ = ipc::clock::now() + exit_after_close;
-  schedule(kill_at_);
+  // If its exit was noticed while another thread was still reading what it left behind, the account is still open.
+  schedule(exited_ ? ipc::clock::now() : kill_at_.load());
 }
 
 // --- the reactor ----------------------------------------------------------------------------------------------------
@@ -393,6 +396,7 @@ void worker_process::on_timer() {
   const auto now = ipc::clock::now();
   ipc::time_point next = ipc::never;
   if (dead_) return;
+  if (exited_ && channel_.closed()) return settle();
   const auto tick = channel_.tick(now, cancel_grace);
   next = tick.next;
   if (tick.overdue) condemn(exit_reason::hung, "");
@@ -457,7 +461,8 @@ bool worker_process::await_exit(ipc::time_point deadline) {
 }
 
 void worker_process::settle() {
-  // All that it sent before it died counts. If another thread is reading, it comes here itself when it sees the end.
+  // All that it sent before it died counts. If another thread is reading, on_closed() sees to it that this goes on.
+  exited_ = true;
   channel_.shutdown();
   for (int i = 0; i < 64 && !channel_.closed(); ++i) channel_.poll();
   {

@@ -86,7 +86,7 @@ class worker_process final : public instance,
   std::uint64_t socket_watch_ = 0, pidfd_watch_ = 0, log_watch_ = 0;
   const ipc::time_point start_deadline_;
 
-  std::atomic<bool> ready_{false}, dead_{false}, leaving_{false}, log_paused_{false};
+  std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};
   std::atomic<ipc::time_point> next_timer_{ipc::never};
   std::atomic<ipc::time_point> kill_at_{ipc::never};   // it closed its channel and has not exited yet
   std::atomic<unsigned> host_calls_{0};

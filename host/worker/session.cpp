@@ -126,7 +126,7 @@ void session::take_up(queued request) {
   call->deadline = request.deadline;
   {
     std::lock_guard held(mutex_);
-    calls_.emplace(request.id, call.get());
+    calls_.push_back(call.get());
   }
   runtime_.invoke(std::move(call), request.method);
 }
@@ -202,9 +202,10 @@ void session::cancel(std::uint32_t id) {
   std::lock_guard held(mutex_);
   for (queued& waiting : queue_)
     if (waiting.id == id) waiting.cancelled = true;
-  if (const auto found = calls_.find(id); found != calls_.end()) {
-    found->second->cancelled = true;
-    if (const std::uint32_t inner = found->second->host_call)
+  for (bulkhead_call* call : calls_) {
+    if (call->tag != id) continue;
+    call->cancelled = true;
+    if (const std::uint32_t inner = call->host_call)
       channel_.abandon(inner - 1, outcome::cancelled, "the call it was made for was cancelled");
   }
 }
@@ -215,7 +216,7 @@ void session::end(std::uint32_t id) {
   std::vector<std::uint32_t> drained;
   {
     std::lock_guard held(mutex_);
-    calls_.erase(id);
+    std::erase_if(calls_, [id](const bulkhead_call* call) { return call->tag == id; });
     if (calls_.empty() && queue_.empty()) drained.swap(drains_);
   }
   ipc::buffer nil;

@@ -65,7 +65,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
 
   std::mutex mutex_;
   std::deque<queued> queue_;
-  std::map<std::uint32_t, bulkhead_call*> calls_;             // begun, not answered
+  std::vector<bulkhead_call*> calls_;                        // begun, not answered: few, so a list is fastest
   std::map<std::uint32_t, ipc::time_point> next_deadlines_;   // of requests yet to come
   std::vector<std::uint32_t> drains_;                         // $/drain requests to answer when all calls are done
   std::chrono::milliseconds default_deadline_{0};

@@ -10,6 +10,7 @@ constexpr unsigned slot_bits = 12;
 constexpr std::uint32_t slot_mask = (1u << slot_bits) - 1;
 constexpr std::uint32_t generation_mask = (1u << (32 - slot_bits)) - 1;
 constexpr std::size_t read_chunk = std::size_t{64} << 10;
+constexpr std::chrono::milliseconds watch_delay{1};
 constexpr int reads_in_a_row = 16;                              // then others get their turn
 constexpr std::size_t keep_capacity = std::size_t{256} << 10;  // of the buffer for partial messages
 
@@ -34,7 +35,8 @@ void channel::open() {
 channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles, time_point deadline,
                                 waiter* sync, std::unique_ptr<async_completion>* async,
                                 const std::function<buffer(std::uint32_t)>& before) {
-  if (frame.size() > limits_.frame || handles.size() > limits_.handles) return {outcome::rejected, 0};
+  if (frame.size() > limits_.frame || handles.size() > std::min(limits_.handles, socket_transport::most_handles))
+    return {outcome::rejected, 0};
   lock held(mutex_);
   if (closed_ || failed_) return {outcome::not_sent, 0};
   if (outstanding_ >= limits_.queued_calls) return {outcome::overloaded, 0};
@@ -54,7 +56,11 @@ channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<uni
   if (async) slot.async = std::move(*async);
   slot.sequence = is_reserved(frame) ? 0 : ++sequence_;
   ++outstanding_;
-  if (async && deadline != never && loop_) loop_->schedule(deadline);
+  if (async && loop_) {
+    ++async_pending_;
+    if (deadline != never) loop_->schedule(deadline);
+    if (std::exchange(unwatched_, false)) rearm(held);
+  }
 
   set_request_id(frame, id);
   if (before)
@@ -74,41 +80,51 @@ bool channel::send(std::vector<std::uint8_t> frame) {
   return !closed_;
 }
 
-bool channel::enqueue(lock& held, std::vector<std::uint8_t>&& frame, std::vector<unique_fd>&& handles) {
-  const bool was_empty = out_.empty();
-  out_bytes_ += frame.size();
+void channel::enqueue(lock& held, std::vector<std::uint8_t>&& frame, std::vector<unique_fd>&& handles) {
+  const bool first = out_.empty() && !writing_;
   queued_total_ += frame.size();
-  out_.push_back({std::move(frame), std::move(handles), 0});
-  if (!was_empty || writing_) return false;
-  write_some(held);
-  if (!out_.empty() && loop_) {
-    if (reading_) transport_->wake();  // the reader takes over the writing
-    else rearm(held);
+  outgoing next{std::move(frame), std::move(handles), 0};
+  if (first && write_one(next)) return;  // most messages never see the queue
+  out_bytes_ += next.bytes.size() - next.written;
+  out_.push_back(std::move(next));
+  if (!first || !loop_) return;
+  if (reading_ && !blocking_) transport_->wake();  // the reader takes over the writing
+  else rearm(held);
+}
+
+// True when there is nothing left of it: all was written, or the peer has closed.
+bool channel::write_one(outgoing& next) {
+  int fds[socket_transport::most_handles];
+  while (next.written < next.bytes.size()) {
+    std::size_t count = 0;
+    if (next.written == 0)
+      for (const unique_fd& handle : next.handles) fds[count++] = handle.get();
+    const auto result = transport_->write(byte_span(next.bytes).subspan(next.written), {fds, count});
+    if (result.status == transport::io::closed) {
+      // The reader notices by itself, after all that the peer had still sent.
+      written_closed_ = true;
+      return true;
+    }
+    if (result.status != transport::io::ok) return false;
+    next.written += result.bytes;
+    written_total_ += result.bytes;
+    next.handles.clear();
   }
-  return out_.empty();
+  return true;
 }
 
 void channel::write_some(lock&) {
-  std::vector<int> fds;
   while (!out_.empty()) {
-    outgoing& next = out_.front();
-    fds.clear();
-    if (next.written == 0)
-      for (const unique_fd& handle : next.handles) fds.push_back(handle.get());
-    const auto result = transport_->write(byte_span(next.bytes).subspan(next.written), fds);
-    if (result.status != transport::io::ok) {
-      // A peer that has closed is noticed by the reader, after all that it had still sent.
-      if (result.status == transport::io::closed) {
-        out_.clear();
-        out_bytes_ = 0;
-      }
+    const std::size_t before = out_.front().written;
+    const bool finished = write_one(out_.front());
+    out_bytes_ -= out_.front().written - before;
+    if (!finished) return;
+    if (written_closed_) {
+      out_.clear();
+      out_bytes_ = 0;
       return;
     }
-    next.written += result.bytes;
-    written_total_ += result.bytes;
-    out_bytes_ -= result.bytes;
-    next.handles.clear();
-    if (next.written == next.bytes.size()) out_.pop_front();
+    out_.pop_front();
   }
 }
 
@@ -134,25 +150,14 @@ void channel::write_all(lock& held) {
 channel::wait_result channel::wait(waiter& caller, time_point deadline) {
   lock held(mutex_);
   auto result = wait_result::done;
+  bool block = !caller.interruptible;
   while (!caller.done) {
     if (closed_) {
       result = wait_result::closed;
       break;
     }
     if (!reading_) {
-      reading_ = true;
-      rearm(held);
-      const bool for_writing = !out_.empty();
-      const time_point partial_since = partial_since_;
-      const time_point until = partial_since == never ? deadline : std::min(deadline, partial_since + limits_.frame_time);
-      held.unlock();
-      const bool ready = transport_->wait(true, for_writing, until);
-      held.lock();
-      if (for_writing && !writing_) write_some(held);
-      if (ready) read_some(held);
-      else if (const time_point since = partial_since_; since != never && clock::now() >= since + limits_.frame_time)
-        close(held, "a message was not complete within the frame time limit");
-      reading_ = false;
+      block = read_turn(held, deadline, block);
     } else {
       followers_.push_back(&caller);
       if (deadline == never) caller.woken.wait(held);
@@ -166,6 +171,36 @@ channel::wait_result channel::wait(waiter& caller, time_point deadline) {
   }
   if (!reading_) release_reader(held);
   return result;
+}
+
+// Takes the reader's role for one wait and what it brings; writes what others left in the queue. With `block` it may
+// wait inside the read itself, which saves a system call but can't be interrupted: for at most read_patience where
+// there are others to be heard (an event loop), and for ever where there are not. False when that brought nothing.
+bool channel::read_turn(lock& held, time_point deadline, bool block) {
+  reading_ = true;
+  ++turns_;
+  rearm(held);
+  const bool for_writing = loop_ && !out_.empty();
+  const time_point partial_since = partial_since_;
+  const time_point until = partial_since == never ? deadline : std::min(deadline, partial_since + limits_.frame_time);
+  block = block && !for_writing && (until == never || (loop_ && until > clock::now() + read_patience));
+  bool ready = true;
+  if (block) {
+    blocking_ = true;
+    ready = read_some(held, true);
+    blocking_ = false;
+  } else {
+    held.unlock();
+    ready = transport_->wait(true, for_writing, until);
+    held.lock();
+    if (for_writing) write_some(held);
+    if (ready) read_some(held);
+  }
+  // Bytes that trickle in do not extend the time.
+  if (const time_point since = partial_since_; since != never && clock::now() >= since + limits_.frame_time)
+    close(held, "a message was not complete within the frame time limit");
+  reading_ = false;
+  return block && ready;
 }
 
 bool channel::wait_closed(waiter& caller, time_point deadline) {
@@ -187,13 +222,7 @@ bool channel::run(const std::function<bool()>& stop, time_point deadline) {
       break;
     }
     if (!reading_) {
-      reading_ = true;
-      rearm(held);
-      held.unlock();
-      transport_->wait(true, false, deadline);
-      held.lock();
-      read_some(held);
-      reading_ = false;
+      read_turn(held, deadline, !loop_);
     } else {
       followers_.push_back(&runner);
       if (deadline == never) runner.woken.wait(held);
@@ -223,8 +252,9 @@ void channel::poll() {
 void channel::on_event(bool readable, bool writable) {
   lock held(mutex_);
   armed_read_ = armed_write_ = false;
-  if (closed_ || reading_) return;
+  if (closed_) return;
   if (writable) write_some(held);
+  if (reading_) return rearm(held);
   if (readable) {
     reading_ = true;
     read_some(held);
@@ -233,28 +263,40 @@ void channel::on_event(bool readable, bool writable) {
   release_reader(held);
 }
 
-// The reader's role is free: the next waiter takes it, or the event loop.
+// The reader's role is free: the next waiter takes it, or the event loop. After a synchronous call the next one is
+// likely to follow soon, and arming and disarming costs two system calls: unless asynchronous calls are open, the event
+// loop is armed only when a while has passed without a reader (see tick()).
 void channel::release_reader(lock& held) {
-  if (!followers_.empty()) followers_.front()->woken.notify_one();
-  else rearm(held);
+  if (!followers_.empty()) {
+    followers_.front()->woken.notify_one();
+  } else if (loop_ && opened_ && !closed_ && async_pending_ == 0 && !armed_read_) {
+    if (!std::exchange(unwatched_, true)) loop_->schedule(clock::now() + watch_delay);
+    rearm(held);
+  } else {
+    rearm(held);
+  }
 }
 
 void channel::rearm(lock&) {
   if (!loop_ || !opened_ || closed_) return;
-  const bool read = !reading_, write = !reading_ && !out_.empty();
+  const bool read = !reading_ && !unwatched_, write = !out_.empty() && (!reading_ || blocking_);
   if (read == armed_read_ && write == armed_write_) return;
   armed_read_ = read;
   armed_write_ = write;
   loop_->arm(read, write);
 }
 
-void channel::read_some(lock& held) {
+// False when there was nothing to read.
+bool channel::read_some(lock& held, bool block) {
   held.unlock();
-  bool ended = false;
+  bool ended = false, any = true;
   std::uint8_t chunk[read_chunk];
   for (int i = 0; i < reads_in_a_row && !ended; ++i) {
-    const auto got = transport_->read(chunk, handles_);
-    if (got.status == transport::io::would_block) break;
+    const auto got = transport_->read(chunk, handles_, block && i == 0);
+    if (got.status == transport::io::would_block) {
+      any = i > 0;
+      break;
+    }
     if (got.status == transport::io::violation) ended = !violate("more file descriptors than a message may carry");
     else if (got.status == transport::io::closed) ended = true;
     else ended = !take_bytes({chunk, got.bytes});
@@ -262,6 +304,7 @@ void channel::read_some(lock& held) {
   }
   held.lock();
   if (ended) close(held, violation_);
+  return any;
 }
 
 bool channel::take_bytes(byte_span bytes) {
@@ -372,9 +415,14 @@ void channel::free_slot(std::uint32_t index) {
   slot.state = slot::state::free;
   ++slot.generation;
   slot.sync = nullptr;
-  slot.async.reset();
+  take_async(slot);
   free_.push_back(index);
   --outstanding_;
+}
+
+std::unique_ptr<async_completion> channel::take_async(slot& slot) {
+  if (slot.async && loop_) --async_pending_;
+  return std::move(slot.async);
 }
 
 // Hands a pending call its result and frees the slot.
@@ -387,7 +435,7 @@ void channel::finish(lock& held, std::uint32_t index, completion&& result) {
     free_slot(index);
     return;
   }
-  auto async = std::move(slot.async);
+  auto async = take_async(slot);
   free_slot(index);
   held.unlock();
   if (async) async->complete(std::move(result));
@@ -409,7 +457,7 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
   slot.abandoned_at = clock::now();
   const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
   waiter* sync = std::exchange(slot.sync, nullptr);
-  auto async = std::move(slot.async);
+  auto async = take_async(slot);
   if (loop_) loop_->schedule(slot.abandoned_at);
   if (!closed_) {
     buffer cancel = begin_notification("$/cancel");
@@ -441,6 +489,14 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
       if (due <= now) result.overdue = true;
       else result.next = std::min(result.next, due);
     }
+  }
+  if (std::exchange(unwatched_, false)) {
+    // While someone reads, there is nothing to watch for; whoever read since the last look may do so again.
+    if (!reading_ && turns_ != std::exchange(turns_seen_, turns_)) {
+      unwatched_ = true;
+      result.next = std::min(result.next, now + watch_delay);
+    }
+    rearm(held);
   }
   if (const time_point since = partial_since_; since != never) {
     const time_point due = since + limits_.frame_time;

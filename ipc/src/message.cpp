@@ -108,19 +108,18 @@ std::optional<message> parse_message(byte_span frame) {
     parsed.id = *id;
   }
   if (parsed.kind == message_kind::response) {
-    const auto error = take_value(rest), result = error ? take_value(rest) : std::nullopt;
-    if (!result) return std::nullopt;
+    const auto error = take_value(rest);
+    if (!error) return std::nullopt;
     parsed.error = *error;
-    parsed.result = *result;
+    parsed.result = rest;
   } else {
     const auto method = take_string(rest);
-    const auto params = method ? take_value(rest) : std::nullopt;
-    if (!params || !is_array(*params)) return std::nullopt;
+    if (!method || !is_array(rest)) return std::nullopt;
     parsed.method = *method;
-    parsed.params = *params;
+    parsed.params = rest;
   }
-  if (!rest.empty()) return std::nullopt;
-  return parsed;
+  if (rest.empty()) return std::nullopt;
+  return parsed;  // what is left is the last element: the frame is one value
 }
 
 msgpack::object_handle unpack(byte_span bytes) {

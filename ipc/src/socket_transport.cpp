@@ -1,4 +1,5 @@
-// See transport.hpp. Each call asks for MSG_DONTWAIT, so the peer may set its end as it likes; SIGPIPE is never raised (MSG_NOSIGNAL).
+// See transport.hpp. What must not block asks for MSG_DONTWAIT, so the peer may set its end as it likes; SIGPIPE is
+// never raised (MSG_NOSIGNAL).
 #include <bulkhead/ipc/transport.hpp>
 
 #include <algorithm>
@@ -10,8 +11,6 @@
 namespace bulkhead::ipc {
 namespace {
 
-constexpr unsigned most_handles = 16;
-
 transport::io_result failed() {
   const bool later = errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
   return {later ? transport::io::would_block : transport::io::closed, 0};
@@ -19,14 +18,19 @@ transport::io_result failed() {
 
 }  // namespace
 
-socket_transport::socket_transport(unique_fd socket, unsigned receive_handles)
+socket_transport::socket_transport(unique_fd socket, unsigned receive_handles, std::chrono::milliseconds patience)
     : socket_(std::move(socket)),
       wake_(checked(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), "eventfd")),
-      receive_handles_(std::min(receive_handles, most_handles)) {}
+      receive_handles_(std::min(receive_handles, most_handles)) {
+  const timeval limit{patience.count() / 1000, static_cast<suseconds_t>(patience.count() % 1000 * 1000)};
+  checked(::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit), "setsockopt(SO_RCVTIMEO)");
+}
 
-transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles) noexcept {
+transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles,
+                                                bool block) noexcept {
+  const int flags = block ? 0 : MSG_DONTWAIT;
   if (receive_handles_ == 0) {
-    const ssize_t n = ::recv(socket_.get(), into.data(), into.size(), MSG_DONTWAIT);
+    const ssize_t n = ::recv(socket_.get(), into.data(), into.size(), flags);
     if (n < 0) return failed();
     return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};
   }
@@ -37,7 +41,7 @@ transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::v
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = CMSG_SPACE(sizeof(int) * receive_handles_);
-  const ssize_t n = ::recvmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  const ssize_t n = ::recvmsg(socket_.get(), &message, flags | MSG_CMSG_CLOEXEC);
   if (n < 0) return failed();
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
     if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <fstream>
+#include <sched.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -40,6 +41,7 @@ class ping_pong {
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) throw std::runtime_error("socketpair");
     child_ = ::fork();
     if (child_ == 0) {
+      ::close(pair[0]);
       char buffer[256];
       for (ssize_t n = 0; (n = ::read(pair[1], buffer, sizeof buffer)) > 0;)
         if (::write(pair[1], buffer, static_cast<std::size_t>(n)) != n) break;
@@ -67,20 +69,46 @@ void row(const std::string& name, double value, const std::string& unit, const s
   fmt::print("{:<48} {:>10.2f} {:<3} {:<34} {}\n", name, value, unit, floor, ratio > 0 ? fmt::format("{:.2f} x", ratio) : "");
 }
 
-void small_calls() {
-  ping_pong raw;
-  bulkhead::host host;
-  auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so");
-  const bulkhead::bytes data(16);
-  std::vector<double> floors, calls;
-  for (int round = 0; round < 20; ++round) {
-    for (int i = 0; i < 500; ++i) floors.push_back(timed([&] { raw.once(32); }));
-    for (int i = 0; i < 500; ++i) calls.push_back(timed([&] { echo.call("echo", data); }));
+// Puts the calling thread on the `index`-th CPU it may use (the last, if there are fewer); what it starts inherits that.
+void run_on_cpu(const cpu_set_t& allowed, int index) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (std::size_t i = 0, seen = 0; i < CPU_SETSIZE && seen <= static_cast<std::size_t>(index); ++i) {
+    if (!CPU_ISSET(i, &allowed)) continue;
+    CPU_ZERO(&one);
+    CPU_SET(i, &one);
+    ++seen;
   }
-  const double floor = quantile(floors, 0.5), call = quantile(calls, 0.5);
-  row("16-byte call, p50", call, "us", fmt::format("socketpair ping-pong {:.2f} us", floor), call / floor);
-  row("16-byte call, p99", quantile(calls, 0.99), "us", fmt::format("socketpair ping-pong {:.2f} us", quantile(floors, 0.99)),
-      quantile(calls, 0.99) / quantile(floors, 0.99));
+  ::sched_setaffinity(0, sizeof one, &one);
+}
+
+// Where the scheduler puts two processes rules the figure, so both get the same place: on one CPU, where it is the work
+// done, and on two, where waking the other CPU is most of it.
+void small_calls(bool one_cpu) {
+  cpu_set_t before;
+  ::sched_getaffinity(0, sizeof before, &before);
+  run_on_cpu(before, one_cpu ? 0 : 1);
+  {
+    ping_pong raw;
+    bulkhead::host host;
+    auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so");
+    run_on_cpu(before, 0);
+    const bulkhead::bytes data(16);
+    std::array<std::vector<double>, 2> all;
+    std::vector<double> ratios;
+    for (int round = 0; round < 100; ++round) {
+      std::array<std::vector<double>, 2> times;
+      for (int i = 0; i < 200; ++i) times[0].push_back(timed([&] { raw.once(32); }));
+      for (int i = 0; i < 200; ++i) times[1].push_back(timed([&] { echo.call("echo", data); }));
+      ratios.push_back(quantile(times[1], 0.5) / quantile(times[0], 0.5));
+      for (std::size_t i = 0; i < 2; ++i) all[i].insert(all[i].end(), times[i].begin(), times[i].end());
+    }
+    for (const double q : {0.5, 0.99})
+      row(fmt::format("16-byte call, {}, p{:.0f}", one_cpu ? "one CPU" : "two CPUs", q * 100), quantile(all[1], q), "us",
+          fmt::format("socketpair ping-pong {:.2f} us", quantile(all[0], q)),
+          q == 0.5 ? quantile(ratios, 0.5) : quantile(all[1], q) / quantile(all[0], q));
+  }
+  ::sched_setaffinity(0, sizeof before, &before);
 }
 
 double spawn_true() {
@@ -146,7 +174,8 @@ void neighbours() {
 }  // namespace
 
 int main() {
-  small_calls();
+  small_calls(true);
+  small_calls(false);
   spawns("small host");
   {
     constexpr std::size_t size = std::size_t{2} << 30;

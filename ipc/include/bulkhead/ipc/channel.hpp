@@ -29,6 +29,7 @@ namespace bulkhead::ipc {
 class waiter {
  public:
   completion result;
+  bool interruptible = false;  // another thread may abandon() it: set before wait()
 
  private:
   friend class channel;
@@ -150,10 +151,12 @@ class channel {
   };
   using lock = std::unique_lock<std::mutex>;
 
-  bool enqueue(lock& held, std::vector<std::uint8_t>&& frame, std::vector<unique_fd>&& handles);
+  void enqueue(lock& held, std::vector<std::uint8_t>&& frame, std::vector<unique_fd>&& handles);
+  bool write_one(outgoing& next);
   void write_some(lock& held);
   void write_all(lock& held);
-  void read_some(lock& held);
+  bool read_turn(lock& held, time_point deadline, bool block);
+  bool read_some(lock& held, bool block = false);
   void finish(lock& held, std::uint32_t index, completion&& result);
   bool take_bytes(byte_span bytes);
   bool dispatch(byte_span frame, unsigned handle_count);
@@ -163,6 +166,7 @@ class channel {
   void release_reader(lock& held);
   void rearm(lock& held);
   slot* find(std::uint32_t id);
+  std::unique_ptr<async_completion> take_async(slot& slot);
   void free_slot(std::uint32_t index);
   void give_up(lock& held, std::uint32_t index, outcome code, const std::string& why);
 
@@ -180,7 +184,12 @@ class channel {
   std::uint64_t queued_total_ = 0, written_total_ = 0;
   std::condition_variable drained_;
   bool writing_ = false;
+  bool written_closed_ = false;          // the peer takes no more
   bool reading_ = false;
+  bool blocking_ = false;                // the reader waits inside the read
+  bool unwatched_ = false;               // nobody reads and the event loop is not armed yet
+  unsigned async_pending_ = 0;           // with an event loop
+  std::uint64_t turns_ = 0, turns_seen_ = 0;
   bool opened_ = false;
   bool failed_ = false;
   bool armed_read_ = false, armed_write_ = false;

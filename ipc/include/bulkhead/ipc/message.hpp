@@ -25,6 +25,7 @@ using byte_span = std::span<const std::uint8_t>;
 class buffer {
  public:
   void write(const char* data, std::size_t size) {
+    if (bytes_.capacity() == 0) bytes_.reserve(first_capacity);
     bytes_.insert(bytes_.end(), reinterpret_cast<const std::uint8_t*>(data),
                   reinterpret_cast<const std::uint8_t*>(data) + size);
   }
@@ -34,6 +35,7 @@ class buffer {
   std::vector<std::uint8_t> take() { return std::move(bytes_); }
 
  private:
+  static constexpr std::size_t first_capacity = 64;  // else it grows byte by byte at first
   std::vector<std::uint8_t> bytes_;
 };
 using packer = msgpack::packer<buffer>;
@@ -82,7 +84,8 @@ struct message {
   byte_span result;         // response: one value
 };
 
-// Reads the envelope. Nothing when it is not one of the three forms.
+// Reads the envelope of a frame, which is exactly one value, as the scanner delivers it. Nothing when it is not one of
+// the three forms.
 std::optional<message> parse_message(byte_span frame);
 
 // Reads the error of a response: any shape is accepted and sanitised, since it comes from a worker. The message is

@@ -22,9 +22,11 @@ class transport {
 
   virtual ~transport() = default;
 
-  // Never block. read() appends the descriptors that came with the bytes to `handles`, in order.
-  virtual io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles) noexcept = 0;
+  // Appends the descriptors that came with the bytes to `handles`, in order. With `block` it waits for bytes for as long
+  // as the transport was made to; without, it never blocks.
+  virtual io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles, bool block) noexcept = 0;
   // Descriptors are attached to the first byte; they count as sent when at least one byte was.
+  // Never blocks.
   virtual io_result write(std::span<const std::uint8_t> from, std::span<const int> handles) noexcept = 0;
 
   // Blocks until there is something to read or room to write, whichever is asked for, or the deadline has passed; false
@@ -39,14 +41,20 @@ class transport {
   virtual int native_handle() const noexcept = 0;
 };
 
+// How long a host's reader waits inside a read, deaf to all else, before it waits in a way that can be interrupted.
+constexpr std::chrono::milliseconds read_patience{20};
+
 // A stream socket. Receives descriptors only when asked to: a host must not (a plain recv() with no room for
 // ancillary data lets the kernel drop what a worker attaches, and a lingering socket dropped by its sender can stall
 // the receiver).
 class socket_transport final : public transport {
  public:
-  explicit socket_transport(unique_fd socket, unsigned receive_handles = 0);
+  static constexpr unsigned most_handles = 16;  // in one message
 
-  io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles) noexcept override;
+  // `patience` limits a blocking read; zero: it blocks until bytes come.
+  explicit socket_transport(unique_fd socket, unsigned receive_handles = 0, std::chrono::milliseconds patience = {});
+
+  io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles, bool block) noexcept override;
   io_result write(std::span<const std::uint8_t> from, std::span<const int> handles) noexcept override;
   bool wait(bool for_reading, bool for_writing, time_point deadline) noexcept override;
   void wake() noexcept override;
