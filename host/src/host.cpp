@@ -123,9 +123,10 @@ host::~host() { core_->shutdown(); }
 
 plugin host::load(const std::filesystem::path& file, load_options options) {
   auto pool = std::make_shared<plugin_pool>(core_, file.stem().string(), file, std::vector<std::string>{}, std::move(options));
+  auto handle = pool->handle();
   core_->add(pool);
   pool->start();
-  return plugin(std::move(pool));
+  return plugin(std::move(handle));
 }
 
 plugin host::launch(const std::vector<std::string>& argv, load_options options) {
@@ -133,9 +134,10 @@ plugin host::launch(const std::vector<std::string>& argv, load_options options) 
   if (options.isolation == isolation::none) throw std::invalid_argument("host::launch: a program can't run in-process");
   auto pool = std::make_shared<plugin_pool>(core_, std::filesystem::path(argv[0]).filename().string(),
                                             std::filesystem::path(argv[0]), argv, std::move(options));
+  auto handle = pool->handle();
   core_->add(pool);
   pool->start();
-  return plugin(std::move(pool));
+  return plugin(std::move(handle));
 }
 
 void host::shutdown() { core_->shutdown(); }

@@ -34,7 +34,11 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
   instances_.resize(settings_->options.isolation == isolation::none ? 1 : settings_->options.instances);
 }
 
-plugin_pool::~plugin_pool() { unload(); }
+plugin_pool::~plugin_pool() = default;
+
+std::shared_ptr<plugin_pool> plugin_pool::handle() {
+  return {this, [self = shared_from_this()](plugin_pool*) { self->unload(); }};
+}
 
 std::shared_ptr<instance> plugin_pool::make_instance() {
   if (settings_->options.isolation == isolation::none)
@@ -46,10 +50,7 @@ std::shared_ptr<instance> plugin_pool::make_instance() {
 void plugin_pool::start() {
   std::vector<std::shared_ptr<instance>> started;
   for (std::size_t i = 0; i < instances_.size(); ++i) started.push_back(make_instance());
-  {
-    std::lock_guard held(mutex_);
-    instances_ = started;
-  }
+  if (!install([&] { instances_ = started; }, started)) throw call_error(outcome::unavailable, was_unloaded());
   for (const auto& each : started) each->wait_ready();
   std::lock_guard held(mutex_);
   info_ = started.front()->description();
@@ -69,22 +70,37 @@ std::shared_ptr<instance> plugin_pool::choose() {
   std::size_t vacant = 0;
   {
     std::lock_guard held(mutex_);
-    if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
+    if (unloaded_) throw call_error(outcome::unavailable, was_unloaded());
     auto best = best_of(vacant);
     if (best && (best->outstanding() == 0 || vacant == instances_.size())) return best;
   }
   std::lock_guard spawning(spawning_);
   {
     std::lock_guard held(mutex_);
-    if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
+    if (unloaded_) throw call_error(outcome::unavailable, was_unloaded());
     auto best = best_of(vacant);  // another thread may have started one meanwhile
     if (best && (best->outstanding() == 0 || vacant == instances_.size())) return best;
   }
   auto fresh = make_instance();
-  std::lock_guard held(mutex_);
-  instances_[vacant] = fresh;
+  if (!install([&] { instances_[vacant] = fresh; }, {fresh})) throw call_error(outcome::unavailable, was_unloaded());
   return fresh;
 }
+
+// Takes new instances in, unless the plugin has been unloaded while they were being made: then they end here.
+bool plugin_pool::install(const std::function<void()>& take_in, const std::vector<std::shared_ptr<instance>>& fresh) {
+  {
+    std::lock_guard held(mutex_);
+    if (!unloaded_) {
+      take_in();
+      return true;
+    }
+  }
+  for (const auto& each : fresh) each->ask_to_leave();
+  for (const auto& each : fresh) each->end(ipc::clock::now() + shutdown_limit);
+  return false;
+}
+
+std::string plugin_pool::was_unloaded() const { return "plugin " + name_ + " has been unloaded"; }
 
 call_request plugin_pool::make_request(std::string_view method, packed_arguments arguments, const call_options& options) const {
   if (method.starts_with("$/")) throw std::invalid_argument("methods that begin with $/ are reserved");

@@ -13,6 +13,10 @@ class plugin_pool final : public instance_owner, public std::enable_shared_from_
               load_options options);
   ~plugin_pool() override;
 
+  // What the application holds: the plugin is unloaded, by the application's own thread, when the last of it is gone.
+  // Others (the reactor, handlers) may hold the pool itself meanwhile and never wait for anything.
+  std::shared_ptr<plugin_pool> handle();
+
   // Starts all instances and waits for them. Throws call_error.
   void start();
 
@@ -31,6 +35,8 @@ class plugin_pool final : public instance_owner, public std::enable_shared_from_
   void on_lifecycle(enum lifecycle_event::kind kind, pid_t pid, std::shared_ptr<const crash_report> report) override;
 
  private:
+  bool install(const std::function<void()>& take_in, const std::vector<std::shared_ptr<instance>>& fresh);
+  std::string was_unloaded() const;
   class retrying_call;
   std::shared_ptr<instance> make_instance();
   std::shared_ptr<instance> choose();

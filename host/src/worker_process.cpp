@@ -82,7 +82,7 @@ class worker_process::carried_call final : public ipc::async_completion {
       std::lock_guard held(worker_->mutex_);
       report = worker_->report_;
     }
-    worker_->forget_progress(id_);
+    if (id_) worker_->forget_progress(*id_);
     handler_->complete(reply(std::move(result), std::move(report)));
   }
 
@@ -96,7 +96,7 @@ class worker_process::carried_call final : public ipc::async_completion {
   };
 
   std::unique_ptr<reply_handler> handler() { return std::move(handler_); }
-  std::uint32_t id_ = 0;
+  std::optional<std::uint32_t> id_;  // when progress is watched
   std::optional<std::stop_callback<stopper>> stop_;
 
  private:
@@ -188,15 +188,20 @@ void worker_process::say_hello() {
 // --- calls ----------------------------------------------------------------------------------------------------------
 
 ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* sync,
-                                            std::unique_ptr<ipc::async_completion>* async) {
+                                            std::unique_ptr<ipc::async_completion>* async,
+                                            std::optional<std::uint32_t>* known_id) {
   ipc::buffer frame = ipc::begin_request(request.method);
   frame.append(request.arguments.params.view());
   std::vector<unique_fd> handles;
   for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
   std::function<ipc::buffer(std::uint32_t)> before;
+  const auto watch = [&](std::uint32_t id) {  // before the first report can come
+    watch_progress(id, request);
+    if (known_id) *known_id = id;
+  };
   if (request.default_deadline && request.on_progress) {
     before = [&](std::uint32_t id) {
-      watch_progress(id, request);  // before the first report can come
+      watch(id);
       return ipc::buffer();
     };
   } else if (!request.default_deadline) {
@@ -205,7 +210,7 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
                                                                 std::chrono::ceil<std::chrono::milliseconds>(
                                                                     request.deadline - ipc::clock::now()));
     before = [&, left](std::uint32_t id) {
-      watch_progress(id, request);
+      watch(id);
       ipc::buffer deadline = ipc::begin_notification("$/deadline");
       ipc::packer(deadline).pack_array(2).pack(id).pack(left.count());
       return deadline;
@@ -230,7 +235,7 @@ std::string not_started(outcome code, const call_request& request, const ipc::li
 reply worker_process::call(call_request& request) {
   ipc::waiter waiter;
   waiter.interruptible = request.stop.stop_possible();
-  const auto started = begin(request, &waiter, nullptr);
+  const auto started = begin(request, &waiter, nullptr, nullptr);
   if (started.code != outcome::ok)
     return reply(ipc::completion::failed(started.code, not_started(started.code, request, settings_->options.limits)));
   {
@@ -261,7 +266,7 @@ outcome worker_process::async_call(call_request& request, std::unique_ptr<reply_
   auto id = std::make_shared<std::atomic<std::int64_t>>(-1);
   if (request.stop.stop_possible()) raw->stop_.emplace(request.stop, carried_call::stopper{weak_from_this(), id});
   std::unique_ptr<ipc::async_completion> async = std::move(carried);
-  const auto started = begin(request, nullptr, &async);
+  const auto started = begin(request, nullptr, &async, &raw->id_);
   if (started.code != outcome::ok) {
     handler = static_cast<carried_call&>(*async).handler();
     return started.code;

@@ -63,7 +63,8 @@ class worker_process final : public instance,
   void arm(bool reading, bool writing) override;
   void schedule(ipc::time_point when) override;
 
-  ipc::channel::started begin(call_request& request, ipc::waiter* sync, std::unique_ptr<ipc::async_completion>* async);
+  ipc::channel::started begin(call_request& request, ipc::waiter* sync, std::unique_ptr<ipc::async_completion>* async,
+                              std::optional<std::uint32_t>* known_id);
   void watch_progress(std::uint32_t id, call_request& request);
   void forget_progress(std::uint32_t id);
   bool spend_event_credit();

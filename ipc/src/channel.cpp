@@ -39,7 +39,7 @@ channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<uni
     return {outcome::rejected, 0};
   lock held(mutex_);
   if (closed_ || failed_) return {outcome::not_sent, 0};
-  if (outstanding_ >= limits_.queued_calls) return {outcome::overloaded, 0};
+  if (outstanding_ >= std::min(limits_.queued_calls, slot_mask + 1)) return {outcome::overloaded, 0};
   if (!out_.empty() && out_bytes_ + frame.size() > limits_.queued_bytes) return {outcome::overloaded, 0};
 
   if (free_.empty()) {

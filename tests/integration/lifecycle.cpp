@@ -216,3 +216,13 @@ TEST_CASE("a missing worker program is an error that names where it was looked f
   CHECK_THROWS_WITH(host({.worker_path = "/nonexistent/bulkhead-worker"}),
                     Catch::Contains("/nonexistent/bulkhead-worker") && Catch::Contains("host_options::worker_path"));
 }
+
+TEST_CASE("letting go of a plugin whose worker is still talking hangs nobody") {
+  recorded seen;
+  host host(seen.options());
+  for (int i = 0; i < 40; ++i) {
+    auto chaos = host.load(plugin_path("chaos"));
+    chaos.try_call("misbehave", "stderr_lines");  // its lines are on their way while the handle goes
+  }
+  CHECK(seen.logs.wait_for(1));
+}
