@@ -10,7 +10,7 @@ constexpr unsigned slot_bits = 12;
 constexpr std::uint32_t slot_mask = (1u << slot_bits) - 1;
 constexpr std::uint32_t generation_mask = (1u << (32 - slot_bits)) - 1;
 constexpr std::size_t read_chunk = std::size_t{64} << 10;
-constexpr std::chrono::milliseconds watch_delay{1};
+constexpr std::chrono::milliseconds watch_delay_most{8};
 constexpr int reads_in_a_row = 16;                              // then others get their turn
 constexpr std::size_t keep_capacity = std::size_t{256} << 10;  // of the buffer for partial messages
 
@@ -270,7 +270,7 @@ void channel::release_reader(lock& held) {
   if (!followers_.empty()) {
     followers_.front()->woken.notify_one();
   } else if (loop_ && opened_ && !closed_ && async_pending_ == 0 && !armed_read_) {
-    if (!std::exchange(unwatched_, true)) loop_->schedule(clock::now() + watch_delay);
+    if (!std::exchange(unwatched_, true)) loop_->schedule(clock::now() + watch_delay_);
     rearm(held);
   } else {
     rearm(held);
@@ -490,13 +490,15 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
       else result.next = std::min(result.next, due);
     }
   }
-  if (std::exchange(unwatched_, false)) {
-    // While someone reads, there is nothing to watch for; whoever read since the last look may do so again.
-    if (!reading_ && turns_ != std::exchange(turns_seen_, turns_)) {
-      unwatched_ = true;
-      result.next = std::min(result.next, now + watch_delay);
+  if (unwatched_) {
+    if (turns_ != std::exchange(turns_seen_, turns_)) {  // there were readers since the last look: look less often
+      watch_delay_ = std::min(2 * watch_delay_, watch_delay_most);
+      result.next = std::min(result.next, now + watch_delay_);
+    } else {
+      unwatched_ = false;
+      watch_delay_ = watch_delay_least;
+      rearm(held);
     }
-    rearm(held);
   }
   if (const time_point since = partial_since_; since != never) {
     const time_point due = since + limits_.frame_time;

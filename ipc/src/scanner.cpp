@@ -5,11 +5,34 @@
 #include <limits>
 
 namespace bulkhead::ipc {
+namespace {
+
+// How long the header of a value is, by its first byte: that byte, then a length or a type or both.
+constexpr auto header_sizes = [] {
+  std::array<std::uint8_t, 256> sizes{};
+  sizes.fill(1);
+  sizes[0xc4] = sizes[0xd9] = 2;                // bin 8, str 8
+  sizes[0xc5] = sizes[0xda] = 3;
+  sizes[0xc6] = sizes[0xdb] = 5;
+  sizes[0xc7] = 3, sizes[0xc8] = 4, sizes[0xc9] = 6;  // ext
+  for (std::size_t fixext = 0xd4; fixext <= 0xd8; ++fixext) sizes[fixext] = 2;
+  sizes[0xdc] = sizes[0xde] = 3;                // array 16, map 16
+  sizes[0xdd] = sizes[0xdf] = 5;
+  return sizes;
+}();
+
+std::uint64_t big_endian(const std::uint8_t* at, unsigned bytes) {
+  std::uint64_t value = 0;
+  for (unsigned i = 0; i < bytes; ++i) value = value << 8 | at[i];
+  return value;
+}
+
+}  // namespace
 
 scanner::scanner(const limits& limits) : frame_limit_(limits.frame), depth_limit_(std::min(limits.depth, max_depth)) {}
 
 void scanner::reset() {
-  depth_ = header_have_ = header_need_ = handles_ = 0;
+  depth_ = header_have_ = handles_ = 0;
   promised_ = skip_ = 0;
   size_ = 0;
 }
@@ -31,55 +54,49 @@ scanner::status scanner::feed(std::span<const std::uint8_t> bytes, std::size_t& 
       if (skip_ == 0) result = value_done();
       continue;
     }
-    const std::uint8_t byte = bytes[used++];
-    ++size_;
-    header_[header_have_++] = byte;
-    if (header_have_ == 1) {
-      result = header(byte);
-    } else if (header_have_ == header_need_) {
-      const std::uint8_t type = header_[0];
-      const unsigned length = header_need_ - 1;
+    const std::uint8_t* at = bytes.data() + used;
+    const std::size_t need = header_sizes[header_have_ > 0 ? header_[0] : *at];
+    if (header_have_ == 0 && bytes.size() - used >= need) {
+      used += need;
+      size_ += need;
+      result = header(at);
+    } else {  // in pieces
+      header_[header_have_++] = *at;
+      ++used;
+      ++size_;
+      if (header_have_ < need) continue;
       header_have_ = 0;
-      if (type == 0xdc || type == 0xdd) {
-        result = container(big_endian(length));
-      } else if (type == 0xde || type == 0xdf) {
-        result = container(2 * big_endian(length));
-      } else if (type >= 0xd4 && type <= 0xd8) {  // fixext: type byte, then 1, 2, 4, 8 or 16 bytes
-        if (header_[1] == 1) ++handles_;
-        result = payload_ahead(std::uint64_t{1} << (type - 0xd4));
-      } else if (type >= 0xc7 && type <= 0xc9) {  // ext: length, then the type byte
-        if (header_[length] == 1) ++handles_;
-        result = payload_ahead(big_endian(length - 1));
-      } else {  // str and bin with a length
-        result = payload_ahead(big_endian(length));
-      }
+      result = header(header_.data());
     }
   }
   return result;
 }
 
-scanner::status scanner::header(std::uint8_t first) {
-  auto more = [&](unsigned bytes) {
-    header_need_ = 1 + bytes;
-    return status::need_more;
-  };
-  if (first >= 0xc4 && first <= 0xc6) return more(1u << (first - 0xc4));        // bin 8, 16, 32
-  if (first >= 0xc7 && first <= 0xc9) return more((1u << (first - 0xc7)) + 1);  // ext 8, 16, 32
-  if (first >= 0xd4 && first <= 0xd8) return more(1);                           // fixext
-  if (first >= 0xd9 && first <= 0xdb) return more(1u << (first - 0xd9));        // str 8, 16, 32
-  if (first == 0xdc || first == 0xde) return more(2);                           // array, map 16
-  if (first == 0xdd || first == 0xdf) return more(4);                           // array, map 32
-  header_have_ = 0;
-  if (first == 0xc1) return refuse("a byte (0xc1) that MessagePack never uses");
-  if (first <= 0x7f || first >= 0xe0) return value_done();            // small integers
+scanner::status scanner::header(const std::uint8_t* at) {
+  const std::uint8_t first = at[0];
+  if (first <= 0x7f || first >= 0xe0) return value_done();                // small integers
   if (first <= 0x8f) return container(2 * std::uint64_t{first & 0x0fu});  // small map
-  if (first <= 0x9f) return container(first & 0x0fu);                 // small array
-  if (first <= 0xbf) return payload_ahead(first & 0x1fu);             // small string
-  if (first == 0xca) return payload_ahead(4);                         // float
-  if (first == 0xcb) return payload_ahead(8);
-  if (first >= 0xcc && first <= 0xcf) return payload_ahead(1u << (first - 0xcc));  // unsigned
-  if (first >= 0xd0 && first <= 0xd3) return payload_ahead(1u << (first - 0xd0));  // signed
-  return value_done();                                                             // nil, false, true
+  if (first <= 0x9f) return container(first & 0x0fu);                     // small array
+  if (first <= 0xbf) return payload_ahead(first & 0x1fu);                 // small string
+  const std::uint64_t length = big_endian(at + 1, header_sizes[first] - 1u);
+  switch (first) {
+    case 0xc1: return refuse("a byte (0xc1) that MessagePack never uses");
+    case 0xc4: case 0xc5: case 0xc6:                                      // bin 8, 16, 32
+    case 0xd9: case 0xda: case 0xdb: return payload_ahead(length);        // str
+    case 0xdc: case 0xdd: return container(length);                       // array 16, 32
+    case 0xde: case 0xdf: return container(2 * length);                   // map
+    case 0xca: return payload_ahead(4);                                   // float
+    case 0xcb: return payload_ahead(8);
+    case 0xcc: case 0xcd: case 0xce: case 0xcf: return payload_ahead(1u << (first - 0xcc));  // unsigned
+    case 0xd0: case 0xd1: case 0xd2: case 0xd3: return payload_ahead(1u << (first - 0xd0));  // signed
+    case 0xc7: case 0xc8: case 0xc9:                                      // ext: a length, then the type
+      if ((length & 0xff) == 1) ++handles_;
+      return payload_ahead(length >> 8);
+    case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8:                // fixext: the type
+      if (length == 1) ++handles_;
+      return payload_ahead(std::uint64_t{1} << (first - 0xd4));
+    default: return value_done();                                         // nil, false, true
+  }
 }
 
 scanner::status scanner::payload_ahead(std::uint64_t bytes) {
@@ -110,13 +127,8 @@ scanner::status scanner::value_done() {
   return status::complete;
 }
 
-std::uint64_t scanner::big_endian(unsigned bytes) const {
-  std::uint64_t value = 0;
-  for (unsigned i = 1; i <= bytes; ++i) value = value << 8 | header_[i];
-  return value;
-}
-
 std::size_t value_size(std::span<const std::uint8_t> bytes) {
+  if (!bytes.empty() && (bytes[0] <= 0x7f || bytes[0] >= 0xe0 || bytes[0] == 0xc0)) return 1;  // the most frequent
   limits unlimited;
   unlimited.frame = std::numeric_limits<std::uint32_t>::max();
   scanner scan(unlimited);

@@ -190,6 +190,8 @@ class channel {
   bool unwatched_ = false;               // nobody reads and the event loop is not armed yet
   unsigned async_pending_ = 0;           // with an event loop
   std::uint64_t turns_ = 0, turns_seen_ = 0;
+  static constexpr std::chrono::milliseconds watch_delay_least{1};
+  std::chrono::milliseconds watch_delay_ = watch_delay_least;
   bool opened_ = false;
   bool failed_ = false;
   bool armed_read_ = false, armed_write_ = false;

@@ -32,22 +32,21 @@ class scanner {
   const char* violation() const { return violation_; }
 
  private:
-  status header(std::uint8_t first);
+  status header(const std::uint8_t* at);
   status payload_ahead(std::uint64_t bytes);
   status container(std::uint64_t elements);
   status value_done();
   status refuse(const char* why);
-  std::uint64_t big_endian(unsigned bytes) const;
 
   std::size_t frame_limit_;
   unsigned depth_limit_;
 
-  std::array<std::uint64_t, max_depth> owed_{};  // elements still to come, per open container
+  std::array<std::uint64_t, max_depth> owed_;  // elements still to come, per open container; depth_ of them are set
   unsigned depth_ = 0;
   std::uint64_t promised_ = 0;  // the sum of owed_
   std::uint64_t skip_ = 0;      // payload bytes still to come
-  std::array<std::uint8_t, 9> header_{};
-  unsigned header_have_ = 0, header_need_ = 0;
+  std::array<std::uint8_t, 6> header_{};  // of a header that came in pieces
+  unsigned header_have_ = 0;
   std::size_t size_ = 0;
   unsigned handles_ = 0;
   const char* violation_ = "";
