@@ -36,7 +36,7 @@ std::string_view to_string(enum lifecycle_event::kind kind) {
 }
 
 host_core::host_core(host_options given, std::optional<boost::asio::any_io_executor> executor)
-    : options(std::move(given)), forks(options.worker_path), external_(std::move(executor)) {
+    : options(std::move(given)), forks(options.worker_path, options.worker_user), external_(std::move(executor)) {
   if (external_) {
     reactor = std::make_shared<bulkhead::reactor>(*external_);
   } else {
@@ -113,6 +113,16 @@ void host_core::lifecycle(lifecycle_event event) {
   if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
   boost::asio::post(*callbacks_, [weak = weak_from_this(), event = std::move(event)] {
     if (const auto self = weak.lock()) self->options.on_lifecycle(event);
+  });
+}
+
+void host_core::violation(bulkhead::violation what) {
+  if (!options.on_violation) return;
+  const auto executor = handlers();
+  std::lock_guard held(mutex_);
+  if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
+  boost::asio::post(*callbacks_, [weak = weak_from_this(), what = std::move(what)] {
+    if (const auto self = weak.lock()) self->options.on_violation(what);
   });
 }
 

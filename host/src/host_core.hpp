@@ -29,6 +29,7 @@ class host_core : public std::enable_shared_from_this<host_core> {
   // Posts to the application's callbacks, in order.
   void log(log_record record);
   void lifecycle(lifecycle_event event);
+  void violation(bulkhead::violation what);
 
   const host_options options;
   fork_server::client forks;

@@ -2,6 +2,7 @@
 #include "plugin_pool.hpp"
 
 #include "in_process.hpp"
+#include "sandbox/violation_text.hpp"
 
 #include <algorithm>
 #include <fcntl.h>
@@ -21,6 +22,12 @@ unique_fd open_plugin(const std::filesystem::path& file) {
   return fd;
 }
 
+policy effective_policy(const load_options& options, bool program) {
+  policy rules = options.policy.value_or(program ? policy::program() : policy::strict());
+  if (rules.granted().memory == 0) rules.memory_limit(options.memory_limit);
+  return rules;
+}
+
 }  // namespace
 
 plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
@@ -30,6 +37,7 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
   settings_->name = name_;
   settings_->argv = std::move(argv);
   settings_->options = std::move(options);
+  settings_->rules = effective_policy(settings_->options, !settings_->argv.empty());
   if (settings_->argv.empty()) settings_->plugin = open_plugin(file_);
   instances_.resize(settings_->options.isolation == isolation::none ? 1 : settings_->options.instances);
 }
@@ -231,6 +239,13 @@ void plugin_pool::on_event(const std::string& name, const msgpack::object& value
 }
 
 void plugin_pool::on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) {
+  if (auto denied = sandbox::parse_violation(text)) {
+    denied->plugin = name_;
+    denied->pid = pid;
+    text = sandbox::describe(*denied);
+    level = denied->result == "allowed" ? log_level::info : log_level::warning;
+    core_->violation(std::move(*denied));
+  }
   core_->log({level, name_, pid, std::move(text), dropped});
 }
 

@@ -2,6 +2,8 @@
 // reactor, and the pool that owns it. Whoever first learns that the process has ended settles its account.
 #include "worker_process.hpp"
 
+#include "sandbox/report_text.hpp"
+
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
@@ -149,9 +151,10 @@ void worker_process::start(unique_fd worker_end) {
   say_hello();
   std::vector<int> fds = {worker_end.get(), log_end.get(), black_box_.get()};
   if (settings_->plugin) fds.push_back(settings_->plugin.get());
-  auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->options.memory_limit);
+  auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
   pidfd_ = std::move(spawned.pidfd);
   pid_ = spawned.pid;
+  sandbox_ = std::move(spawned.layers);
   if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::started, pid_, nullptr);
 
   const auto self = weak_from_this();
@@ -566,7 +569,7 @@ plugin_info worker_process::description() const {
 worker_info worker_process::info() const {
   const black_box_copy box(black_box_.get());
   return {pid_, settings_->plugin ? (box.in_call ? phase::call : box.reached) : ready_ ? phase::ready : phase::hello,
-          channel_.outstanding()};
+          channel_.outstanding(), sandbox::from_lines(sandbox_)};
 }
 
 void worker_process::drain(ipc::time_point deadline) {

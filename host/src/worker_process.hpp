@@ -17,6 +17,7 @@ struct worker_settings {
   unique_fd plugin;
   std::vector<std::string> argv;  // of a foreign program
   load_options options;
+  policy rules;  // of its sandbox, as it was worked out from the options
 };
 
 class worker_process final : public instance,
@@ -84,6 +85,7 @@ class worker_process final : public instance,
   std::shared_ptr<log_stream> log_;
   unique_fd pidfd_, log_pipe_, black_box_;
   pid_t pid_ = -1;
+  std::string sandbox_;  // the layers in force, as the fork server said
   std::uint64_t socket_watch_ = 0, pidfd_watch_ = 0, log_watch_ = 0;
   const ipc::time_point start_deadline_;
 

@@ -3,17 +3,18 @@
 #include "bootstrap.hpp"
 
 #include "crash_handler.hpp"
+#include "sandbox/sandbox.hpp"
 #include "session.hpp"
-
 #include <bulkhead/error.hpp>
 
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
 #include <new>
 #include <optional>
+
+#include <fcntl.h>
 #include <sys/mman.h>
 
 namespace bulkhead {
@@ -44,7 +45,7 @@ black_box* map_black_box(int fd) {
 
 }  // namespace
 
-int run_worker(const std::string& path, bool memory_limited) {
+int run_worker(const std::string& path, const worker_sandbox& sandbox) {
   const auto channel = take_descriptor("BULKHEAD_CHANNEL_FD");
   if (!channel) {
     std::fprintf(stderr,
@@ -54,7 +55,8 @@ int run_worker(const std::string& path, bool memory_limited) {
   }
   const char* protocol = std::getenv("BULKHEAD_PROTOCOL");
   if (!protocol || std::strcmp(protocol, "1") != 0) {
-    std::fprintf(stderr, "bulkhead-worker: BULKHEAD_PROTOCOL is '%s', this worker speaks 1\n", protocol ? protocol : "");
+    std::fprintf(stderr, "bulkhead-worker: BULKHEAD_PROTOCOL is '%s', this worker speaks 1\n",
+                 protocol ? protocol : "");
     return exit_usage;
   }
   ::unsetenv("BULKHEAD_PROTOCOL");
@@ -72,18 +74,32 @@ int run_worker(const std::string& path, bool memory_limited) {
     if (opened >= 0) plugin = opened;
   }
 
-  install_crash_handlers(*box, memory_limited);
+  install_crash_handlers(*box, sandbox.memory_limited);
   auto* worker = new session(unique_fd(*channel), box);  // never destroyed: the plugin's threads may outlive main()
   worker->enter(static_cast<std::uint32_t>(phase::hello));
   if (!worker->say_hello()) ::_exit(1);
-  // Lanes are mapped and sealed here, then Landlock and seccomp go up (phase `sandbox`), before the next line.
-  worker->start_plugin(plugin.value_or(-1), file);
+  // Lanes are mapped and sealed here, before the sandbox closes.
+  worker->start_plugin(plugin.value_or(-1), sandbox.library.empty() ? file : sandbox.library,
+                       [&] { sandbox.seal(*box); });
   if (worker->serve()) {
     worker->enter(static_cast<std::uint32_t>(phase::shutdown));
     worker->runtime().destroy();
     std::fflush(nullptr);
   }
   ::_exit(0);
+}
+
+int run_worker_alone(const std::string& path) {
+  const unique_fd library(path.empty() ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  std::optional<sandbox::prepared> prepared;
+  const worker_sandbox own{"", false, [&](black_box& box) {
+                             prepared.emplace(sandbox::namespaces(), policy{}.at_least(sandbox_level::limited),
+                                              library.get());
+                             prepared->enter();
+                             if (!prepared->sufficient()) throw std::runtime_error(prepared->shortcoming());
+                             prepared->seal(box, -1);
+                           }};
+  return run_worker(path, own);
 }
 
 }  // namespace bulkhead

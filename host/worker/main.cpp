@@ -19,7 +19,6 @@ int take_over_control(const char* number) {
   if (given != control && ::dup2(given, control) < 0) return -1;
   ::fcntl(control, F_SETFD, FD_CLOEXEC);
   ::syscall(SYS_close_range, control + 1, ~0u, 0);
-  ::clearenv();
   return control;
 }
 
@@ -30,13 +29,17 @@ int main(int argc, char** argv) {
     if (const char* number = std::getenv("BULKHEAD_FORK_SERVER_FD")) {
       const int control = take_over_control(number);
       if (control < 0) return 64;
-      return bulkhead::serve_fork_requests(control);
+      const char* user = std::getenv("BULKHEAD_WORKER_USER");
+      const bool network = std::getenv("BULKHEAD_WORKER_NETWORK") != nullptr;
+      const unsigned uid = user ? static_cast<unsigned>(std::atoi(user)) : 65534;
+      ::clearenv();
+      return bulkhead::serve_fork_requests(control, network, uid);
     }
     if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
       std::fprintf(stderr, "usage: BULKHEAD_CHANNEL_FD=n BULKHEAD_PROTOCOL=1 %s PLUGIN.so\n", argv[0]);
       return 64;
     }
-    return bulkhead::run_worker(argc == 2 ? argv[1] : "", false);
+    return bulkhead::run_worker_alone(argc == 2 ? argv[1] : "");
   } catch (const std::exception& e) {
     std::fprintf(stderr, "bulkhead-worker: %s\n", e.what());
     return 70;  // EX_SOFTWARE

@@ -67,7 +67,7 @@ bool session::say_hello() {
   return channel_.send(ipc::make_response(hello.id, result.view()).take());
 }
 
-void session::start_plugin(int fd, const std::string& path) {
+void session::start_plugin(int fd, const std::string& path, const std::function<void()>& seal) {
   auto step = [&](phase next, auto&& action) {
     enter(static_cast<std::uint32_t>(next));
     try {
@@ -80,6 +80,7 @@ void session::start_plugin(int fd, const std::string& path) {
       ::_exit(1);
     }
   };
+  step(phase::sandbox, seal);
   step(phase::load, [&] {
     if (fd < 0) throw std::runtime_error("no plugin was given");
     runtime_.check(fd);

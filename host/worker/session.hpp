@@ -22,7 +22,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   // Waits for the host's $/hello and answers it. False when the host has gone away.
   bool say_hello();
   // Steps that may fail; on failure tells the host and exits.
-  void start_plugin(int fd, const std::string& path);
+  void start_plugin(int fd, const std::string& path, const std::function<void()>& seal);
   // Serves until the host says $/shutdown (then true) or goes away.
   bool serve();
   plugin_runtime& runtime() { return runtime_; }

@@ -89,7 +89,7 @@ TEST_CASE("each way to misbehave has its one right outcome, and the next call is
 
 TEST_CASE("children that a plugin forked die with its worker") {
   host host;
-  auto chaos = host.load(plugin_path("chaos"));
+  auto chaos = host.load(plugin_path("chaos"), {.policy = policy{}.allow_subprocesses()});
   int pipe[2];
   REQUIRE(::pipe2(pipe, O_CLOEXEC) == 0);
   chaos.call("hold", pass_fd{pipe[1]});  // and so will each child hold it

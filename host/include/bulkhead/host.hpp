@@ -11,6 +11,7 @@
 #include <bulkhead/functions.hpp>
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/plugin.hpp>
+#include <bulkhead/policy.hpp>
 
 #include <filesystem>
 
@@ -49,9 +50,14 @@ struct host_options {
   // Called on the handler threads; one at a time.
   std::function<void(const log_record&)> on_log{};
   std::function<void(const lifecycle_event&)> on_lifecycle{};
+  // A system call or file access that a plugin's sandbox has denied; each is in the log as a warning, too. A worker
+  // reports up to 100 a second.
+  std::function<void(const violation&)> on_violation{};
   // How many threads run callbacks, completion handlers without an executor, and the functions lent to plugins.
   // Started when first needed. Not used when the host runs on the embedder's executor.
   unsigned handler_threads = 4;
+  // Whom workers run as when the host is root; by default nobody. The owner of as few files as can be.
+  unsigned worker_user = 65534;
 };
 
 struct load_options {
@@ -63,6 +69,9 @@ struct load_options {
   bulkhead::functions functions{};                                       // what the plugin may call in the application
   std::vector<std::string> environment{};                          // "NAME=value"; workers get nothing else
   ipc::limits limits{};                                            // of the channel
+  // What its sandbox lets it do. Unset: policy::strict(), or policy::program() for launch(). Its memory limit is
+  // memory_limit above unless it names another.
+  std::optional<bulkhead::policy> policy{};
 };
 
 class host {

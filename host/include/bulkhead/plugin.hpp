@@ -2,6 +2,7 @@
 #pragma once
 
 #include <bulkhead/call.hpp>
+#include <bulkhead/policy.hpp>
 
 #include <utility>  // before Asio: Boost 1.74 relies on them under g++ 12
 #ifdef __cpp_impl_coroutine
@@ -36,6 +37,7 @@ struct worker_info {
   pid_t pid = -1;
   bulkhead::phase phase = bulkhead::phase::spawn;
   unsigned outstanding = 0;  // calls
+  sandbox_report sandbox{};  // what stands between it and the machine
 };
 
 class plugin_pool;

@@ -5,10 +5,11 @@
 #include <array>
 #include <csignal>
 #include <cstring>
+#include <stdexcept>
+
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
-#include <stdexcept>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
@@ -41,11 +42,14 @@ std::filesystem::path find_worker_program(const std::filesystem::path& configure
                            "); build or install it, or name it in host_options::worker_path");
 }
 
-client::client(const std::filesystem::path& configured) : program_(find_worker_program(configured)) { start(); }
+client::client(const std::filesystem::path& configured, unsigned user)
+    : program_(find_worker_program(configured)), user_(user) {
+  start(isolated_);
+}
 
 client::~client() { stop(); }
 
-void client::start() {
+void client::start(server& which) {
   int pair[2];
   checked(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
   unique_fd ours(pair[0]), theirs(pair[1]);
@@ -67,69 +71,78 @@ void client::start() {
   ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
 
   std::string name = program_.string(), variable = "BULKHEAD_FORK_SERVER_FD=" + std::to_string(control_fd);
+  std::string user = "BULKHEAD_WORKER_USER=" + std::to_string(user_), network = "BULKHEAD_WORKER_NETWORK=1";
   char* argv[] = {name.data(), nullptr};
-  std::vector<char*> envp = {variable.data()};
+  std::vector<char*> envp = {variable.data(), user.data()};
+  if (which.network) envp.push_back(network.data());
 #ifdef BULKHEAD_SANITIZED
   for (char** entry = environ; *entry; ++entry)
     if (std::strstr(*entry, "SAN_OPTIONS=")) envp.push_back(*entry);
 #endif
   envp.push_back(nullptr);
-  const int failed = ::posix_spawn(&pid_, name.c_str(), &actions, &attributes, argv, envp.data());
+  const int failed = ::posix_spawn(&which.pid, name.c_str(), &actions, &attributes, argv, envp.data());
   ::posix_spawn_file_actions_destroy(&actions);
   ::posix_spawnattr_destroy(&attributes);
   if (failed) throw std::system_error(failed, std::generic_category(), "could not start " + name);
-  control_ = std::move(ours);
+  which.control = std::move(ours);
 }
 
 spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string>& arguments,
-                      const std::vector<std::string>& environment, std::uint64_t memory_limit) {
+                      const std::vector<std::string>& environment, const policy& rules) {
   request head;
   head.kind = arguments.empty() ? request_kind::spawn_plugin : request_kind::spawn_program;
   head.arguments = static_cast<std::uint32_t>(arguments.size());
-  head.strings = static_cast<std::uint32_t>(arguments.size() + environment.size());
-  head.memory_limit = memory_limit;
-  std::string strings;
+  head.strings = static_cast<std::uint32_t>(1 + arguments.size() + environment.size());
+  std::string strings = rules.to_text();
+  strings.push_back(0);
   for (const auto* list : {&arguments, &environment})
     for (const std::string& each : *list) strings.append(each.c_str(), std::strlen(each.c_str()) + 1);
   if (strings.size() > strings_limit)
-    throw std::runtime_error("arguments and environment of a worker are limited to 32 KiB together");
+    throw std::runtime_error("policy, arguments and environment of a worker are limited to 64 KiB together");
   head.strings_size = static_cast<std::uint32_t>(strings.size());
 
   std::lock_guard held(mutex_);
+  server& which = rules.granted().needs_network() || rules.granted().learn ? networked_ : isolated_;
   for (;;) {
     if (stopped_) throw std::runtime_error("the host has been shut down");
+    if (!which.control) start(which);
     answer out;
+    std::string text;
     unique_fd pidfd;
-    if (exchange(head, strings, fds, out, pidfd)) {
-      if (out.error) throw std::system_error(out.error, std::generic_category(), "the fork server could not clone a worker");
-      living_[pidfd.get()] = out.pid;
-      return {std::move(pidfd), out.pid, out.pid_namespace != 0};
+    if (exchange(which, head, strings, fds, out, text, pidfd)) {
+      if (out.refused) throw std::runtime_error(text);
+      if (out.error)
+        throw std::system_error(out.error, std::generic_category(), "the fork server could not clone a worker");
+      which.living[pidfd.get()] = out.pid;
+      return {std::move(pidfd), out.pid, std::move(text)};
     }
     // It has died; its workers live on. Start another and tell it of them, a few times at most.
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+    ::kill(which.pid, SIGKILL);
+    ::waitpid(which.pid, nullptr, 0);
     const auto now = std::chrono::steady_clock::now();
-    while (!deaths_.empty() && now - deaths_.front() > death_window) deaths_.pop_front();
-    deaths_.push_back(now);
-    if (deaths_.size() >= deaths_allowed)
-      throw std::runtime_error("the fork server died " + std::to_string(deaths_.size()) + " times within a minute; giving up");
-    start();
-    adopt_all();
+    while (!which.deaths.empty() && now - which.deaths.front() > death_window) which.deaths.pop_front();
+    which.deaths.push_back(now);
+    if (which.deaths.size() >= deaths_allowed)
+      throw std::runtime_error("the fork server died " + std::to_string(which.deaths.size()) +
+                               " times within a minute; giving up");
+    start(which);
+    adopt_all(which);
   }
 }
 
-void client::adopt_all() {
-  for (const auto& [pidfd, pid] : living_) {
+void client::adopt_all(server& which) {
+  for (const auto& [pidfd, pid] : which.living) {
     request head;
     head.kind = request_kind::adopt;
     answer unused;
+    std::string text;
     unique_fd none;
-    exchange(head, "", {pidfd}, unused, none);
+    exchange(which, head, "", {pidfd}, unused, text, none);
   }
 }
 
-bool client::exchange(const request& head, const std::string& strings, const std::vector<int>& fds, answer& out,
-                      unique_fd& pidfd) {
+bool client::exchange(server& which, const request& head, const std::string& strings, const std::vector<int>& fds,
+                      answer& out, std::string& text, unique_fd& pidfd) {
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4)]{};
   std::array<iovec, 2> parts = {iovec{const_cast<request*>(&head), sizeof head},
                                 iovec{const_cast<char*>(strings.data()), strings.size()}};
@@ -144,49 +157,56 @@ bool client::exchange(const request& head, const std::string& strings, const std
   header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
   std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
   ssize_t n = 0;
-  do n = ::sendmsg(control_.get(), &message, MSG_NOSIGNAL);
+  do n = ::sendmsg(which.control.get(), &message, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
   if (n < 0) return false;
   if (head.kind == request_kind::adopt) return true;
 
-  pollfd ready{control_.get(), POLLIN, 0};
+  pollfd ready{which.control.get(), POLLIN, 0};
   int polled = 0;
   do polled = ::poll(&ready, 1, answer_timeout_ms);
   while (polled < 0 && errno == EINTR);
   if (polled <= 0) return false;
   alignas(cmsghdr) char incoming[CMSG_SPACE(sizeof(int))];
-  iovec part{&out, sizeof out};
+  std::array<char, report_limit> report;
+  std::array<iovec, 2> answered = {iovec{&out, sizeof out}, iovec{report.data(), report.size()}};
   message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
+  message.msg_iov = answered.data();
+  message.msg_iovlen = answered.size();
   message.msg_control = incoming;
   message.msg_controllen = sizeof incoming;
-  n = ::recvmsg(control_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (n != static_cast<ssize_t>(sizeof out) || out.magic != magic) return false;
+  n = ::recvmsg(which.control.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (n < static_cast<ssize_t>(sizeof out) || out.magic != magic ||
+      out.text_size != static_cast<std::size_t>(n) - sizeof out)
+    return false;
+  text.assign(report.data(), out.text_size);
   header = CMSG_FIRSTHDR(&message);
   if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
     int fd = -1;
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
     pidfd.reset(fd);
   }
-  return out.error != 0 || pidfd;
+  return out.error != 0 || out.refused || pidfd;
 }
 
 void client::forget(int pidfd) {
   std::lock_guard held(mutex_);
-  living_.erase(pidfd);
+  isolated_.living.erase(pidfd);
+  networked_.living.erase(pidfd);
 }
 
 void client::stop() {
   std::lock_guard held(mutex_);
   if (std::exchange(stopped_, true)) return;
-  control_.reset();  // its end-of-file: the fork server kills what is left and exits
-  if (pid_ > 0) ::waitpid(pid_, nullptr, 0);
+  for (server* which : {&isolated_, &networked_}) {
+    which->control.reset();  // its end-of-file: the fork server kills what is left and exits
+    if (which->pid > 0) ::waitpid(which->pid, nullptr, 0);
+  }
 }
 
 pid_t client::pid() const {
   std::lock_guard held(mutex_);
-  return pid_;
+  return isolated_.pid;
 }
 
 }  // namespace bulkhead::fork_server

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "fork_server/protocol.hpp"
-
 #include <bulkhead/ipc/system.hpp>
+#include <bulkhead/policy.hpp>
 
 #include <chrono>
 #include <deque>
@@ -18,19 +18,20 @@ namespace bulkhead::fork_server {
 struct spawned {
   unique_fd pidfd;
   pid_t pid = -1;
-  bool pid_namespace = false;
+  std::string layers;  // of its sandbox, as sandbox::from_lines() reads them
 };
 
 class client {
  public:
-  // Throws std::runtime_error when the program is missing or can't be run.
-  explicit client(const std::filesystem::path& configured);
+  // `user`: whom workers run as when the host is root. Throws std::runtime_error when the program is missing or can't be
+  // run.
+  client(const std::filesystem::path& configured, unsigned user);
   ~client();
 
   // `fds` in the order that request_kind states; `arguments` is empty for a plugin. Blocks for about a millisecond.
-  // Throws std::system_error or std::runtime_error. Any thread.
+  // Throws std::system_error or std::runtime_error, which says so when the policy's sandbox can't be had. Any thread.
   spawned spawn(const std::vector<int>& fds, const std::vector<std::string>& arguments,
-                const std::vector<std::string>& environment, std::uint64_t memory_limit);
+                const std::vector<std::string>& environment, const policy& rules);
   // The worker with this pidfd is gone: a fork server started later need not know of it.
   void forget(int pidfd);
 
@@ -38,17 +39,23 @@ class client {
   pid_t pid() const;
 
  private:
-  void start();
-  void adopt_all();
-  bool exchange(const request& head, const std::string& strings, const std::vector<int>& fds, answer& out,
-                unique_fd& pidfd);
+  // There are two at most: most workers come from one without a network, those that were granted some from another.
+  struct server {
+    const bool network;
+    unique_fd control{};
+    pid_t pid = -1;
+    std::map<int, int> living{};  // pidfds of workers
+    std::deque<std::chrono::steady_clock::time_point> deaths{};
+  };
+  void start(server& which);
+  static void adopt_all(server& which);
+  static bool exchange(server& which, const request& head, const std::string& strings, const std::vector<int>& fds,
+                       answer& out, std::string& text, unique_fd& pidfd);
 
   const std::filesystem::path program_;
+  const unsigned user_;
   mutable std::mutex mutex_;
-  unique_fd control_;
-  pid_t pid_ = -1;
-  std::map<int, int> living_;                                        // pidfds of workers
-  std::deque<std::chrono::steady_clock::time_point> deaths_;
+  server isolated_{false}, networked_{true};
   bool stopped_ = false;
 };
 

@@ -24,6 +24,8 @@ struct black_box {
   std::uint32_t out_of_memory;
   std::uint64_t fault_address;
 
+  std::atomic<std::uint32_t> violations;  // system calls denied so far
+
   char message[512];                    // an uncaught exception's text, or why the worker could not start
 };
 static_assert(sizeof(black_box) <= black_box::size);

@@ -1,0 +1,128 @@
+// What a plugin's sandbox lets it do. A policy reads as a sentence, and grants by name what it needs:
+//
+//   policy{}.allow_read("/usr/share/fonts").memory_limit(256 << 20).cpu_limit(2s).threads(4)
+//
+// Whatever is not granted is denied. The same grants have a text form, one a line ("read:/usr/share/fonts"), which is
+// that of a plugin's manifest requests and of what `bulkhead call --learn` prints; from TOML, see from_toml().
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace bulkhead {
+
+// How much stands between a plugin and the machine; each level holds all that the ones before it do.
+enum class sandbox_level {
+  none,      // a process of its own
+  limited,   // + resource limits, no capabilities, no new privileges, no descriptors but its own
+  confined,  // + system calls filtered; files, network and other processes out of reach, each by one mechanism at least
+  full,      // + every layer there is: namespaces, Landlock and seccomp together
+};
+std::string_view to_string(sandbox_level level);
+
+// One layer of a worker's sandbox, as it was when the worker was made.
+struct sandbox_layer {
+  std::string name;  // limits, privileges, namespaces, root, pid, landlock, seccomp, cgroup
+  bool in_force = false;
+  std::string detail;  // what it enforces; or why it is not in force, and the remedy
+};
+
+struct sandbox_report {
+  sandbox_level level = sandbox_level::none;
+  std::vector<sandbox_layer> layers;
+};
+
+// A denied system call or file access, as the worker reported it; a hostile plugin may forge those of its own.
+struct violation {
+  std::string plugin;
+  int pid = -1;
+  std::string method;              // in progress on the dispatch thread; may be empty
+  std::string system_call;         // "openat"; "x32:12" or "i386:11" for calls by another table
+  std::string arguments;           // decoded: "AF_INET, SOCK_STREAM, 0"
+  std::string result;              // "EPERM", "killed", or in learning mode "allowed"
+  std::string grant;               // the line that would allow it: "connect:443"; empty when nothing does
+  std::vector<std::string> stack;  // "libfoo.so+0x1234", innermost first
+};
+
+class policy {
+ public:
+  // The default is strict: compute only. No files but the libraries it is made of, no network, no processes.
+  policy() = default;
+  static policy strict() { return {}; }
+  static policy
+  files();  // + a private /tmp of 64 MiB, and reading what programs expect: zoneinfo, locales, certificates
+  static policy network();  // + files(); outgoing TCP, and what name resolution reads
+  static policy program();  // for host::launch: sees all files that the worker's user may read, runs programs
+
+  // Files. Directories stand for all beneath them. Paths are absolute; symbolic links are followed when it starts.
+  policy& allow_read(const std::filesystem::path& path);
+  policy& allow_write(const std::filesystem::path& path);   // read, write, truncate what exists
+  policy& allow_create(const std::filesystem::path& path);  // + make, rename and remove within
+  // TCP ports; 0 stands for all. Needs Landlock ABI 4 to be held to the port.
+  policy& allow_connect(std::uint16_t port);
+  policy& allow_bind(std::uint16_t port);
+  policy& allow_handles();       // may send file descriptors to the host
+  policy& allow_subprocesses();  // fork, exec of what it may read
+  policy& allow_syscalls(const std::string& group_or_name);
+  policy& environment(const std::string& name, const std::string& value);
+
+  // Limits; 0: none.
+  policy& memory_limit(std::size_t bytes);           // address space; cgroup memory as well where there is one
+  policy& cpu_limit(std::chrono::nanoseconds time);  // CPU time of the worker's whole life
+  policy& threads(unsigned count);                   // and processes
+  policy& file_size_limit(std::size_t bytes);
+
+  // A denied system call kills the worker instead of returning an error to the plugin.
+  policy& kill_on_denial();
+  // The level below which no worker starts. Default: confined. A lower one is the embedder's decision to go without.
+  policy& at_least(sandbox_level level);
+
+  // For diagnosis and tests: leaves out a layer, or caps the Landlock ABI that is used. The level suffers.
+  policy& without(const std::string& layer);
+  policy& landlock_abi_at_most(int abi);
+  // Denied file accesses are reported as well; each open costs some microseconds more.
+  policy& explain();
+  // Permits everything, without namespaces and Landlock, and reports all that strict would have denied.
+  policy& learn();
+
+  // Adds one grant in text form. Throws std::invalid_argument saying what is wrong with it.
+  policy& add(std::string_view line);
+  // All of it, one line each, sorted: equal policies have equal texts.
+  std::string to_text() const;
+  static policy from_text(std::string_view text);
+  // TOML: `profile = "files"`, then keys as in the text form: `read = ["/a", "/b"]`, `memory = "256 MiB"`, `threads = 4`,
+  // `handles = true`. Throws std::invalid_argument with the line.
+  static policy from_toml(std::string_view text);
+
+  // What is granted if the plugin asks for `requests`, and this is the most it may have: the intersection. Limits stay.
+  policy intersect(const std::vector<std::string>& requests) const;
+  // Those of the requests that this policy does not grant in full.
+  std::vector<std::string> refused(const std::vector<std::string>& requests) const;
+
+  struct values {
+    std::string profile = "strict";
+    std::set<std::string> read, write, create, syscalls, environment, without;
+    std::set<std::uint16_t> connect, bind;
+    bool handles = false, subprocesses = false, all_files = false, private_tmp = false;
+    bool kill = false, explain = false, learn = false;
+    std::uint64_t memory = 0, file_size = 0, cpu_ms = 0;
+    unsigned threads = 64;
+    int landlock_abi = 1000;
+    sandbox_level required = sandbox_level::confined;
+    bool operator==(const values&) const = default;
+    bool needs_network() const { return !connect.empty() || !bind.empty(); }
+  };
+  const values& granted() const { return values_; }
+  bool operator==(const policy&) const = default;
+
+ private:
+  values values_;
+};
+
+}  // namespace bulkhead

@@ -1,0 +1,159 @@
+// See root.hpp. Sources are cloned as detached mounts before anything is mounted, so that no mount point of ours can
+// hide a granted path. Then the root goes up over some directory that exists, and pivot_root makes it the only one.
+#include "sandbox/root.hpp"
+
+#include "sandbox/library_roots.hpp"
+
+#include <algorithm>
+#include <climits>
+#include <vector>
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+namespace bulkhead::sandbox {
+namespace {
+
+constexpr std::size_t library_limit = std::size_t{512} << 20;
+
+struct source {
+  std::string path;  // absolute, the same inside and outside
+  std::string link;  // its target, when it is a symbolic link that is copied as such
+  unique_fd tree;    // the detached mount
+  bool directory = false;
+  std::uint64_t attributes = 0;
+};
+
+struct attributes_of {
+  static constexpr std::uint64_t read_only = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+  static constexpr std::uint64_t writable = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+  static constexpr std::uint64_t device = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC;
+};
+
+void set_attributes(int mount, std::uint64_t attributes) {
+  mount_attr wanted{};
+  wanted.attr_set = attributes;
+  checked(::mount_setattr(mount, "", AT_EMPTY_PATH | AT_RECURSIVE, &wanted, sizeof wanted), "mount_setattr");
+}
+
+void collect(std::vector<source>& list, const std::string& path, std::uint64_t attributes, bool keep_link) {
+  source made{path, "", {}, false, attributes};
+  struct stat status {};
+  if (keep_link && ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode)) {
+    char target[PATH_MAX]{};
+    if (::readlink(path.c_str(), target, sizeof target - 1) <= 0) return;
+    made.link = target;
+  } else {
+    made.tree.reset(::open_tree(AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
+    if (!made.tree) {
+      if (errno == ENOENT || errno == ENOTDIR || errno == EACCES) return;  // nothing there to be seen
+      throw_errno("open_tree " + path);
+    }
+    made.directory = ::fstat(made.tree.get(), &status) == 0 && S_ISDIR(status.st_mode);
+    set_attributes(made.tree.get(), attributes);
+  }
+  list.push_back(std::move(made));
+}
+
+std::vector<source> collect_all(const policy::values& granted) {
+  std::vector<source> list;
+  for (const std::string& path : library_roots()) collect(list, path, attributes_of::read_only, true);
+  for (const char* path : harmless_devices) collect(list, path, attributes_of::device, false);
+#ifdef BULKHEAD_SANITIZED
+  collect(list, "/proc", MOUNT_ATTR_NOSUID, false);  // a sanitizer's runtime reads /proc/self/maps
+#endif
+  for (const std::string& path : granted.read) collect(list, path, attributes_of::read_only, false);
+  for (const std::string& path : granted.write) collect(list, path, attributes_of::writable, false);
+  for (const std::string& path : granted.create) collect(list, path, attributes_of::writable, false);
+  // Parents before what lies in them.
+  std::stable_sort(list.begin(), list.end(), [](const source& a, const source& b) { return a.path < b.path; });
+  return list;
+}
+
+void make_parents(int root, const std::string& path) {
+  for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1))
+    if (::mkdirat(root, path.substr(1, slash - 1).c_str(), 0755) != 0 && errno != EEXIST && errno != EROFS)
+      throw_errno("mkdir " + path.substr(0, slash));
+}
+
+void place(int root, const source& each) {
+  const char* inside = each.path.c_str() + 1;  // relative to `root`
+  if (*inside == 0) throw std::system_error(EINVAL, std::generic_category(), "a root with all of / in it");
+  make_parents(root, each.path);
+  if (!each.link.empty()) {
+    if (::symlinkat(each.link.c_str(), root, inside) != 0 && errno != EEXIST) throw_errno("symlink " + each.path);
+    return;
+  }
+  if (each.directory) {
+    if (::mkdirat(root, inside, 0755) != 0 && errno != EEXIST && errno != EROFS) throw_errno("mkdir " + each.path);
+  } else {
+    const unique_fd point(::openat(root, inside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
+    if (!point && errno != EEXIST && errno != EROFS) throw_errno("create " + each.path);
+  }
+  checked(::move_mount(each.tree.get(), "", root, inside, MOVE_MOUNT_F_EMPTY_PATH), "move_mount");
+}
+
+void copy_library(int root, int library) {
+  struct stat status {};
+  checked(::fstat(library, &status), "fstat");
+  if (static_cast<std::size_t>(status.st_size) > library_limit)
+    throw std::system_error(EFBIG, std::generic_category(), "the plugin's file");
+  const unique_fd copy(
+      checked(::openat(root, library_in_root + 1, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0555), "create"));
+  off_t done = 0;
+  while (done < status.st_size)
+    if (::sendfile(copy.get(), library, &done, static_cast<std::size_t>(status.st_size - done)) <= 0)
+      throw_errno("copying the plugin's file");
+}
+
+unique_fd make_tmpfs(const char* size) {
+  const unique_fd context(checked(::fsopen("tmpfs", FSOPEN_CLOEXEC), "fsopen(tmpfs)"));
+  ::fsconfig(context.get(), FSCONFIG_SET_STRING, "mode", "0755", 0);
+  ::fsconfig(context.get(), FSCONFIG_SET_STRING, "size", size, 0);
+  checked(::fsconfig(context.get(), FSCONFIG_CMD_CREATE, nullptr, nullptr, 0), "fsconfig(tmpfs)");
+  return unique_fd(
+      checked(::fsmount(context.get(), FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV), "fsmount(tmpfs)"));
+}
+
+}  // namespace
+
+void enter_mounts(int mount_namespace) { checked(::setns(mount_namespace, CLONE_NEWNS), "setns(mount namespace)"); }
+
+unique_fd build_root(const namespaces& spaces, const policy::values& granted, int library) {
+  enter_mounts(spaces.host_view());
+  checked(::unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)");
+  unique_fd made(checked(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), "open /proc/self/ns/mnt"));
+  const std::vector<source> sources = collect_all(granted);
+
+  const unique_fd root = make_tmpfs("520m");
+  int attached = -1;
+  for (const char* place : {"/tmp", "/mnt", "/usr"})
+    if ((attached = ::move_mount(root.get(), "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH)) == 0) break;
+  checked(attached, "move_mount of the new root");
+  for (const source& each : sources) place(root.get(), each);
+  if (granted.private_tmp && ::mkdirat(root.get(), "tmp", 0755) != 0 && errno != EEXIST) throw_errno("mkdir /tmp");
+  if (library >= 0) copy_library(root.get(), library);
+  mount_attr read_only{};
+  read_only.attr_set = MOUNT_ATTR_RDONLY;
+  checked(::mount_setattr(root.get(), "", AT_EMPTY_PATH, &read_only, sizeof read_only),
+          "mount_setattr of the new root");
+
+  checked(::fchdir(root.get()), "fchdir");
+  checked(::syscall(SYS_pivot_root, ".", "."), "pivot_root");  // the old root is now mounted over the new one
+  checked(::umount2(".", MNT_DETACH), "umount of the old root");
+  checked(::chdir("/"), "chdir");
+  return made;
+}
+
+void make_private_tmp() {
+  checked(::unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)");
+  const unique_fd tmp = make_tmpfs("64m");
+  set_attributes(tmp.get(), attributes_of::writable);
+  checked(::move_mount(tmp.get(), "", AT_FDCWD, "/tmp", MOVE_MOUNT_F_EMPTY_PATH), "move_mount of /tmp");
+}
+
+}  // namespace bulkhead::sandbox

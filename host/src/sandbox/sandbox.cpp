@@ -1,0 +1,109 @@
+// See sandbox.hpp.
+#include "sandbox/sandbox.hpp"
+
+#include "sandbox/root.hpp"
+#include "sandbox/violation_trap.hpp"
+
+#include <array>
+#include <cerrno>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/resource.h>
+
+namespace bulkhead::sandbox {
+
+prepared::prepared(const namespaces& spaces, const policy& wanted, int library)
+    : granted_(wanted.granted()),
+      network_namespace_(spaces.net()),
+      own_user_namespace_(spaces.user() && !granted_.without.contains("namespaces")),
+      namespaces_(spaces.status(granted_)),
+      pid_(spaces.pid_status(granted_)),
+      limits_(granted_, own_user_namespace_),
+      privileges_(granted_, spaces.runs_as_root()),
+      seccomp_(granted_, pid_.in_force) {
+  root_status_.name = "root";
+  if (granted_.without.contains("root") || granted_.learn) {
+    root_status_.detail = granted_.learn ? "left out while learning" : "left out by the policy";
+  } else if (granted_.all_files) {
+    root_status_.detail = "the host's own files, as granted";
+  } else if (!spaces.mount()) {
+    root_status_.detail = "no root of its own: " + spaces.why();
+  } else {
+    try {
+      root_ = build_root(spaces, granted_, library);
+      if (library >= 0) library_ = library_in_root;
+      root_status_.in_force = true;
+      root_status_.detail = "a read-only root with libraries and what is granted";
+    } catch (const std::system_error& e) {
+      root_status_.detail = std::string("no root of its own: ") + e.what();
+      library_.clear();
+    }
+  }
+  // Rules name files as the worker will see them.
+  if (!root_ && spaces.mount()) {
+    enter_mounts(spaces.host_view());
+    root_.reset(::fcntl(spaces.host_view(), F_DUPFD_CLOEXEC, 10));
+  }
+  landlock_.emplace(granted_, library_, library);
+
+  report_.layers = {namespaces_,         root_status_,     pid_, limits_.status(), privileges_.status(),
+                    landlock_->status(), seccomp_.status()};
+  report_.level = level();
+}
+
+sandbox_level prepared::level() const {
+  if (!limits_.status().in_force || !privileges_.status().in_force) return sandbox_level::none;
+  const bool files = root_status_.in_force || landlock_->confines_files();
+  const bool network =
+      granted_.needs_network() || network_namespace_ || landlock_->confines_tcp() || seccomp_.status().in_force;
+  const bool others = pid_.in_force || landlock_->confines_signals() || seccomp_.status().in_force;
+  if (!seccomp_.status().in_force || !files || !network || !others) return sandbox_level::limited;
+  const bool every = namespaces_.in_force && (network_namespace_ || granted_.needs_network()) &&
+                     (root_status_.in_force || granted_.all_files) && pid_.in_force && landlock_->confines_files();
+  return every ? sandbox_level::full : sandbox_level::confined;
+}
+
+std::string prepared::shortcoming() const {
+  std::string text = "the sandbox reaches the level '" + std::string(to_string(report_.level)) +
+                     "', the policy requires '" + std::string(to_string(granted_.required)) + "'";
+  for (const sandbox_layer& each : report_.layers)
+    if (!each.in_force) text += "; " + each.name + ": " + each.detail;
+  return text + ". policy::at_least() accepts less";
+}
+
+void prepared::enter_files() {
+  if (root_) enter_mounts(root_.get());
+}
+
+void prepared::enter() {
+  if (granted_.private_tmp && root_status_.in_force) make_private_tmp();
+  // A user namespace for each worker, for the kernel counts threads by user and user namespace.
+  if (own_user_namespace_ && granted_.threads) checked(::unshare(CLONE_NEWUSER), "unshare(CLONE_NEWUSER)");
+  limits_.apply();
+  privileges_.apply();
+}
+
+void prepared::seal(black_box& box, int highest_descriptor) {
+  landlock_->apply();
+  if (highest_descriptor >= 0) check_inventory(highest_descriptor);
+  if (!granted_.subprocesses) install_violation_trap(granted_, box);
+  seccomp_.apply();
+}
+
+void check_inventory(int highest_allowed) {
+  rlimit most{};
+  ::getrlimit(RLIMIT_NOFILE, &most);
+  // poll() says of each number whether it is open, in one system call.
+  std::array<pollfd, 256> all;
+  const auto limit = static_cast<int>(std::min<rlim_t>(most.rlim_cur, all.size()));
+  nfds_t count = 0;
+  for (int fd = highest_allowed + 1; fd < limit; ++fd) all[count++] = {fd, 0, 0};
+  checked(::poll(all.data(), count, 0), "poll");
+  for (nfds_t i = 0; i < count; ++i)
+    if (!(all[i].revents & POLLNVAL))
+      throw std::runtime_error("descriptor " + std::to_string(all[i].fd) + " is open in a worker, and should not be");
+}
+
+}  // namespace bulkhead::sandbox

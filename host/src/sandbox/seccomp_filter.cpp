@@ -1,0 +1,237 @@
+// See seccomp_filter.hpp. libseccomp writes the program: a check of the architecture and of x32 numbers first, then a
+// tree over the numbers. All comparisons are of 64 bits, and all rules allow: an argument with unexpected high bits is
+// denied rather than cut short.
+#include "sandbox/seccomp_filter.hpp"
+
+#include "sandbox/syscall_groups.hpp"
+#include "sandbox/violation_trap.hpp"
+#include <bulkhead/ipc/system.hpp>
+
+#include <seccomp.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <memory>
+#include <set>
+
+#include <fcntl.h>
+#include <linux/seccomp.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace bulkhead::sandbox {
+namespace {
+
+class builder {
+ public:
+  builder(const policy::values& granted, bool pid_namespace)
+      : granted_(granted),
+        pid_namespace_(pid_namespace),
+        denied_(granted.subprocesses ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_TRAP),
+        context_(::seccomp_init(denied_), ::seccomp_release) {
+    if (!context_) throw std::runtime_error("seccomp_init failed");
+    attribute(SCMP_FLTATR_ACT_BADARCH, granted.subprocesses ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_TRAP);
+    attribute(SCMP_FLTATR_CTL_NNP, 0);
+    attribute(SCMP_FLTATR_CTL_OPTIMIZE, 2);
+  }
+
+  std::vector<sock_filter> build() {
+    std::set<std::string> names;
+    add_group(names, "base");
+    const bool writes = !granted_.write.empty() || !granted_.create.empty() || granted_.private_tmp;
+    if (writes) add_group(names, "files-write");
+    if (granted_.needs_network()) add_group(names, "tcp");
+    if (granted_.subprocesses) add_group(names, "subprocesses");
+    for (const std::string& each : granted_.syscalls) {
+      if (syscall_group(each).empty()) names.insert(each);
+      else add_group(names, each);
+    }
+    writes_ = writes || granted_.syscalls.contains("files-write");
+    jit_ = granted_.syscalls.contains("jit");
+    program_ = granted_.syscalls.contains("program");
+    for (const std::string& name : names)
+      if (!filtered(name)) allow(name);
+    // glibc makes threads and children with all signals blocked: SIGSYS would kill there. It falls back from clone3.
+    fail("clone3", ENOSYS);
+    if (!granted_.subprocesses) fail("clone", EPERM, {SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)});
+    return take();
+  }
+
+ private:
+  using condition = scmp_arg_cmp;
+
+  void attribute(scmp_filter_attr which, std::uint32_t value) { ::seccomp_attr_set(context_.get(), which, value); }
+
+  static void add_group(std::set<std::string>& names, std::string_view group) {
+    for (const char* each : syscall_group(group)) names.insert(each);
+  }
+
+  void rule(std::uint32_t action, const std::string& name, const std::vector<condition>& conditions) {
+    const int number = ::seccomp_syscall_resolve_name(name.c_str());
+    if (number < 0 || action == denied_) return;  // this machine has no such call
+    const int result = ::seccomp_rule_add_array(context_.get(), action, number,
+                                                static_cast<unsigned>(conditions.size()), conditions.data());
+    if (result < 0 && result != -EEXIST) {
+      errno = -result;
+      throw_errno("seccomp_rule_add for " + name);
+    }
+  }
+  void allow(const std::string& name, const std::vector<condition>& conditions = {}) {
+    rule(SCMP_ACT_ALLOW, name, conditions);
+  }
+  void fail(const std::string& name, int error, const std::vector<condition>& conditions = {}) {
+    rule(SCMP_ACT_ERRNO(static_cast<unsigned>(error)), name, conditions);
+  }
+  template <class... V>
+  void allow_values(const std::string& name, unsigned argument, V... values) {
+    (allow(name, {condition{argument, SCMP_CMP_EQ, static_cast<scmp_datum_t>(values), 0}}), ...);
+  }
+
+  // Allows a call by its arguments; false for calls that need no look at them.
+  bool filtered(const std::string& name) {
+    if (name == "clone") clone_rules();
+    else if (name == "clone3") return true;  // its flags are in memory, where no filter sees them
+    else if (name == "mmap" || name == "mprotect" || name == "pkey_mprotect") memory_rules(name);
+    else if (name == "madvise")
+      allow_values(name, 2, MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_DONTNEED, MADV_FREE,
+                   MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTDUMP, MADV_DODUMP, MADV_WIPEONFORK, MADV_KEEPONFORK,
+                   MADV_COLD, MADV_PAGEOUT, MADV_POPULATE_READ, MADV_POPULATE_WRITE);
+    else if (name == "prctl") prctl_rules();
+    else if (name == "fcntl") fcntl_rules();
+    else if (name == "ioctl") allow_values(name, 1, FIONREAD, FIONBIO, FIOCLEX, FIONCLEX, TCGETS, TIOCGWINSZ);
+    else if (name == "tgkill" && !granted_.subprocesses) allow_values(name, 0, pid_namespace_ ? 1 : ::getpid());
+    else if (name == "rt_sigaction" && !granted_.subprocesses)
+      allow(name, {SCMP_A0(SCMP_CMP_NE, SIGSYS)});  // the handler that reports denials stays
+    else if (name == "prlimit64" && !program_)
+      allow(name, {SCMP_A0(SCMP_CMP_EQ, 0), SCMP_A2(SCMP_CMP_EQ, 0)});  // reading its own
+    else if (name == "socketpair") allow_values(name, 0, AF_UNIX);
+    else if (name == "socket") socket_rules();
+    else if (name == "personality") allow_values(name, 0, 0u, 0xffffffffu);
+    else if (name == "open" && !writes_) allow(name, {SCMP_A1(SCMP_CMP_MASKED_EQ, write_flags, 0)});
+    else if (name == "openat" && !writes_) allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, write_flags, 0)});
+    else return false;
+    return true;
+  }
+
+  static constexpr std::uint64_t write_flags = O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
+
+  void clone_rules() {
+    constexpr std::uint64_t thread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    constexpr std::uint64_t optional =
+        CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | CLONE_DETACHED;
+    allow("clone", {SCMP_A0(SCMP_CMP_MASKED_EQ, ~optional, thread)});
+    if (!granted_.subprocesses) return;
+    constexpr std::uint64_t never = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |
+                                    CLONE_NEWPID | CLONE_NEWNET | CLONE_PARENT | CLONE_PTRACE | CLONE_UNTRACED |
+                                    CLONE_THREAD | 0xffffffff00000000;
+    allow("clone", {SCMP_A0(SCMP_CMP_MASKED_EQ, never, 0)});
+  }
+
+  void memory_rules(const std::string& name) {
+#ifdef BULKHEAD_SANITIZED
+    return allow(name);
+#else
+    if (jit_) return allow(name);
+    allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0)});
+    allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_WRITE, 0)});
+#endif
+  }
+
+  void prctl_rules() {
+    allow_values("prctl", 0, PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE, PR_GET_TIMERSLACK,
+                 PR_SET_TIMERSLACK);
+    if (granted_.subprocesses)
+      allow_values("prctl", 0, PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_CAPBSET_READ, PR_GET_NO_NEW_PRIVS,
+                   PR_GET_KEEPCAPS);
+#ifdef BULKHEAD_SANITIZED
+    allow_values("prctl", 0, PR_SET_DUMPABLE);  // its report of a crash
+#endif
+  }
+
+  void fcntl_rules() {
+    allow_values("fcntl", 1, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GET_SEALS, F_GETPIPE_SZ);
+    if (writes_) allow_values("fcntl", 1, F_GETLK, F_SETLK, F_SETLKW, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW);
+    if (granted_.syscalls.contains("memory-files")) allow_values("fcntl", 1, F_ADD_SEALS);
+  }
+
+  void socket_rules() {
+    constexpr std::uint64_t type_mask = ~static_cast<std::uint64_t>(SOCK_NONBLOCK | SOCK_CLOEXEC);
+    const auto sockets = [&](int family, int type, std::initializer_list<int> protocols) {
+      for (const int protocol : protocols)
+        allow("socket", {SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(family)),
+                         SCMP_A1(SCMP_CMP_MASKED_EQ, type_mask, static_cast<scmp_datum_t>(type)),
+                         SCMP_A2(SCMP_CMP_EQ, static_cast<scmp_datum_t>(protocol))});
+    };
+    for (const int family : {AF_INET, AF_INET6}) {
+      if (granted_.needs_network()) sockets(family, SOCK_STREAM, {0, IPPROTO_TCP});
+      if (granted_.syscalls.contains("udp")) sockets(family, SOCK_DGRAM, {0, IPPROTO_UDP});
+    }
+    if (granted_.syscalls.contains("unix-sockets"))
+      for (const int type : {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET}) sockets(AF_UNIX, type, {0});
+  }
+
+  // The library writes to a descriptor only.
+  std::vector<sock_filter> take() {
+    const unique_fd file(checked(::memfd_create("bulkhead-filter", MFD_CLOEXEC), "memfd_create"));
+    if (const int result = ::seccomp_export_bpf(context_.get(), file.get()); result < 0) {
+      errno = -result;
+      throw_errno("seccomp_export_bpf");
+    }
+    const off_t size = checked(::lseek(file.get(), 0, SEEK_END), "lseek");
+    std::vector<sock_filter> program(static_cast<std::size_t>(size) / sizeof(sock_filter));
+    if (::pread(file.get(), program.data(), static_cast<std::size_t>(size), 0) != size) throw_errno("pread");
+    return program;
+  }
+
+  const policy::values& granted_;
+  const bool pid_namespace_;
+  const std::uint32_t denied_;
+  std::unique_ptr<void, void (*)(scmp_filter_ctx)> context_;
+  bool writes_ = false, jit_ = false, program_ = false;
+};
+
+}  // namespace
+
+bool seccomp_filter::available() {
+  const std::uint32_t action = SECCOMP_RET_TRAP;
+  return ::syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
+}
+
+seccomp_filter::seccomp_filter(const policy::values& granted, bool pid_namespace) {
+  status_.name = name();
+  if (granted.without.contains(name())) {
+    status_.detail = "left out by the policy";
+  } else if (!available()) {
+    status_.detail = "this kernel has no seccomp filters; it needs CONFIG_SECCOMP_FILTER";
+  } else {
+    program_ = builder(granted, pid_namespace).build();
+    add_trap_prologue(program_, granted);
+    status_.in_force = true;
+    status_.detail = std::to_string(program_.size()) + " instructions; denied calls " +
+                     (granted.kill    ? "kill"
+                      : granted.learn ? "are recorded and allowed"
+                                      : "fail");
+  }
+}
+
+void seccomp_filter::apply() {
+  if (!status_.in_force) return;
+  const sock_fprog program{static_cast<unsigned short>(program_.size()), program_.data()};
+  checked(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp(SECCOMP_SET_MODE_FILTER)");
+}
+
+}  // namespace bulkhead::sandbox

@@ -1,0 +1,344 @@
+// See violation_trap.hpp. All of this runs in signal handlers inside a process whose memory is hostile, so it is async-
+// signal-safe, reads memory only after asking the kernel whether it may, and decides nothing: the filter has denied the
+// call already, whatever becomes of the report.
+#include "sandbox/violation_trap.hpp"
+
+#include "sandbox/violation_text.hpp"
+
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <cstring>
+#include <ctime>
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/seccomp.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define BULKHEAD_NATIVE_ARCH AUDIT_ARCH_X86_64
+// A system call whose address the filter knows. It gives nothing away: in enforcing policies the filter lets it do no
+// more than any other instruction.
+extern "C" long bulkhead_known_syscall(long number, long a, long b, long c, long d, long e, long f);
+extern "C" const char bulkhead_after_known_syscall[];
+asm(".text\n"
+    ".globl bulkhead_known_syscall\n.type bulkhead_known_syscall,@function\n"
+    "bulkhead_known_syscall:\n"
+    "  mov %rdi,%rax\n  mov %rsi,%rdi\n  mov %rdx,%rsi\n  mov %rcx,%rdx\n  mov %r8,%r10\n  mov %r9,%r8\n  mov 8(%rsp),%r9\n"
+    "  syscall\n"
+    ".globl bulkhead_after_known_syscall\nbulkhead_after_known_syscall:\n"
+    "  ret\n"
+    ".size bulkhead_known_syscall,.-bulkhead_known_syscall\n");
+#elif defined(__aarch64__)
+#define BULKHEAD_NATIVE_ARCH AUDIT_ARCH_AARCH64
+#else
+#define BULKHEAD_NATIVE_ARCH 0
+#endif
+
+namespace bulkhead::sandbox {
+namespace {
+
+constexpr int denied_by_filter = 1;  // SYS_SECCOMP of the kernel's asm-generic/siginfo.h, which glibc 2.36 lacks
+constexpr int traced = 1;            // in si_errno: a call that is only looked at
+constexpr unsigned reports_per_second = 100;
+
+black_box* box = nullptr;
+bool kills = false, learns = false, writes = false;
+std::atomic<std::int64_t> second{0};
+std::atomic<unsigned> reports{0};
+
+struct call_state {
+  std::uint32_t arch;
+  int number;
+  unsigned long arguments[6];
+  unsigned long pc, frame;
+};
+
+#if defined(__x86_64__)
+call_state state_of(const siginfo_t& info, const ucontext_t& context) {
+  const auto& r = context.uc_mcontext.gregs;
+  const auto at = [&](int which) { return static_cast<unsigned long>(r[which]); };
+  return {info.si_arch,
+          info.si_syscall,
+          {at(REG_RDI), at(REG_RSI), at(REG_RDX), at(REG_R10), at(REG_R8), at(REG_R9)},
+          at(REG_RIP),
+          at(REG_RBP)};
+}
+void set_result(ucontext_t& context, long value) { context.uc_mcontext.gregs[REG_RAX] = value; }
+long again(const call_state& s) {
+  const auto a = [&](int i) { return static_cast<long>(s.arguments[i]); };
+  return bulkhead_known_syscall(s.number, a(0), a(1), a(2), a(3), a(4), a(5));
+}
+#elif defined(__aarch64__)
+call_state state_of(const siginfo_t& info, const ucontext_t& context) {
+  const auto* r = context.uc_mcontext.regs;
+  return {info.si_arch, info.si_syscall, {r[0], r[1], r[2], r[3], r[4], r[5]}, context.uc_mcontext.pc, r[29]};
+}
+void set_result(ucontext_t& context, long value) {
+  context.uc_mcontext.regs[0] = static_cast<unsigned long long>(value);
+}
+long again(const call_state&) { return -EPERM; }
+#endif
+
+// Whether 8 bytes can be read there: the kernel says EFAULT before it says that the request makes no sense.
+bool readable(unsigned long address) {
+  return address >= 4096 && (::syscall(SYS_rt_sigprocmask, ~0L, address, nullptr, 8L) == 0 || errno != EFAULT);
+}
+
+class line {
+ public:
+  void text(const char* what) {
+    while (*what && used_ < sizeof text_ - 1) text_[used_++] = *what++;
+  }
+  void hex(unsigned long value) {
+    char digits[16];
+    int count = 0;
+    do digits[count++] = "0123456789abcdef"[value & 15];
+    while ((value >>= 4) && count < 16);
+    while (count > 0 && used_ < sizeof text_ - 1) text_[used_++] = digits[--count];
+  }
+  void encoded(char c) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte > ' ' && byte < 0x7f && byte != '%') {
+      if (used_ < sizeof text_ - 1) text_[used_++] = c;
+    } else {
+      text("%");
+      if (byte < 16) text("0");
+      hex(byte);
+    }
+  }
+  void word(const char* what, std::size_t most) {
+    if (!*what) text("-");
+    for (std::size_t i = 0; i < most && what[i]; ++i) encoded(what[i]);
+  }
+  void send() {
+    text("\n");
+    [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, text_, used_);
+  }
+
+ private:
+  char text_[1900];
+  std::size_t used_ = 0;
+};
+
+// The path or the socket address that a call names, as far as it can be read.
+void add_object(line& out, const call_state& s) {
+  unsigned long at = 0;
+  std::size_t most = 0;
+  switch (s.number) {
+#ifdef SYS_open
+    case SYS_open:
+    case SYS_creat:
+    case SYS_mkdir:
+    case SYS_unlink:
+    case SYS_rmdir:
+    case SYS_rename:
+    case SYS_chmod:
+#endif
+    case SYS_truncate:
+    case SYS_execve:
+    case SYS_chdir: at = s.arguments[0], most = 400; break;
+    case SYS_openat:
+    case SYS_mkdirat:
+    case SYS_unlinkat:
+    case SYS_renameat:
+    case SYS_renameat2:
+    case SYS_fchmodat: at = s.arguments[1], most = 400; break;
+    case SYS_connect:
+    case SYS_bind: at = s.arguments[1], most = s.arguments[2] < 28 ? s.arguments[2] : 28; break;
+    default: break;
+  }
+  const bool address = s.number == SYS_connect || s.number == SYS_bind;
+  if (!at || !most || !readable(at)) return out.text("-");
+  for (std::size_t i = 0; i < most; ++i) {
+    if (((at + i) & 4095) == 0 && !readable(at + i)) break;
+    const char c = reinterpret_cast<const char*>(at)[i];
+    if (c == 0 && !address) break;
+    out.encoded(c);
+  }
+}
+
+void add_frame(line& out, unsigned long pc) {
+  Dl_info where{};
+  out.text(" ");
+  if (::dladdr(reinterpret_cast<void*>(pc), &where) && where.dli_fname) {
+    const char* slash = std::strrchr(where.dli_fname, '/');
+    out.word(slash ? slash + 1 : where.dli_fname, 60);
+    out.text("+");
+    out.hex(pc - reinterpret_cast<unsigned long>(where.dli_fbase));
+  } else {
+    out.hex(pc);
+  }
+}
+
+bool within_rate() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  if (second.exchange(now.tv_sec) != now.tv_sec) reports = 0;
+  return reports.fetch_add(1) < reports_per_second;
+}
+
+void report(const call_state& s, long result) {
+  if (!within_rate()) return;
+  line out;
+  out.text(violation_mark.data());
+  out.hex(s.arch);
+  out.text(" ");
+  out.hex(static_cast<unsigned>(s.number));
+  for (const unsigned long each : s.arguments) {
+    out.text(" ");
+    out.hex(each);
+  }
+  out.text(" ");
+  out.hex(static_cast<unsigned long>(result < 0 ? -result : 0));
+  out.text(kills && result < 0 ? "k " : learns ? "l " : " ");
+  char method[sizeof box->method];
+  std::memcpy(method, box->method, sizeof method);
+  method[sizeof method - 1] = 0;
+  out.word(box->in_call.load() ? method : "", sizeof method);
+  out.text(" ");
+  add_object(out, s);
+  add_frame(out, s.pc);
+  unsigned long frame = s.frame;
+  for (int depth = 0; depth < 6 && frame % sizeof(long) == 0 && readable(frame) && readable(frame + sizeof(long));
+       ++depth) {
+    const auto* words = reinterpret_cast<const unsigned long*>(frame);
+    if (words[1] < 4096) break;
+    add_frame(out, words[1]);
+    if (words[0] <= frame) break;
+    frame = words[0];
+  }
+  out.send();
+}
+
+// New calls have callers that fall back to older ones: only for ENOSYS.
+int error_of(const call_state& s) {
+  if (s.arch != BULKHEAD_NATIVE_ARCH || (s.number & 0x40000000)) return ENOSYS;
+  switch (s.number) {
+    case SYS_openat2:
+    case SYS_epoll_pwait2:
+    case SYS_io_uring_setup:
+    case SYS_io_uring_enter:
+    case SYS_io_uring_register:
+    case SYS_copy_file_range:
+    case SYS_mlock2:
+    case SYS_clone3: return ENOSYS;
+    default: return s.number > 450 ? ENOSYS : EPERM;
+  }
+}
+
+bool writing(const call_state& s) {
+#ifdef SYS_open
+  const unsigned long flags = s.number == SYS_open ? s.arguments[1] : s.arguments[2];
+#else
+  const unsigned long flags = s.arguments[2];
+#endif
+  return flags & (O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY));
+}
+
+void on_denied(int, siginfo_t* info, void* context) {
+  const int saved = errno;
+  auto& ucontext = *static_cast<ucontext_t*>(context);
+  if (info->si_code != denied_by_filter) return;  // sent by somebody: nothing was denied
+  const call_state s = state_of(*info, ucontext);
+  long result = -error_of(s);
+  const bool native = s.arch == BULKHEAD_NATIVE_ARCH && !(s.number & 0x40000000);
+  if (learns && native) {
+    result = again(s);
+    report(s, result);
+    set_result(ucontext, result);
+    errno = saved;
+    return;
+  }
+  if (info->si_errno == traced && (writes || !writing(s))) {
+    result = again(s);
+    const bool refused = result == -EACCES || result == -EPERM || result == -EROFS || result == -ENOENT;
+    if (refused) report(s, result);
+    set_result(ucontext, result);
+    errno = saved;
+    return;
+  }
+  box->violations.fetch_add(1, std::memory_order_relaxed);
+  report(s, result);
+  if (kills) {
+    std::uint32_t unrecorded = 0;
+    if (box->recorded.compare_exchange_strong(unrecorded, 1)) {
+      box->signal = SIGSYS;
+      box->recorded.store(2, std::memory_order_release);
+    }
+    ::syscall(SYS_exit_group, 128 + SIGSYS);
+  }
+  set_result(ucontext, result);
+  errno = saved;
+}
+
+}  // namespace
+
+void add_trap_prologue(std::vector<sock_filter>& program, const policy::values& granted) {
+  if (granted.subprocesses || !BULKHEAD_NATIVE_ARCH) return;
+  constexpr std::uint32_t number_at = offsetof(seccomp_data, nr), arch_at = offsetof(seccomp_data, arch),
+                          pc_at = offsetof(seccomp_data, instruction_pointer),
+                          argument_at = offsetof(seccomp_data, args);
+  std::vector<sock_filter> front;
+  std::vector<std::size_t> to_end;  // jumps whose "false" side leads past the prologue
+  const auto load = [&](std::uint32_t at) { front.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, at)); };
+  // Skips `otherwise` instructions unless equal.
+  const auto unless_equal_skip = [&](std::uint32_t value, std::uint8_t otherwise) {
+    front.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, otherwise));
+  };
+  const auto unless_equal_end = [&](std::uint32_t value) {
+    to_end.push_back(front.size());
+    unless_equal_skip(value, 0);
+  };
+  const auto give = [&](std::uint32_t action) { front.push_back(BPF_STMT(BPF_RET | BPF_K, action)); };
+
+  load(arch_at);
+  unless_equal_end(BULKHEAD_NATIVE_ARCH);
+  // Low half only, which is all that the kernel looks at: a signal number with high bits is SIGSYS all the same.
+  load(number_at);
+  unless_equal_skip(SYS_rt_sigaction, 3);
+  load(argument_at);
+  unless_equal_skip(SIGSYS, 1);
+  give(SECCOMP_RET_TRAP);
+#if defined(__x86_64__)
+  if (granted.explain || granted.learn) {
+    const auto known = reinterpret_cast<std::uint64_t>(&bulkhead_after_known_syscall);
+    load(pc_at);
+    unless_equal_skip(static_cast<std::uint32_t>(known), 3);
+    load(pc_at + 4);
+    if (granted.learn) {
+      unless_equal_skip(static_cast<std::uint32_t>(known >> 32), 1);
+      give(SECCOMP_RET_ALLOW);
+    } else {
+      // Its own opens go on to the filter proper; they are calls like any other there.
+      unless_equal_skip(static_cast<std::uint32_t>(known >> 32), 1);
+      front.push_back(BPF_STMT(BPF_JMP | BPF_JA, 5));
+    }
+    load(number_at);
+    unless_equal_skip(SYS_openat, 1);
+    give(SECCOMP_RET_TRAP | traced);
+    unless_equal_skip(SYS_open, 1);
+    give(SECCOMP_RET_TRAP | traced);
+  }
+#endif
+  for (const std::size_t at : to_end) front[at].jf = static_cast<std::uint8_t>(front.size() - at - 1);
+  program.insert(program.begin(), front.begin(), front.end());
+}
+
+void install_violation_trap(const policy::values& granted, black_box& shared) {
+  box = &shared;
+  kills = granted.kill;
+  learns = granted.learn;
+  writes = !granted.write.empty() || !granted.create.empty() || granted.private_tmp ||
+           granted.syscalls.contains("files-write");
+  struct sigaction action {};
+  action.sa_sigaction = on_denied;
+  action.sa_flags = SA_SIGINFO;
+  ::sigaction(SIGSYS, &action, nullptr);
+}
+
+}  // namespace bulkhead::sandbox
