@@ -169,7 +169,7 @@ channel::wait_result channel::wait(waiter& caller, time_point deadline) {
       break;
     }
   }
-  if (!reading_) release_reader(held);
+  if (!reading_) release_reader(held, true);
   return result;
 }
 
@@ -230,7 +230,7 @@ bool channel::run(const std::function<bool()>& stop, time_point deadline) {
       std::erase(followers_, &runner);
     }
   }
-  if (!reading_) release_reader(held);
+  if (!reading_) release_reader(held, true);
   return in_time;
 }
 
@@ -246,7 +246,7 @@ void channel::poll() {
   reading_ = true;
   read_some(held);
   reading_ = false;
-  release_reader(held);
+  release_reader(held, false);
 }
 
 void channel::on_event(bool readable, bool writable) {
@@ -260,21 +260,23 @@ void channel::on_event(bool readable, bool writable) {
     read_some(held);
     reading_ = false;
   }
-  release_reader(held);
+  release_reader(held, false);
 }
 
-// The reader's role is free: the next waiter takes it, or the event loop. After a synchronous call the next one is
-// likely to follow soon, and arming and disarming costs two system calls: unless asynchronous calls are open, the event
-// loop is armed only when a while has passed without a reader (see tick()).
-void channel::release_reader(lock& held) {
+// The reader's role is free: the next waiter takes it, or the event loop. After a synchronous call (`more_likely`) the
+// next one is likely to follow soon, and arming and disarming costs two system calls: unless asynchronous calls are
+// open, the event loop is then armed only when a while has passed without a reader (see tick()).
+void channel::release_reader(lock& held, bool more_likely) {
   if (!followers_.empty()) {
     followers_.front()->woken.notify_one();
-  } else if (loop_ && opened_ && !closed_ && async_pending_ == 0 && !armed_read_) {
-    if (!std::exchange(unwatched_, true)) loop_->schedule(clock::now() + watch_delay_);
-    rearm(held);
-  } else {
-    rearm(held);
+    return;
   }
+  if (!more_likely || async_pending_ > 0) unwatched_ = false;
+  else if (loop_ && opened_ && !closed_ && !unwatched_ && !armed_read_) {
+    unwatched_ = true;
+    loop_->schedule(clock::now() + watch_delay_);
+  }
+  rearm(held);
 }
 
 void channel::rearm(lock&) {

@@ -163,7 +163,7 @@ class channel {
   bool on_response(const message& response, byte_span frame);
   bool violate(std::string what);
   void close(lock& held, const std::string& violation);
-  void release_reader(lock& held);
+  void release_reader(lock& held, bool more_likely);
   void rearm(lock& held);
   slot* find(std::uint32_t id);
   std::unique_ptr<async_completion> take_async(slot& slot);

@@ -1,0 +1,120 @@
+// bulkhead-worker as any parent may start it: by exec, with a channel in its environment.
+#include "connection.hpp"
+
+#include <csignal>
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+namespace bulkhead::testing {
+namespace {
+
+// The worker's process, ended with the test.
+struct started_worker {
+  pid_t pid = -1;
+  unique_fd channel;
+
+  explicit started_worker(const std::string& plugin, std::vector<std::string> environment = {}) {
+    int pair[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    channel.reset(pair[0]);
+    ::fcntl(pair[0], F_SETFD, FD_CLOEXEC);
+    if (environment.empty()) environment = {"BULKHEAD_CHANNEL_FD=" + std::to_string(pair[1]), "BULKHEAD_PROTOCOL=1"};
+    std::vector<char*> envp;
+    for (auto& entry : environment) envp.push_back(entry.data());
+    envp.push_back(nullptr);
+    std::string program = BULKHEAD_TEST_PROGRAMS "/bulkhead-worker", file = plugin;
+    char* argv[] = {program.data(), file.data(), nullptr};
+    REQUIRE(::posix_spawn(&pid, program.c_str(), nullptr, nullptr, argv, envp.data()) == 0);
+    ::close(pair[1]);
+  }
+  ~started_worker() {
+    if (pid > 0) {
+      ::kill(pid, SIGKILL);
+      wait();
+    }
+  }
+  int wait() {
+    int status = 0;
+    ::waitpid(std::exchange(pid, -1), &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+  void say(const bytes_t& bytes) { REQUIRE(::send(channel.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) > 0); }
+  bytes_t hear() {
+    bytes_t frame;
+    ipc::scanner scan;
+    for (std::uint8_t byte = 0;;) {
+      REQUIRE(::recv(channel.get(), &byte, 1, 0) == 1);
+      frame.push_back(byte);
+      std::size_t used = 0;
+      if (scan.feed({&byte, 1}, used) == ipc::scanner::status::complete) return frame;
+    }
+  }
+};
+
+const std::string echo = BULKHEAD_TEST_PLUGINS "/echo.so";
+
+}  // namespace
+
+TEST_CASE("a worker started by any parent speaks as the page says") {
+  started_worker worker(echo);
+  worker.say(vector_named("hello"));
+  const bytes_t hello = worker.hear();
+  const auto greeted = ipc::parse_message(hello);
+  REQUIRE(greeted);
+  CHECK(greeted->id == 0);
+  CHECK(ipc::unpack(greeted->result).get().as<std::map<std::string, msgpack::object>>().at("protocol").as<int>() == 1);
+
+  const bytes_t ready = worker.hear();
+  CHECK(ipc::parse_message(ready)->method == "$/ready");
+
+  worker.say(vector_named("ping"));
+  CHECK(worker.hear() == vector_named("answer_nil"));
+
+  bytes_t add = request("add", value(std::vector<int>{1, 2}));
+  ipc::set_request_id(add, 4294967295u);
+  worker.say(add);
+  CHECK(worker.hear() == answer(4294967295u, 3));
+
+  bytes_t later = request("$/later");
+  ipc::set_request_id(later, 11);
+  worker.say(later);
+  CHECK(worker.hear() == vector_named("unknown_request"));
+
+  bytes_t unknown = ipc::begin_notification("$/unheard-of").take();
+  unknown.push_back(0x90);
+  worker.say(unknown);  // ignored
+  worker.say(vector_named("drain"));
+  CHECK(ipc::parse_message(worker.hear())->id == 10);
+  worker.say(vector_named("shutdown"));
+  CHECK(worker.wait() == 0);
+}
+
+TEST_CASE("a worker leaves when its channel ends") {
+  started_worker worker(echo);
+  worker.say(vector_named("hello"));
+  worker.hear();
+  worker.channel.reset();
+  CHECK(worker.wait() == 0);
+}
+
+TEST_CASE("a worker says why it can't start before it leaves") {
+  started_worker worker("/dev/null");
+  worker.say(vector_named("hello"));
+  worker.hear();
+  const bytes_t leaving = worker.hear();
+  const auto said = ipc::parse_message(leaving);
+  REQUIRE(said);
+  CHECK(said->method == "$/leaving");
+  CHECK(worker.wait() == 1);
+}
+
+TEST_CASE("a worker without a channel, or with a protocol it does not know, says so and exits with 64") {
+  const auto environment = GENERATE(values<std::vector<std::string>>(
+      {{"NOTHING=1"}, {"BULKHEAD_CHANNEL_FD=77", "BULKHEAD_PROTOCOL=1"}, {"BULKHEAD_CHANNEL_FD=x", "BULKHEAD_PROTOCOL=1"},
+       {"BULKHEAD_CHANNEL_FD=0", "BULKHEAD_PROTOCOL=2"}, {"BULKHEAD_CHANNEL_FD=0"}}));
+  started_worker worker(echo, environment);
+  CHECK(worker.wait() == 64);
+}
+
+}  // namespace bulkhead::testing
