@@ -2,6 +2,7 @@
 // reactor, and the pool that owns it. Whoever first learns that the process has ended settles its account.
 #include "worker_process.hpp"
 
+#include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
 
 #include <csignal>
@@ -53,6 +54,7 @@ struct worker_process::black_box_copy {
   bool recorded = false, out_of_memory = false;
   int signal = 0;
   std::uint64_t fault_address = 0;
+  unsigned violations = 0;
 
   explicit black_box_copy(int fd) {
     alignas(black_box) char page[sizeof(black_box)]{};
@@ -68,6 +70,7 @@ struct worker_process::black_box_copy {
     signal = recorded ? box->signal : 0;
     out_of_memory = recorded && box->out_of_memory;
     fault_address = box->fault_address;
+    violations = box->violations;
   }
 };
 
@@ -111,6 +114,7 @@ std::shared_ptr<worker_process> worker_process::spawn(std::shared_ptr<host_core>
                                                       std::weak_ptr<instance_owner> owner) {
   try {
     auto [ours, theirs] = ipc::socket_transport::make_pair();
+    if (!settings->rules.granted().handles) sandbox::refuse_descriptors(ours.get());
     std::shared_ptr<worker_process> made(
         new worker_process(std::move(core), std::move(settings), std::move(owner), std::move(ours)));
     made->start(std::move(theirs));
@@ -569,7 +573,7 @@ plugin_info worker_process::description() const {
 worker_info worker_process::info() const {
   const black_box_copy box(black_box_.get());
   return {pid_, settings_->plugin ? (box.in_call ? phase::call : box.reached) : ready_ ? phase::ready : phase::hello,
-          channel_.outstanding(), sandbox::from_lines(sandbox_)};
+          channel_.outstanding(), sandbox::from_lines(sandbox_), box.violations};
 }
 
 void worker_process::drain(ipc::time_point deadline) {

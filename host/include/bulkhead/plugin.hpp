@@ -38,6 +38,7 @@ struct worker_info {
   bulkhead::phase phase = bulkhead::phase::spawn;
   unsigned outstanding = 0;  // calls
   sandbox_report sandbox{};  // what stands between it and the machine
+  unsigned violations = 0;   // system calls that its sandbox has denied, as far as the worker says
 };
 
 class plugin_pool;

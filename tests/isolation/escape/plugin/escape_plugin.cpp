@@ -1,0 +1,59 @@
+// A plugin whose methods are attempts to break out; see attempts.h.
+#include "attempts.h"
+#include <bulkhead/sdk.hpp>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+BULKHEAD_MANIFEST(license, "license=MIT");
+BULKHEAD_MANIFEST(description, "description=Tries to break out, in every way known");
+
+struct escape_facts escape_facts;
+
+namespace {
+
+std::vector<escape_attempt> attempts() {
+  std::vector<escape_attempt> all;
+  for (const auto& list :
+       {escape_files(), escape_descriptors(), escape_network(), escape_processes(), escape_kernel(), escape_memory()})
+    all.insert(all.end(), list.first, list.first + list.count);
+  return all;
+}
+
+void copy(char* to, std::size_t room, const std::string& text) {
+  std::strncpy(to, text.c_str(), room - 1);
+  to[room - 1] = 0;
+}
+
+}  // namespace
+
+BULKHEAD_PLUGIN("escape", "1.0.0") {
+  plugin.method("facts",
+                [](std::vector<int> numbers, std::vector<std::string> texts) {
+                  escape_facts.host_pid = numbers.at(0);
+                  escape_facts.fork_server_pid = numbers.at(1);
+                  escape_facts.sibling_pid = numbers.at(2);
+                  escape_facts.port = numbers.at(3);
+                  copy(escape_facts.abstract, sizeof escape_facts.abstract, texts.at(0));
+                  copy(escape_facts.secret, sizeof escape_facts.secret, texts.at(1));
+                  copy(escape_facts.target, sizeof escape_facts.target, texts.at(2));
+                },
+                "What an attacker might know", {"numbers", "texts"});
+  plugin.method(
+      "list",
+      [] {
+        std::vector<std::vector<std::string>> all;
+        for (const escape_attempt& each : attempts()) all.push_back({each.family, each.name, each.stops});
+        return all;
+      },
+      "Family, name and expected stops of each attempt");
+  plugin.method("attempt",
+                [](int which) {
+                  const escape_attempt chosen = attempts().at(static_cast<std::size_t>(which));
+                  return chosen.run(chosen.detail);
+                },
+                "Makes one attempt", {"which"});
+  plugin.method("raw", [](int table, int number) { return escape_raw(static_cast<escape_table>(table), number); },
+                "One system call by its number", {"table", "number"});
+}
