@@ -18,6 +18,7 @@ class in_process_instance final : public instance,
   reply call(call_request& request) override;
   outcome async_call(call_request& request, std::unique_ptr<reply_handler>& handler) override;
   bool alive() const override { return !ended_; }
+  bool ended() const override { return ended_; }
   worker_info info() const override { return {::getpid(), phase::ready, outstanding()}; }
   unsigned outstanding() const override { return outstanding_; }
   void wait_ready() override {}

@@ -26,6 +26,8 @@ class instance {
 
   // Whether new calls can go to it.
   virtual bool alive() const = 0;
+  // Whether nothing is left of it to wait for.
+  virtual bool ended() const = 0;
   virtual worker_info info() const = 0;
   virtual unsigned outstanding() const = 0;
 

@@ -90,8 +90,15 @@ std::shared_ptr<instance> plugin_pool::choose() {
     if (best && (best->outstanding() == 0 || vacant == instances_.size())) return best;
   }
   auto fresh = make_instance();
-  if (!install([&] { instances_[vacant] = fresh; }, {fresh})) throw call_error(outcome::unavailable, was_unloaded());
+  if (!install([&] { replace(instances_[vacant], fresh); }, {fresh})) throw call_error(outcome::unavailable, was_unloaded());
   return fresh;
+}
+
+// One that is dying is kept until its process has been reaped.
+void plugin_pool::replace(std::shared_ptr<instance>& place, std::shared_ptr<instance> fresh) {
+  std::erase_if(dying_, [](const auto& each) { return each->ended(); });
+  if (place && !place->ended()) dying_.push_back(std::move(place));
+  place = std::move(fresh);
 }
 
 // Takes new instances in, unless the plugin has been unloaded while they were being made: then they end here.
@@ -216,9 +223,11 @@ void plugin_pool::unload() {
     std::lock_guard held(mutex_);
     if (std::exchange(unloaded_, true)) return;
     leaving.swap(instances_);
+    leaving.insert(leaving.end(), dying_.begin(), dying_.end());
+    dying_.clear();
   }
   std::reverse(leaving.begin(), leaving.end());
-  std::erase_if(leaving, [](const auto& each) { return !each || !each->alive(); });
+  std::erase_if(leaving, [](const auto& each) { return !each || each->ended(); });
   const auto drained = ipc::clock::now() + drain_limit;
   for (const auto& each : leaving) each->drain(drained);
   for (const auto& each : leaving) each->ask_to_leave();

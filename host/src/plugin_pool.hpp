@@ -40,6 +40,7 @@ class plugin_pool final : public instance_owner, public std::enable_shared_from_
   class retrying_call;
   std::shared_ptr<instance> make_instance();
   std::shared_ptr<instance> choose();
+  void replace(std::shared_ptr<instance>& place, std::shared_ptr<instance> fresh);
   call_request make_request(std::string_view method, packed_arguments arguments, const call_options& options) const;
   void launch(call_request request, std::unique_ptr<reply_handler> handler, bool may_retry);
 
@@ -50,6 +51,7 @@ class plugin_pool final : public instance_owner, public std::enable_shared_from_
   mutable std::mutex mutex_;
   std::mutex spawning_;
   std::vector<std::shared_ptr<instance>> instances_;  // null: not started, or replaced after its death
+  std::vector<std::shared_ptr<instance>> dying_;      // replaced before they had quite ended
   std::function<void(const std::string&, const msgpack::object&)> event_handler_;
   std::optional<plugin_info> info_;
   bool unloaded_ = false;

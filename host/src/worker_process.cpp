@@ -586,6 +586,11 @@ void worker_process::drain(ipc::time_point deadline) {
   call(request);
 }
 
+bool worker_process::ended() const {
+  std::lock_guard held(mutex_);
+  return is_settled_;
+}
+
 void worker_process::ask_to_leave() {
   leaving_ = true;
   ipc::buffer shutdown = ipc::begin_notification("$/shutdown");

@@ -35,6 +35,7 @@ class worker_process final : public instance,
   reply call(call_request& request) override;
   outcome async_call(call_request& request, std::unique_ptr<reply_handler>& handler) override;
   bool alive() const override { return !dead_ && !channel_.closed(); }
+  bool ended() const override;
   worker_info info() const override;
   unsigned outstanding() const override { return channel_.outstanding(); }
   void wait_ready() override;

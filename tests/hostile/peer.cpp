@@ -1,0 +1,214 @@
+// A worker that attacks its host with raw bytes. It speaks no protocol of its own: its arguments are a script.
+//
+//   hello          waits for the host's greeting and answers it        ready   says that it is ready
+//   greeted        waits for the greeting only                        cancelled  waits until the call is cancelled
+//   call           waits for a call of "attack" and remembers its id   answer  answers it with true
+//   x:HEX          sends bytes; '@' stands for the id as uint32, '+' for id + 1, '~' for another generation of it
+//   fill:HEX*N     sends the bytes N times
+//   trickle:HEX    sends the bytes one after the other for as long as the host takes them
+//   fds:N          sends a byte-less log line with N descriptors attached
+//   stdout:N       writes N lines to stdout                            seed:N  sends random bytes, mutated from valid ones
+//   close, shut_read, shut_write, exit:N, signal:N, stop, kill:TARGET, daemon, deaf, hold
+#include <algorithm>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <random>
+#include <string>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <vector>
+
+namespace {
+
+using bytes = std::vector<std::uint8_t>;
+int channel = -1;
+std::uint32_t id = 0;
+bytes heard;
+
+bool send_all(const bytes& data) {
+  for (std::size_t sent = 0; sent < data.size();) {
+    const ssize_t n = ::send(channel, data.data() + sent, data.size() - sent, MSG_NOSIGNAL);
+    if (n <= 0) return false;
+    sent += static_cast<std::size_t>(n);
+  }
+  return true;
+}
+
+bool hear() {
+  std::uint8_t chunk[65536];
+  const ssize_t n = ::recv(channel, chunk, sizeof chunk, 0);
+  if (n <= 0) return false;
+  heard.insert(heard.end(), chunk, chunk + n);
+  return true;
+}
+
+// Waits for a request of this name; its id is a uint32 just before.
+void await(const std::string& method) {
+  for (;;) {
+    const auto found = std::search(heard.begin(), heard.end(), method.begin(), method.end());
+    if (found != heard.end()) {
+      if (found - heard.begin() >= 5)
+        for (auto at = found - 5; at != found - 1; ++at) id = id << 8 | *at;
+      heard.erase(heard.begin(), found + static_cast<std::ptrdiff_t>(method.size()));
+      return;
+    }
+    if (!hear()) ::_exit(0);
+  }
+}
+
+bytes number(std::uint32_t value) {
+  return {0xce, static_cast<std::uint8_t>(value >> 24), static_cast<std::uint8_t>(value >> 16),
+          static_cast<std::uint8_t>(value >> 8), static_cast<std::uint8_t>(value)};
+}
+
+bytes from_script(const std::string& text) {
+  bytes out;
+  for (std::size_t i = 0; i < text.size();) {
+    if (text[i] == '@' || text[i] == '+' || text[i] == '~') {
+      const bytes known = number(text[i] == '@' ? id : text[i] == '+' ? id + 1 : id ^ 0x00100000u);
+      out.insert(out.end(), known.begin(), known.end());
+      ++i;
+    } else if (text[i] == '\'') {  // 'text'
+      const auto end = text.find('\'', i + 1);
+      out.insert(out.end(), text.begin() + static_cast<std::ptrdiff_t>(i) + 1, text.begin() + static_cast<std::ptrdiff_t>(end));
+      i = end + 1;
+    } else {
+      out.push_back(static_cast<std::uint8_t>(std::stoi(text.substr(i, 2), nullptr, 16)));
+      i += 2;
+    }
+  }
+  return out;
+}
+
+void send_descriptors(int count) {
+  const bytes line = from_script("9302a5'$/log'9201a3'fds'");
+  std::vector<char> control(CMSG_SPACE(sizeof(int) * static_cast<std::size_t>(count)));
+  iovec part{const_cast<std::uint8_t*>(line.data()), line.size()};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int) * static_cast<std::size_t>(count));
+  for (int i = 0; i < count; ++i) {
+    const int fd = 0;
+    std::memcpy(CMSG_DATA(header) + static_cast<std::size_t>(i) * sizeof(int), &fd, sizeof fd);
+  }
+  if (::sendmsg(channel, &message, MSG_NOSIGNAL) < 0) send_all(line);  // not allowed to: the line alone
+}
+
+// Valid messages, some of their bits changed, some cut, some twice.
+void send_mutations(unsigned seed) {
+  std::mt19937 random(seed);
+  const std::vector<bytes> valid = {
+      from_script("9401@c0c3"), from_script("9302a5'$/log'9201a3'abc'"), from_script("9302a7'$/event'92a1'e'01"),
+      from_script("940001a1'f'90"), from_script("9401@82a4'code'a1'x'a7'message'a1'y'c0"),
+      from_script("9302aa'$/progress'92@c0"), from_script("9401@c0dc0003010203")};
+  for (int i = 0; i < 2000; ++i) {
+    bytes message = valid[random() % valid.size()];
+    for (auto flips = random() % 3; flips > 0; --flips)
+      message[random() % message.size()] ^= static_cast<std::uint8_t>(1u << random() % 8);
+    if (random() % 50 == 0) message.resize(random() % message.size() + 1);
+    if (!send_all(message)) return;
+  }
+}
+
+[[noreturn]] void hold() {
+  const std::string last = "$/shutdown";
+  while (std::search(heard.begin(), heard.end(), last.begin(), last.end()) == heard.end() && hear()) {
+  }
+  ::_exit(0);
+}
+
+void run(const std::string& step) {
+  const auto colon = step.find(':');
+  const std::string verb = step.substr(0, colon), argument = colon == std::string::npos ? "" : step.substr(colon + 1);
+  if (verb == "hello") {
+    await("$/hello");
+    send_all(from_script("9401@c081a8'protocol'01"));
+  } else if (verb == "greeted") {
+    await("$/hello");
+  } else if (verb == "cancelled") {
+    const std::uint32_t call = id;
+    await("$/cancel");
+    id = call;
+  } else if (verb == "ready") {
+    send_all(from_script("9302a7'$/ready'9180"));
+  } else if (verb == "call") {
+    await("attack");
+  } else if (verb == "answer") {
+    send_all(from_script("9401@c0c3"));
+  } else if (verb == "x") {
+    send_all(from_script(argument));
+  } else if (verb == "fill") {
+    const auto star = argument.rfind('*');
+    const bytes piece = from_script(argument.substr(0, star));
+    const int count = std::stoi(argument.substr(star + 1));
+    bytes block;
+    for (int i = 0; i < count; ++i) {
+      block.insert(block.end(), piece.begin(), piece.end());
+      if (block.size() < 65536 && i + 1 < count) continue;
+      if (!send_all(block)) return;
+      block.clear();
+    }
+  } else if (verb == "trickle") {
+    const bytes piece = from_script(argument);
+    for (std::size_t i = 0; send_all({piece[i % piece.size()]}); ++i) ::usleep(1000);
+  } else if (verb == "fds") {
+    send_descriptors(std::stoi(argument));
+  } else if (verb == "stdout") {
+    for (int i = 0; i < std::stoi(argument); ++i) std::printf("line %d with \x1b[2J and \xff in it\n", i);
+    std::fflush(stdout);
+  } else if (verb == "seed") {
+    send_mutations(static_cast<unsigned>(std::stoul(argument)));
+  } else if (verb == "close") {
+    ::close(channel);
+  } else if (verb == "shut_read") {
+    ::shutdown(channel, SHUT_RD);
+  } else if (verb == "shut_write") {
+    ::shutdown(channel, SHUT_WR);
+  } else if (verb == "exit") {
+    ::_exit(std::stoi(argument));
+  } else if (verb == "signal") {
+    const int number_of_it = std::stoi(argument);
+    ::signal(number_of_it, SIG_DFL);
+    ::raise(number_of_it);  // pid 1 of a PID namespace survives this
+    ::_exit(70);
+  } else if (verb == "stop") {
+    ::raise(SIGSTOP);
+  } else if (verb == "kill") {
+    ::kill(argument == "parent" ? ::getppid() : argument == "all" ? -1 : std::atoi(argument.c_str()), SIGKILL);
+  } else if (verb == "daemon") {
+    if (::fork() == 0) {
+      ::setsid();
+      if (::fork() == 0)
+        for (;;) ::pause();  // with the channel and the log open
+      ::_exit(0);
+    }
+    ::_exit(0);
+  } else if (verb == "deaf") {
+    for (;;) ::pause();
+  } else if (verb == "hold") {
+    hold();
+  } else {
+    std::fprintf(stderr, "hostile_peer: no step '%s'\n", step.c_str());
+    ::_exit(99);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const char* fd = std::getenv("BULKHEAD_CHANNEL_FD");
+  channel = fd ? std::atoi(fd) : -1;
+  for (int i = 1; i < argc; ++i) run(argv[i]);
+  hold();
+}

@@ -1,0 +1,92 @@
+// The host when the system has nothing left for it, and workers when the host is gone.
+#include "fixture.hpp"
+
+#include <csignal>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+namespace bulkhead::testing {
+
+TEST_CASE("without descriptors no worker starts, the error says so, and all is well when there are some again") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  const auto baseline = entries("/proc/self/fd");
+  {
+    std::vector<unique_fd> all;
+    rlimit before{};
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    const rlimit few{128, before.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &few);
+    for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) all.emplace_back(fd);
+    for (int spare = 0; spare < 12; ++spare) {  // with a few more each time it fails at another place
+      const auto failed = failure_of([&] { host.load(plugin_path("echo")); });
+      const bool clear = failed.outcome() == outcome::unavailable || failed.outcome() == outcome::rejected;
+      CHECK(clear);
+      CHECK(failed.message().find("Too many open files") != std::string::npos);
+      CHECK(echo.call<int>("add", spare, 1) == spare + 1);
+      if (spare >= 3) break;
+      all.pop_back();
+    }
+    ::setrlimit(RLIMIT_NOFILE, &before);
+  }
+  CHECK(entries("/proc/self/fd") == baseline);
+  auto again = host.load(plugin_path("echo"));
+  CHECK(again.call<int>("add", 1, 2) == 3);
+}
+
+TEST_CASE("a worker that ignores the end of its channel dies with its host") {
+  int pipe[2];
+  REQUIRE(::pipe(pipe) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    host host;
+    auto peer = host.launch({BULKHEAD_TEST_PROGRAMS "/hostile_peer", "hello", "ready", "deaf"});
+    const pid_t pid = peer.workers().at(0).pid;
+    if (::write(pipe[1], &pid, sizeof pid) != sizeof pid) ::_exit(1);
+    for (;;) ::pause();
+  }
+  pid_t worker = -1;
+  REQUIRE(::read(pipe[0], &worker, sizeof worker) == sizeof worker);
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  const auto limit = std::chrono::steady_clock::now() + 10s;
+  bool gone = false;
+  while (!gone && std::chrono::steady_clock::now() < limit) {
+    std::ifstream stat("/proc/" + std::to_string(worker) + "/stat");
+    std::string number, name, state;
+    gone = !(stat >> number >> name >> state) || state == "Z" || state == "X";
+    std::this_thread::yield();
+  }
+  CHECK(gone);
+  ::close(pipe[0]);
+  ::close(pipe[1]);
+}
+
+TEST_CASE("200 births and deaths leave nothing behind") {
+  const auto count = [](const std::string& file) {
+    std::ifstream in(file);
+    std::size_t lines = 0;
+    for (std::string line; std::getline(in, line);) ++lines;
+    return lines;
+  };
+  host host;
+  auto cycle = [&](int i) {
+    auto plugin = host.load(plugin_path(i % 2 ? "chaos" : "echo"));
+    if (i % 2) CHECK(plugin.try_call("misbehave", "segfault").outcome() == outcome::worker_lost);
+    else CHECK(plugin.call<int>("add", i, 1) == i + 1);
+  };
+  for (int i = 0; i < 20; ++i) cycle(i);  // what is allocated once
+  const auto fds = entries("/proc/self/fd"), threads = entries("/proc/self/task"), maps = count("/proc/self/maps");
+  const auto server = "/proc/" + std::to_string(host.fork_server_pid()) + "/fd";
+  const auto server_fds = entries(server);
+  for (int i = 0; i < 200; ++i) cycle(i);
+  CHECK(entries("/proc/self/fd") == fds);
+  CHECK(entries("/proc/self/task") == threads);
+  CHECK(count("/proc/self/maps") <= maps + 4);  // the allocator may have grown its heap
+  while (entries(server) > server_fds) std::this_thread::yield();  // it hears of deaths in its own time
+  int status = 0;
+  CHECK(::waitpid(-1, &status, WNOHANG | __WALL) == 0);  // the fork server, alive, and no other child
+}
+
+}  // namespace bulkhead::testing
