@@ -2,9 +2,9 @@
 // answering, and nothing is left behind. BULKHEAD_HOSTILE_REPEATS=N runs the whole table N times.
 #include "fixture.hpp"
 
-#include <sys/wait.h>
-
+#include <future>
 #include <sstream>
+#include <sys/wait.h>
 
 namespace bulkhead::testing {
 namespace {
@@ -179,7 +179,10 @@ TEST_CASE("every attack of a worker costs it one error of the right kind, and it
           outcome got = outcome::unavailable;
           try {
             auto peer = host.launch(command((starting ? "" : "hello ready call ") + each.steps), options);
+            std::promise<void> over;
+            peer.on_event([wait = over.get_future().share()](const auto&, const auto&) { wait.wait(); });  // no credit meanwhile
             got = outcome_of([&] { peer.call<bool>("attack"); });
+            over.set_value();
             CHECK(neighbour.call<int>("add", 1, 2) == 3);
           } catch (const call_error& error) {
             got = error.outcome();
