@@ -56,11 +56,13 @@ TZ = "UTC"
 
 TEST_CASE("what a plugin gets is what it asks for, as far as it is granted") {
   const policy host = policy{}.allow_read("/usr/share").allow_create("/var/cache/x").allow_connect(443).allow_handles();
-  const std::vector<std::string> requests = {"read:/usr/share/fonts", "read:/etc/shadow", "write:/var/cache/x/file",
-                                             "connect:443",           "connect:80",       "syscalls:jit", "nonsense"};
+  const std::vector<std::string> requests = {
+      "read:/usr/share/fonts", "read:/etc/shadow", "write:/var/cache/x/file", "connect:443", "connect:80",
+      "syscalls:jit",          "nonsense"};
   policy expected = policy{}.allow_read("/usr/share/fonts").allow_write("/var/cache/x/file").allow_connect(443);
   CHECK(host.intersect(requests) == expected);
-  CHECK(host.refused(requests) == std::vector<std::string>{"read:/etc/shadow", "connect:80", "syscalls:jit", "nonsense"});
+  CHECK(host.refused(requests) ==
+        std::vector<std::string>{"read:/etc/shadow", "connect:80", "syscalls:jit", "nonsense"});
 }
 
 TEST_CASE("a path is covered by its directories, not by names that begin alike") {

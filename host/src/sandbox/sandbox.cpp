@@ -75,10 +75,12 @@ std::string prepared::shortcoming() const {
 
 void prepared::enter_files() {
   if (root_) enter_mounts(root_.get());
+  if (!granted_.private_tmp || !root_status_.in_force) return;
+  make_private_tmp();
+  landlock_.emplace(granted_, library_, -1);  // a rule for the directory that it hides would not count
 }
 
 void prepared::enter() {
-  if (granted_.private_tmp && root_status_.in_force) make_private_tmp();
   // A user namespace for each worker, for the kernel counts threads by user and user namespace.
   if (own_user_namespace_ && granted_.threads) checked(::unshare(CLONE_NEWUSER), "unshare(CLONE_NEWUSER)");
   limits_.apply();

@@ -127,6 +127,8 @@ class builder {
     else if (name == "sendmsg") allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0)});
     else if (name == "socketpair") allow_values(name, 0, AF_UNIX);
     else if (name == "socket") socket_rules();
+    else if (name == "arch_prctl")
+      allow_values(name, 0, 0x1002, 0x1003, 0x3001);  // SET_FS, GET_FS, CET_STATUS: a program's start
     else if (name == "personality") allow_values(name, 0, 0u, 0xffffffffu);
     else if (name == "open" && !writes_) allow(name, {SCMP_A1(SCMP_CMP_MASKED_EQ, write_flags, 0)});
     else if (name == "openat" && !writes_) allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, write_flags, 0)});

@@ -41,7 +41,7 @@ constexpr const char* files_write[] = {
     "sendfile",  "chmod",     "fchmod",  "fchmodat",  "chdir",   "fchdir",    "sync_file_range"};
 
 constexpr const char* subprocesses[] = {"fork", "vfork",   "execve", "wait4", "waitid",
-                                        "kill", "setpgid", "setsid", "chdir"};
+                                        "kill", "setpgid", "setsid", "chdir", "arch_prctl"};
 
 constexpr const char* tcp[] = {"socket",  "connect",    "bind",     "listen",  "accept",
                                "accept4", "setsockopt", "sendmmsg", "recvmmsg"};

@@ -1,0 +1,223 @@
+// What a policy grants is to be had, what it does not grant is not, and each denial is reported with the grant that
+// would have allowed it.
+#include "../integration/fixture.hpp"
+
+#include <csignal>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+
+namespace {
+
+class scratch {
+ public:
+  scratch() {
+    if (!::mkdtemp(path_.data())) throw_errno("mkdtemp");
+    ::chmod(path_.c_str(), 0777);
+    std::ofstream(file()) << "content";
+    ::chmod(file().c_str(), 0666);
+  }
+  ~scratch() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+  std::string file() const { return path_ + "/file"; }
+
+ private:
+  std::string path_ = "/var/tmp/bulkhead-grants-XXXXXX";
+};
+
+struct listener {
+  unique_fd socket{checked(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")};
+  int port = 0;
+  listener() {
+    sockaddr_in in{};
+    in.sin_family = AF_INET;
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof in;
+    checked(::bind(socket.get(), reinterpret_cast<sockaddr*>(&in), sizeof in), "bind");
+    checked(::listen(socket.get(), 8), "listen");
+    checked(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&in), &size), "getsockname");
+    port = ntohs(in.sin_port);
+  }
+};
+
+plugin guest(host& host, policy rules) { return host.load(plugin_path("guest"), {.policy = std::move(rules)}); }
+
+std::string error_of(const reply& result) { return result ? "" : result.message(); }
+
+constexpr int create = O_CREAT, nothing = 0;
+
+}  // namespace
+
+TEST_CASE("files are readable where granted and nowhere else") {
+  const scratch files;
+  host host;
+  CHECK(error_of(guest(host, {}).try_call("read_file", files.file())) == "ENOENT");
+  auto reader = guest(host, policy{}.allow_read(files.path()));
+  CHECK(reader.call<std::string>("read_file", files.file()) == "content");
+  CHECK(error_of(reader.try_call("read_file", "/etc/passwd")) == "ENOENT");
+  CHECK(error_of(reader.try_call("write_file", files.file(), nothing, 1)) == "EPERM");
+  auto one = guest(host, policy{}.allow_read(files.file()));
+  CHECK(one.call<std::string>("read_file", files.file()) == "content");
+  // Without a root of its own, Landlock holds the same line.
+  auto landlocked = guest(host, policy{}.allow_read(files.path()).without("root"));
+  CHECK(landlocked.call<std::string>("read_file", files.file()) == "content");
+  CHECK(error_of(landlocked.try_call("read_file", "/etc/passwd")) == "EACCES");
+}
+
+TEST_CASE("files are writable where granted, and made only where that is granted") {
+  const scratch files;
+  host host;
+  auto writer = guest(host, policy{}.allow_write(files.path()));
+  CHECK(writer.call<int>("write_file", files.file(), nothing, 3) == 3);
+  CHECK(error_of(writer.try_call("write_file", files.path() + "/new", create, 1)) == "EACCES");
+  auto maker = guest(host, policy{}.allow_create(files.path()));
+  CHECK(maker.call<int>("write_file", files.path() + "/new", create, 5) == 5);
+  CHECK(std::filesystem::file_size(files.path() + "/new") == 5);
+  CHECK(error_of(maker.try_call("write_file", "/usr/lib/new", create, 1)) != "");
+}
+
+TEST_CASE("the files profile has a temporary directory of its own, of limited size") {
+  host host;
+  auto first = guest(host, policy::files()), second = guest(host, policy::files());
+  CHECK(first.call<int>("write_file", "/tmp/mine", create, 10) == 10);
+  CHECK(first.call<std::string>("read_file", "/tmp/mine").size() == 10);
+  CHECK(error_of(second.try_call("read_file", "/tmp/mine")) == "ENOENT");
+  CHECK(!std::filesystem::exists("/tmp/mine"));
+  CHECK(first.call<int>("write_file", "/tmp/large", create, 200 << 20) < (65 << 20));
+}
+
+TEST_CASE("TCP reaches the granted port and no other, by no way") {
+  const listener granted, other;
+  host host;
+  CHECK(error_of(guest(host, {}).try_call("connect_to", granted.port, false)) == "EPERM");
+  auto client = guest(host, policy{}.allow_connect(static_cast<std::uint16_t>(granted.port)));
+  CHECK(client.try_call("connect_to", granted.port, false));
+  CHECK(error_of(client.try_call("connect_to", other.port, false)) == "EACCES");
+  CHECK(error_of(client.try_call("connect_to", other.port, true)) == "EPERM");  // TCP Fast Open
+}
+
+TEST_CASE("children run only where granted") {
+  host host;
+  CHECK(error_of(guest(host, {}).try_call("run", "/bin/true")) == "EPERM");
+  auto parent = guest(host, policy{}.allow_subprocesses().allow_read("/usr/bin").allow_read("/bin"));
+  CHECK(parent.call<int>("run", "/bin/true") == 0);
+  CHECK(parent.call<int>("run", "/bin/false") == 1);
+}
+
+TEST_CASE("the environment is what the policy says") {
+  host host;
+  auto with = guest(host, policy{}.environment("LANG", "C"));
+  CHECK(with.call<std::string>("variable", "LANG") == "C");
+  CHECK(with.call<std::string>("variable", "PATH").empty());
+  CHECK(with.call<std::string>("variable", "BULKHEAD_CHANNEL_FD").empty());
+}
+
+TEST_CASE("threads are counted for each worker by itself") {
+  host host;
+  auto few = guest(host, policy{}.threads(8)), neighbour = guest(host, policy{}.threads(8));
+  CHECK(few.call<int>("make_threads", 100) == 7);
+  CHECK(neighbour.call<int>("make_threads", 100) == 7);
+}
+
+TEST_CASE("a fork bomb is held to its number and gone with its worker") {
+  host host;
+  auto bomb = guest(host, policy{}.allow_subprocesses().threads(1100));
+  CHECK(bomb.call<int>("make_children", 2000) < 1100);
+  const auto before = std::chrono::steady_clock::now();
+  bomb.unload();
+  const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - before);
+  WARN("a worker with 1,100 descendants was gone after " << took.count() << " ms");
+}
+
+TEST_CASE("CPU time is limited") {
+  host host;
+  auto busy = guest(host, policy{}.cpu_limit(1s));
+  const auto error = failure_of([&] { busy.call("spin"); });
+  CHECK(error.outcome() == outcome::worker_lost);
+  CHECK(error.report()->signal == SIGXCPU);
+}
+
+TEST_CASE("a denied system call is reported with its name, arguments, method and the grant for it") {
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, {});
+  CHECK_FALSE(plain.try_call("connect_to", 443, false));
+  REQUIRE(seen.wait_for(1));
+  const violation what = seen.values().front();
+  CHECK(what.plugin == "guest");
+  CHECK(what.pid == plain.workers().at(0).pid);
+  CHECK(what.system_call == "socket");
+  CHECK(what.arguments == "AF_INET, SOCK_STREAM, 0");
+  CHECK(what.result == "EPERM");
+  CHECK(what.method == "connect_to");
+  CHECK(what.grant == "connect:PORT");
+  REQUIRE(!what.stack.empty());
+  CHECK(what.stack.front().find("libc") == 0);
+  CHECK(plain.workers().at(0).violations == 1);
+}
+
+TEST_CASE("a denial may be told to kill, and the report says which signal") {
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, policy{}.kill_on_denial());
+  const auto error = failure_of([&] { plain.call("connect_to", 443, false); });
+  CHECK(error.outcome() == outcome::worker_lost);
+  CHECK(error.report()->signal == SIGSYS);
+  REQUIRE(seen.wait_for(1));
+  CHECK(seen.values().front().result == "killed");
+}
+
+TEST_CASE("a denial fails the call also in a thread that blocks all signals") {
+  host host;
+  CHECK(guest(host, {}).call<int>("blocked", "") == EPERM);
+}
+
+TEST_CASE("explaining, a denied file access is reported with the grant for it") {
+  const scratch files;
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, policy{}.explain());
+  CHECK(error_of(plain.try_call("read_file", files.file())) == "ENOENT");
+  CHECK(error_of(plain.try_call("write_file", files.path() + "/new", create, 1)) == "EPERM");
+  const auto has = [](const std::string& grant) {
+    return [grant](const std::vector<violation>& all) {
+      return std::any_of(all.begin(), all.end(), [&](const violation& v) { return v.grant == grant; });
+    };
+  };
+  CHECK(seen.wait(has("read:" + files.file())));
+  CHECK(seen.wait(has("create:" + files.path())));
+}
+
+TEST_CASE("learning, everything works and what strict would have denied is recorded") {
+  const scratch files;
+  const listener port;
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto learner = guest(host, policy{}.learn().at_least(sandbox_level::none));
+  CHECK(learner.call<std::string>("read_file", files.file()) == "content");
+  CHECK(learner.call<int>("write_file", files.path() + "/learned", create, 1) == 1);
+  CHECK(learner.try_call("connect_to", port.port, false));
+  for (const std::string& grant :
+       {"read:" + files.file(), "create:" + files.path(), "connect:" + std::to_string(port.port)})
+    CHECK(seen.wait([&](const std::vector<violation>& all) {
+      return std::any_of(all.begin(), all.end(),
+                         [&](const violation& v) { return v.grant == grant && v.result == "allowed"; });
+    }));
+}
+
+TEST_CASE("a flood of denials is reported at a bounded rate and harms nobody") {
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, {});
+  for (int i = 0; i < 1000; ++i) CHECK_FALSE(plain.try_call("connect_to", 1, false));
+  CHECK(plain.workers().at(0).violations == 1000);
+  CHECK(seen.values().size() < 1000);
+}

@@ -1,0 +1,129 @@
+// A plugin that does ordinary things with files, sockets, threads and children, and says what came of it.
+#include <bulkhead/sdk.hpp>
+
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+BULKHEAD_MANIFEST(license, "license=MIT");
+
+namespace {
+
+[[noreturn]] void failed() { throw bulkhead::error(::strerrorname_np(errno)); }
+
+std::string read_file(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY);
+  if (fd < 0) failed();
+  char text[256];
+  const ssize_t n = ::read(fd, text, sizeof text);
+  ::close(fd);
+  if (n < 0) failed();
+  return {text, static_cast<std::size_t>(n)};
+}
+
+int write_file(const std::string& path, int flags, int bytes) {
+  const int fd = ::open(path.c_str(), O_WRONLY | flags, 0600);
+  if (fd < 0) failed();
+  const std::string text(static_cast<std::size_t>(bytes), 'x');
+  const ssize_t n = ::write(fd, text.data(), text.size());
+  ::close(fd);
+  if (n < 0) failed();
+  return static_cast<int>(n);
+}
+
+void connect_to(int port, bool fast) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) failed();
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<std::uint16_t>(port));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const auto* address = reinterpret_cast<const sockaddr*>(&to);
+  const ssize_t result =
+      fast ? ::sendto(fd, "x", 1, MSG_FASTOPEN | MSG_NOSIGNAL, address, sizeof to) : ::connect(fd, address, sizeof to);
+  ::close(fd);
+  if (result < 0) failed();
+}
+
+void* wait_forever(void*) {
+  for (;;) ::pause();
+}
+
+// How many of them could be made.
+int make_threads(int wanted) {
+  pthread_attr_t small;
+  ::pthread_attr_init(&small);
+  ::pthread_attr_setstacksize(&small, 64 << 10);
+  int made = 0;
+  for (pthread_t thread; made < wanted && ::pthread_create(&thread, &small, wait_forever, nullptr) == 0;) ++made;
+  return made;
+}
+
+// Children, grandchildren and so on; each waits to be killed.
+int make_children(int wanted) {
+  int made = 0;
+  for (; made < wanted; ++made) {
+    const pid_t child = ::fork();
+    if (child < 0) break;
+    if (child == 0) {
+      if (made % 2) ::setsid();
+      if (made % 3 == 0 && ::fork() == 0) wait_forever(nullptr);
+      wait_forever(nullptr);
+    }
+  }
+  return made;
+}
+
+int run(const std::string& program) {
+  const pid_t child = ::fork();
+  if (child < 0) failed();
+  if (child == 0) {
+    ::execl(program.c_str(), program.c_str(), nullptr);
+    ::_exit(126);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+int open_with_all_signals_blocked(const std::string& path) {
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  const int error = errno;
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (fd >= 0) ::close(fd);
+  return path.empty() && fd < 0 ? error : 0;
+}
+
+}  // namespace
+
+BULKHEAD_PLUGIN("guest", "1.0.0") {
+  plugin.method("read_file", read_file);
+  plugin.method("write_file", write_file);
+  plugin.method("connect_to", connect_to);
+  plugin.method("make_threads", make_threads);
+  plugin.method("make_children", make_children);
+  plugin.method("run", run);
+  plugin.method("blocked", open_with_all_signals_blocked);
+  plugin.method("spin", [] {
+    std::atomic<bool> forever{true};
+    while (forever) {
+    }
+  });
+  plugin.method("variable", [](const std::string& name) {
+    const char* value = std::getenv(name.c_str());
+    return std::string(value ? value : "");
+  });
+}
