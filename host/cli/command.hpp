@@ -19,6 +19,7 @@ struct command {
 
 int run_call(int argc, char** argv);
 int run_inspect(int argc, char** argv);
+int run_doctor(int argc, char** argv);
 
 class usage_error : public std::runtime_error {
  public:

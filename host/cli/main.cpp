@@ -14,6 +14,7 @@ namespace {
 constexpr command commands[] = {
     {"inspect", "show what a plugin says of itself: manifest, methods, signatures", run_inspect},
     {"call", "call a method of a plugin in a worker of its own", run_call},
+    {"doctor", "show what this machine's sandbox can enforce, and what would help", run_doctor},
 };
 
 void print_usage(std::FILE* where) {

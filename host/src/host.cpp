@@ -2,6 +2,7 @@
 #include <bulkhead/host.hpp>
 
 #include "plugin_pool.hpp"
+#include "sandbox/report_text.hpp"
 
 #include <csignal>
 
@@ -149,6 +150,8 @@ plugin host::launch(const std::vector<std::string>& argv, load_options options) 
   pool->start();
   return plugin(std::move(handle));
 }
+
+sandbox_report host::examine(const policy& rules) const { return sandbox::from_lines(core_->forks.examine(rules)); }
 
 void host::shutdown() { core_->shutdown(); }
 pid_t host::fork_server_pid() const { return core_->forks.pid(); }

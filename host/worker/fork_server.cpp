@@ -96,12 +96,25 @@ class server {
     }
     answer out;
     std::string text;
+    if (in.head.kind == request_kind::examine) {
+      examine(in, out, text);
+      return send_answer(out, text, -1);
+    }
     unique_fd pidfd = clone_worker(in, out, text);
     // The worker's descriptors are the worker's alone: an end of a log pipe kept here would hide its end-of-file.
     in.fds.clear();
     if (!send_answer(out, text, pidfd.get())) return false;
     if (pidfd) keep(std::move(pidfd));
     return true;
+  }
+
+  void examine(const incoming& in, answer& out, std::string& text) {
+    try {
+      text = sandbox::to_lines(prepare(in).report());
+    } catch (const std::exception& e) {
+      out.refused = 1;
+      text = e.what();
+    }
   }
 
   // The sandbox for a policy and a plugin's file: made once, then kept for the workers to come.

@@ -94,6 +94,10 @@ class host {
   // own worker: no crash handler, so signals are as the kernel reports them.
   plugin launch(const std::vector<std::string>& argv, load_options options = {});
 
+  // What would stand between a worker with this policy and the machine, without starting one. Throws
+  // std::runtime_error. Blocks for some milliseconds.
+  sandbox_report examine(const policy& rules = {}) const;
+
   // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`. Blocks for some seconds at
   // most. Idempotent.
   void shutdown();

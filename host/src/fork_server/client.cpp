@@ -130,6 +130,25 @@ spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string
   }
 }
 
+std::string client::examine(const policy& rules) {
+  request head;
+  head.kind = request_kind::examine;
+  head.strings = 1;
+  std::string strings = rules.to_text();
+  strings.push_back(0);
+  head.strings_size = static_cast<std::uint32_t>(strings.size());
+  std::lock_guard held(mutex_);
+  server& which = rules.granted().needs_network() || rules.granted().learn ? networked_ : isolated_;
+  if (stopped_) throw std::runtime_error("the host has been shut down");
+  if (!which.control) start(which);
+  answer out;
+  std::string text;
+  unique_fd none;
+  if (!exchange(which, head, strings, {}, out, text, none)) throw std::runtime_error("the fork server does not answer");
+  if (out.refused) throw std::runtime_error(text);
+  return text;
+}
+
 void client::adopt_all(server& which) {
   for (const auto& [pidfd, pid] : which.living) {
     request head;
@@ -149,13 +168,16 @@ bool client::exchange(server& which, const request& head, const std::string& str
   msghdr message{};
   message.msg_iov = parts.data();
   message.msg_iovlen = parts.size();
-  message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-  std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
+  cmsghdr* header = nullptr;
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+    header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
+    std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
+  }
   ssize_t n = 0;
   do n = ::sendmsg(which.control.get(), &message, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
@@ -186,7 +208,7 @@ bool client::exchange(server& which, const request& head, const std::string& str
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
     pidfd.reset(fd);
   }
-  return out.error != 0 || out.refused || pidfd;
+  return out.error != 0 || out.refused || pidfd || head.kind == request_kind::examine;
 }
 
 void client::forget(int pidfd) {

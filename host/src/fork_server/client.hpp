@@ -32,6 +32,8 @@ class client {
   // Throws std::system_error or std::runtime_error, which says so when the policy's sandbox can't be had. Any thread.
   spawned spawn(const std::vector<int>& fds, const std::vector<std::string>& arguments,
                 const std::vector<std::string>& environment, const policy& rules);
+  // The layers that a worker with this policy would have, as sandbox::from_lines() reads them.
+  std::string examine(const policy& rules);
   // The worker with this pidfd is gone: a fork server started later need not know of it.
   void forget(int pidfd);
 

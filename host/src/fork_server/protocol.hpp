@@ -16,6 +16,7 @@ enum class request_kind : std::uint32_t {
   spawn_plugin = 1,   // descriptors: channel, log, black box, plugin
   spawn_program = 2,  // descriptors: channel, log, black box
   adopt = 3,          // descriptor: pidfd of a living worker, to be killed when the host goes away. No answer.
+  examine = 4,        // no descriptors; strings: policy. What its sandbox would be, with no worker made.
 };
 
 struct request {

@@ -106,12 +106,45 @@ int run(const std::string& test, const std::vector<std::string>& environment, co
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+// What `bulkhead doctor --json` says there, and its exit status.
+std::string doctor(const std::function<void()>& prepare, int& status) {
+  int pipe[2];
+  bulkhead::checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(pipe[1], STDOUT_FILENO);
+    try {
+      prepare();
+    } catch (const std::exception&) {
+      ::_exit(not_possible);
+    }
+    ::execl(BULKHEAD_TEST_PROGRAMS "/bulkhead", "bulkhead", "doctor", "--json", nullptr);
+    ::_exit(not_possible);
+  }
+  ::close(pipe[1]);
+  std::string text;
+  char chunk[4096];
+  for (ssize_t n = 0; (n = ::read(pipe[0], chunk, sizeof chunk)) > 0;) text.append(chunk, static_cast<std::size_t>(n));
+  ::close(pipe[0]);
+  ::waitpid(child, &status, 0);
+  status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return text;
+}
+
 void holds(const std::string& situation, const std::string& level, const std::function<void()>& prepare) {
+  INFO(situation);
   const int status = run("in this situation every attempt is stopped",
                          {"BULKHEAD_TEST_SITUATION=" + situation, "BULKHEAD_TEST_LEVEL=" + level}, prepare);
-  INFO(situation);
-  if (status == not_possible) WARN(situation << ": not possible here");
-  else CHECK(status == 0);
+  if (status == not_possible) {
+    WARN(situation << ": not possible here");
+    return;
+  }
+  CHECK(status == 0);
+  int examined = 0;
+  const std::string said = doctor(prepare, examined);
+  CHECK(examined == 0);
+  INFO(said);
+  CHECK(said.find("\"level\":\"" + level + "\",\"profile\":\"strict\"") != std::string::npos);
 }
 
 }  // namespace

@@ -1,0 +1,91 @@
+// bulkhead doctor: what this kernel and this user can enforce, layer by layer, as the fork server found it by trying;
+// and for each thing that is missing, what would help.
+#include "command.hpp"
+#include "exit_codes.hpp"
+#include "terminal.hpp"
+#include <bulkhead/host.hpp>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <sys/utsname.h>
+#include <unistd.h>
+
+namespace bulkhead::cli {
+namespace {
+
+struct finding {
+  std::string profile;
+  policy rules;
+  sandbox_report report;
+};
+
+std::string kernel() {
+  utsname name{};
+  ::uname(&name);
+  return std::string(name.sysname) + " " + name.release + " " + name.machine;
+}
+
+std::string who() {
+  return ::geteuid() == 0 ? "root; workers run as an unprivileged user" : fmt::format("user {}", ::geteuid());
+}
+
+nlohmann::json as_json(const finding& each) {
+  nlohmann::json layers = nlohmann::json::array();
+  for (const sandbox_layer& layer : each.report.layers)
+    layers.push_back({{"name", layer.name}, {"in_force", layer.in_force}, {"detail", layer.detail}});
+  return {{"profile", each.profile},
+          {"level", to_string(each.report.level)},
+          {"required", to_string(each.rules.granted().required)},
+          {"starts", each.report.level >= each.rules.granted().required},
+          {"layers", layers}};
+}
+
+void print_layers(const sandbox_report& report) {
+  for (const sandbox_layer& layer : report.layers) {
+    const std::string mark = layer.in_force ? green(stream::out, "in force") : red(stream::out, "missing ");
+    fmt::print("  {}  {}  {}\n", padded(layer.name, 10), mark, wrapped(layer.detail, 24, width_of(stream::out)));
+  }
+}
+
+void print(const std::vector<finding>& all) {
+  fmt::print("{}, {}\n\n", kernel(), who());
+  fmt::print("{}\n", bold(stream::out, "Layers of a worker under the default policy (strict)"));
+  print_layers(all.front().report);
+  fmt::print("\n{}\n", bold(stream::out, "Level by profile"));
+  for (const finding& each : all) {
+    const auto required = each.rules.granted().required;
+    const bool starts = each.report.level >= required;
+    const std::string verdict = starts ? green(stream::out, "starts") : red(stream::out, "does not start");
+    fmt::print("  {}  {}  {} (required: {})\n", padded(each.profile, 10), padded(to_string(each.report.level), 8),
+               verdict, to_string(required));
+  }
+}
+
+}  // namespace
+
+int run_doctor(int argc, char** argv) {
+  CLI::App app("Shows which layers of the sandbox this machine can enforce, why others can't be, and what would help.",
+               "bulkhead doctor");
+  app.footer("\nExit status: 0 when plugins start under the default policy, 16 when they do not.");
+  bool json = false;
+  app.add_flag("--json", json, "print one JSON object");
+  if (const auto done = parse(app, argc, argv)) return *done;
+
+  host host;
+  std::vector<finding> all = {{"strict", policy::strict(), {}},
+                              {"files", policy::files(), {}},
+                              {"network", policy::network(), {}},
+                              {"program", policy::program(), {}}};
+  for (finding& each : all) each.report = host.examine(each.rules);
+  if (json) {
+    nlohmann::json out = {{"kernel", kernel()}, {"uid", ::geteuid()}, {"profiles", nlohmann::json::array()}};
+    for (const finding& each : all) out["profiles"].push_back(as_json(each));
+    fmt::print("{}\n", out.dump());
+  } else {
+    print(all);
+  }
+  return all.front().report.level >= all.front().rules.granted().required ? exit_ok : exit_code(outcome::unavailable);
+}
+
+}  // namespace bulkhead::cli
