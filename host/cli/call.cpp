@@ -1,6 +1,7 @@
 // bulkhead call: calls one method in a worker of its own and prints what came of it. Words become arguments in
 // values/arguments.cpp; this file is the order of events.
 #include "command.hpp"
+#include "denials.hpp"
 #include "exit_codes.hpp"
 #include "files.hpp"
 #include "interrupts.hpp"
@@ -33,6 +34,7 @@ struct settings {
   std::optional<std::string> input, output;
   std::chrono::nanoseconds deadline = load_options{}.deadline;
   bool as_json = false;
+  bool explain = false, learn = false;
 };
 
 struct result {
@@ -75,6 +77,9 @@ std::optional<int> read_command_line(settings& out, int argc, char** argv) {
       ->type_name("FILE");
   add_duration(app, "--deadline", out.deadline, "how long the call may take: 500ms, 5s, 2m (default 30s)");
   app.add_flag("--json", out.as_json, "print one JSON object: outcome, result or error, report, time_ms");
+  app.add_flag("--explain", out.explain, "show what its sandbox denied, each with the grant that would allow it");
+  app.add_flag("--learn", out.learn,
+               "run it with everything allowed, for plugins that you trust, and show the least policy it needs");
   if (const auto done = parse(app, argc, argv)) return done;
   out.words = words_of(app.remaining());
   if (out.as_json && out.output) throw usage_error("--json and --out exclude each other");
@@ -178,20 +183,30 @@ int run_call(int argc, char** argv) {
   settings with;
   if (const auto done = read_command_line(with, argc, argv)) return *done;
   const std::filesystem::path file = find_plugin(with.worker.plugin);
-  const load_options options = with.worker.for_load();
+  load_options options = with.worker.for_load();
+  if (with.explain) options.policy->explain();
+  if (with.learn) options.policy->learn().at_least(sandbox_level::none);
 
   interrupts signals;
-  host host(with.worker.for_host());
-  try {
-    const plugin target = host.load(file, options);
-    const plugin_info info = target.describe();
-    packed_arguments arguments = make_arguments(find_method(info, with.method), with.words, with.input);
-    return report(call(target, with, std::move(arguments), signals), with);
-  } catch (const argument_error& error) {
-    throw usage_error(error.what());
-  } catch (const call_error& error) {
-    return report(failure_of(error), with, 0);
-  }
+  denial_book denials;
+  host_options for_host = with.worker.for_host();
+  if (with.explain || with.learn) for_host.on_violation = [&](const violation& what) { denials.add(what); };
+  const int status = [&] {
+    host host(for_host);
+    try {
+      const plugin target = host.load(file, options);
+      const plugin_info info = target.describe();
+      packed_arguments arguments = make_arguments(find_method(info, with.method), with.words, with.input);
+      return report(call(target, with, std::move(arguments), signals), with);
+    } catch (const argument_error& error) {
+      throw usage_error(error.what());
+    } catch (const call_error& error) {
+      return report(failure_of(error), with, 0);
+    }
+  }();  // the host is gone, and all that its workers reported has come
+  if (with.explain) denials.explain();
+  if (with.learn) denials.learn(file.stem().string());
+  return status;
 }
 
 }  // namespace bulkhead::cli

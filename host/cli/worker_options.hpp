@@ -13,6 +13,8 @@ struct worker_options {
   std::size_t memory_limit = load_options{}.memory_limit;
   std::vector<std::string> environment;
   bool log = false;
+  std::string policy_file;          // TOML
+  std::vector<std::string> grants;  // in text form
 
   // Adds PLUGIN and the options to a command line.
   void declare(CLI::App& app);

@@ -1,4 +1,5 @@
 // The policy itself, with no process: its text form, TOML, and what is left of it when a plugin asks for something else.
+#include "denials.hpp"
 #include <bulkhead/policy.hpp>
 
 #include <catch2/catch.hpp>
@@ -71,4 +72,14 @@ TEST_CASE("a path is covered by its directories, not by names that begin alike")
   CHECK(host.refused({"read:/usr/share-private/x"}).size() == 1);
   CHECK(host.refused({"read:/usr/share/../../etc"}).size() == 1);
   CHECK(host.refused({"write:/usr/share/x"}).size() == 1);
+}
+
+TEST_CASE("what was learned is boiled down to the least grants") {
+  using cli::least_grants;
+  CHECK(least_grants({"read:/usr/lib/x86_64-linux-gnu/libz.so", "read:/dev/null", "connect:443", "connect:PORT"}) ==
+        std::vector<std::string>{"connect:443"});
+  CHECK(least_grants({"create:/var/cache/x", "read:/var/cache/x/a", "write:/var/cache/x/b", "write:/var/log/y",
+                      "read:/var/log/y"}) == std::vector<std::string>{"create:/var/cache/x", "write:/var/log/y"});
+  CHECK(least_grants({"read:/srv/a", "read:/srv/b"}) == std::vector<std::string>{"read:/srv/a", "read:/srv/b"});
+  CHECK(least_grants({"read:/srv/a", "read:/srv/b", "read:/srv/c"}) == std::vector<std::string>{"read:/srv"});
 }

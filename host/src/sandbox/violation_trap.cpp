@@ -249,7 +249,8 @@ void on_denied(int, siginfo_t* info, void* context) {
   const bool native = s.arch == BULKHEAD_NATIVE_ARCH && !(s.number & 0x40000000);
   if (learns && native) {
     result = again(s);
-    report(s, result);
+    // A file that is not there is no need of the plugin's.
+    if (result >= 0 || info->si_errno != traced) report(s, result);
     set_result(ucontext, result);
     errno = saved;
     return;

@@ -1,0 +1,122 @@
+// See denials.hpp.
+#include "denials.hpp"
+
+#include "terminal.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+namespace bulkhead::cli {
+namespace {
+
+constexpr std::size_t files_that_make_a_directory = 3;
+constexpr std::string_view always_readable[] = {"/lib/",           "/lib64/",          "/usr/lib/", "/usr/lib64/",
+                                                "/usr/local/lib/", "/etc/ld.so.cache", "/proc/self/fd/", "/dev/null", "/dev/zero",
+                                                "/dev/urandom",    "/dev/random"};
+
+bool beneath(const std::string& path, const std::string& directory) {
+  return path == directory || directory == "/" || path.starts_with(directory + "/");
+}
+
+}  // namespace
+
+std::vector<std::string> least_grants(const std::set<std::string>& needed) {
+  std::map<std::string, std::set<std::string>> paths;  // by kind
+  std::vector<std::string> least;
+  for (const std::string& grant : needed) {
+    const std::size_t colon = grant.find(':');
+    const std::string kind = grant.substr(0, colon);
+    if (kind == "read" || kind == "write" || kind == "create") paths[kind].insert(grant.substr(colon + 1));
+    else if (grant.find("PORT") == std::string::npos) least.push_back(grant);  // the call that follows names it
+  }
+  const auto covered = [&](const std::string& path, const std::string& kind) {
+    return std::any_of(paths[kind].begin(), paths[kind].end(),
+                       [&](const std::string& top) { return beneath(path, top); });
+  };
+  for (const char* kind : {"read", "write"}) {
+    std::erase_if(paths[kind], [&](const std::string& path) {
+      const bool usual = std::any_of(std::begin(always_readable), std::end(always_readable),
+                                     [&](std::string_view top) { return path.starts_with(top); });
+      return usual || covered(path, "create") || (std::string_view(kind) == "read" && covered(path, "write"));
+    });
+    std::map<std::string, std::vector<std::string>> by_directory;
+    for (const std::string& path : paths[kind]) by_directory[path.substr(0, path.rfind('/'))].push_back(path);
+    for (const auto& [directory, files] : by_directory) {
+      if (directory.empty() || files.size() < files_that_make_a_directory) continue;
+      for (const std::string& file : files) paths[kind].erase(file);
+      paths[kind].insert(directory);
+    }
+  }
+  for (const auto& [kind, all] : paths)
+    for (const std::string& path : all)
+      if (std::none_of(all.begin(), all.end(),
+                       [&](const std::string& top) { return top != path && beneath(path, top); }))
+        least.push_back(kind + ":" + path);
+  std::sort(least.begin(), least.end());
+  return least;
+}
+
+void denial_book::add(const violation& what) {
+  std::lock_guard held(mutex_);
+  for (entry& each : entries_)
+    if (each.first.system_call == what.system_call && each.first.arguments == what.arguments &&
+        each.first.result == what.result) {
+      ++each.count;
+      return;
+    }
+  entries_.push_back({what, 1});
+}
+
+void denial_book::explain() const {
+  std::lock_guard held(mutex_);
+  if (entries_.empty()) {
+    fmt::print(stderr, "The sandbox denied nothing.\n");
+    return;
+  }
+  fmt::print(stderr, "{}\n", bold(stream::err, "Denied by the sandbox"));
+  for (const auto& [what, count] : entries_) {
+    fmt::print(stderr, "  {}({})  {}{}\n", what.system_call, what.arguments, red(stream::err, what.result),
+               count > 1 ? fmt::format("  {} times", count) : "");
+    if (!what.method.empty()) fmt::print(stderr, "      in method {}\n", what.method);
+    if (what.stack.size() > 1) fmt::print(stderr, "      at {} from {}\n", what.stack[0], what.stack[1]);
+    if (what.grant.empty()) fmt::print(stderr, "      no grant allows it\n");
+    else fmt::print(stderr, "      --grant {} would allow it\n", green(stream::err, what.grant));
+  }
+}
+
+void denial_book::learn(const std::string& plugin) const {
+  std::lock_guard held(mutex_);
+  std::set<std::string> needed;
+  std::vector<std::string> never;
+  for (const auto& [what, count] : entries_) {
+    if (what.grant.empty()) never.push_back(what.system_call + "(" + what.arguments + ")");
+    else needed.insert(what.grant);
+  }
+  const auto least = least_grants(needed);
+  if (least.empty()) {
+    fmt::print(stderr, "{}\n", bold(stream::err, plugin + " needs nothing beyond strict."));
+  } else {
+    fmt::print(stderr, "{}\n", bold(stream::err, "What " + plugin + " needed; review it before you grant it"));
+    fmt::print(stderr, "\n# policy.toml\n");
+    std::map<std::string, std::vector<std::string>> by_kind;
+    for (const std::string& grant : least) {
+      const std::size_t colon = grant.find(':');
+      by_kind[grant.substr(0, colon)].push_back(colon == std::string::npos ? "" : grant.substr(colon + 1));
+    }
+    for (const auto& [kind, values] : by_kind) {
+      const bool number = kind == "connect" || kind == "bind";
+      std::string list;
+      for (const std::string& value : values)
+        list += (list.empty() ? "" : ", ") + (number ? value : "\"" + value + "\"");
+      fmt::print(stderr, "{} = {}\n", kind, values.front().empty() ? "true" : "[" + list + "]");
+    }
+    fmt::print(stderr, "\n// in the plugin's source\n");
+    for (std::size_t i = 0; i < least.size(); ++i)
+      fmt::print(stderr, "BULKHEAD_MANIFEST(needs{}, \"request={}\");\n", i + 1, least[i]);
+  }
+  for (const std::string& each : never) fmt::print(stderr, "\nIt also made a call that no policy grants: {}\n", each);
+}
+
+}  // namespace bulkhead::cli
