@@ -61,7 +61,7 @@ long remap_file(std::uintptr_t) {
   return result;
 }
 
-long use_up_addresses(std::uintptr_t bytes) {
+[[maybe_unused]] long use_up_addresses(std::uintptr_t bytes) {
   void* got = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (got == MAP_FAILED) return escape_result(-1);
   ::munmap(got, bytes);
