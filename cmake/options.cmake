@@ -8,7 +8,7 @@ target_compile_options(bulkhead_options INTERFACE
 target_compile_definitions(bulkhead_options INTERFACE _GNU_SOURCE)
 if(BULKHEAD_SANITIZE)
   # With sanitizers, g++ 12 takes Boost's own code for reading what is not initialised.
-  target_compile_options(bulkhead_options INTERFACE -fsanitize=${BULKHEAD_SANITIZE} -fno-sanitize-recover=undefined -g
+  target_compile_options(bulkhead_options INTERFACE -fsanitize=${BULKHEAD_SANITIZE} -fno-sanitize-recover=undefined
     -Wno-maybe-uninitialized)
   target_link_options(bulkhead_options INTERFACE -fsanitize=${BULKHEAD_SANITIZE})
   target_compile_definitions(bulkhead_options INTERFACE BULKHEAD_SANITIZED=1)
