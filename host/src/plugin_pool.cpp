@@ -5,21 +5,22 @@
 #include "sandbox/violation_text.hpp"
 
 #include <algorithm>
-#include <fcntl.h>
-#include <sys/stat.h>
 
 namespace bulkhead {
 namespace {
 
 constexpr std::chrono::seconds drain_limit{5}, shutdown_limit{1};
 
-unique_fd open_plugin(const std::filesystem::path& file) {
-  unique_fd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (!fd) throw call_error(outcome::rejected, "plugin " + file.string() + " can't be opened: " + std::strerror(errno));
-  struct stat status {};
-  if (::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode))
-    throw call_error(outcome::rejected, "plugin " + file.string() + " is not a regular file");
-  return fd;
+// A sealed copy of its file, as it is now.
+unique_fd open_plugin(host_core& core, const std::filesystem::path& file, const std::string& expected) {
+  try {
+    const auto opened = core.files.open(file);
+    if (!expected.empty() && expected != opened->sha256)
+      throw std::runtime_error(file.string() + " has the SHA-256 " + opened->sha256 + ", expected " + expected);
+    return detail::duplicate(opened->copy.get());
+  } catch (const std::runtime_error& e) {
+    throw call_error(outcome::rejected, std::string("plugin ") + e.what());
+  }
 }
 
 policy effective_policy(const load_options& options, bool program) {
@@ -38,7 +39,7 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
   settings_->argv = std::move(argv);
   settings_->options = std::move(options);
   settings_->rules = effective_policy(settings_->options, !settings_->argv.empty());
-  if (settings_->argv.empty()) settings_->plugin = open_plugin(file_);
+  if (settings_->argv.empty()) settings_->plugin = open_plugin(*core_, file_, settings_->options.sha256);
   instances_.resize(settings_->options.isolation == isolation::none ? 1 : settings_->options.instances);
 }
 
@@ -50,7 +51,7 @@ std::shared_ptr<plugin_pool> plugin_pool::handle() {
 
 std::shared_ptr<instance> plugin_pool::make_instance() {
   if (settings_->options.isolation == isolation::none)
-    return std::make_shared<in_process_instance>(core_, name_, std::filesystem::absolute(file_).string(), open_plugin(file_),
+    return std::make_shared<in_process_instance>(core_, name_, std::filesystem::absolute(file_).string(), open_plugin(*core_, file_, settings_->options.sha256),
                                                  settings_->options, weak_from_this());
   return worker_process::spawn(core_, settings_, weak_from_this());
 }

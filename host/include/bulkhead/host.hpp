@@ -72,6 +72,8 @@ struct load_options {
   // What its sandbox lets it do. Unset: policy::strict(), or policy::program() for launch(). Its memory limit is
   // memory_limit above unless it names another.
   std::optional<bulkhead::policy> policy{};
+  // The plugin's file must have this SHA-256 (64 hexadecimal digits, lower case); empty: any.
+  std::string sha256{};
 };
 
 class host {
@@ -87,7 +89,8 @@ class host {
   host& operator=(const host&) = delete;
 
   // Loads a plugin and waits until its workers are ready. Throws call_error: `unavailable` with the phase that failed,
-  // `rejected` when the file can't be a plugin.
+  // `rejected` when the file can't be a plugin, or may not: a symbolic link, or a file or directory that other users
+  // could write to.
   plugin load(const std::filesystem::path& file, load_options options = {});
 
   // Starts a program of any kind that follows docs/protocol.md as worker; argv[0] names its file. It is not bulkhead's

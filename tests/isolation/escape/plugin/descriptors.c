@@ -44,15 +44,23 @@ static long send_descriptor(uintptr_t fd) {
   part.iov_len = 1;
   return escape_result(sendmsg(channel(), &message, MSG_NOSIGNAL | MSG_DONTWAIT));
 }
+/* Opened for writing, and written to: of a sealed file in memory the first may be had, the second not. */
+static long open_and_write(const char* path) {
+  const int fd = open(path, O_RDWR);
+  if (fd < 0) return escape_result(-1);
+  const long got = escape_result(pwrite(fd, "x", 1, 0));
+  close(fd);
+  return got;
+}
 static long reopen(uintptr_t fd) {
   char path[64];
   snprintf(path, sizeof path, "/proc/self/fd/%d", (int)fd);
-  return escape_result(open(path, O_RDWR));
+  return open_and_write(path);
 }
 static long reopen_dev(uintptr_t fd) {
   char path[64];
   snprintf(path, sizeof path, "/dev/fd/%d", (int)fd);
-  return escape_result(open(path, O_RDWR));
+  return open_and_write(path);
 }
 static long push_input(uintptr_t request) {
   char c = 'x';
@@ -124,8 +132,8 @@ static const struct escape_attempt list[] = {
     {"descriptors", "send the host a descriptor", send_descriptor, 0, "channel:EPERM"},
     {"descriptors", "send the host its own channel", send_descriptor, 3, "channel:EPERM"},
     {"descriptors", "reopen the channel", reopen, 3, "seccomp root:ENOENT kernel:ENXIO"},
-    {"descriptors", "reopen the plugin's file for writing", reopen, 5, "seccomp root:ENOENT landlock:EACCES"},
-    {"descriptors", "reopen the plugin's file through /dev/fd", reopen_dev, 5, "seccomp root:ENOENT landlock:EACCES"},
+    {"descriptors", "reopen the plugin's file for writing", reopen, 5, "seccomp root:ENOENT kernel:EPERM"},
+    {"descriptors", "reopen the plugin's file through /dev/fd", reopen_dev, 5, "seccomp root:ENOENT kernel:EPERM"},
     {"descriptors", "push input to a terminal (TIOCSTI)", push_input, 0x5412, "seccomp kernel:ENOTTY"},
     {"descriptors", "push input to a console (TIOCLINUX)", push_input, 0x541c, "seccomp kernel:ENOTTY"},
     {"descriptors", "take a controlling terminal (TIOCSCTTY)", push_input, 0x540e, "seccomp kernel:ENOTTY"},

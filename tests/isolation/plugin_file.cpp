@@ -1,0 +1,113 @@
+// What a plugin's file has to be before it is loaded, and that what is loaded is the file that was checked.
+#include "../integration/fixture.hpp"
+#include "sandbox/sha256.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+namespace fs = std::filesystem;
+
+namespace {
+
+std::string hash(const std::string& text) {
+  sandbox::sha256 made;
+  made.add({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()});
+  return made.finish();
+}
+
+// A directory of its own with a copy of echo in it.
+class shelf {
+ public:
+  shelf() {
+    if (!::mkdtemp(path_.data())) throw_errno("mkdtemp");
+    fs::copy_file(plugin_path("echo"), file());
+  }
+  ~shelf() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+  std::string file() const { return path_ + "/echo.so"; }
+
+ private:
+  std::string path_ = "/var/tmp/bulkhead-shelf-XXXXXX";
+};
+
+std::string refusal(const std::string& file, const std::string& sha256 = "") {
+  host host;
+  const auto error = failure_of([&] { host.load(file, {.sha256 = sha256}); });
+  CHECK(error.outcome() == outcome::rejected);
+  return error.message();
+}
+
+}  // namespace
+
+TEST_CASE("SHA-256 of the standard's examples") {
+  CHECK(hash("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK(hash("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(hash("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  CHECK(hash(std::string(1'000'000, 'a')) == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST_CASE("a plugin that others could have written is refused, and so is one in a directory of that kind") {
+  const shelf plugins;
+  ::chmod(plugins.file().c_str(), 0757);
+  CHECK(refusal(plugins.file()).find("written to by everybody") != std::string::npos);
+  ::chmod(plugins.file().c_str(), 0755);
+  ::chmod(plugins.path().c_str(), 0777);
+  CHECK(refusal(plugins.file()).find(plugins.path() + " can be written to by everybody") != std::string::npos);
+  ::chmod(plugins.path().c_str(), 0755);
+  if (::getuid() == 0) {
+    REQUIRE(::chown(plugins.file().c_str(), 12345, 0) == 0);
+    CHECK(refusal(plugins.file()).find("belongs to another user") != std::string::npos);
+    REQUIRE(::chown(plugins.file().c_str(), 0, 12345) == 0);
+    ::chmod(plugins.file().c_str(), 0775);
+    CHECK(refusal(plugins.file()).find("written to by another group") != std::string::npos);
+    ::chmod(plugins.file().c_str(), 0755);
+  }
+  host host;
+  CHECK(host.load(plugins.file()).call<int>("add", 1, 2) == 3);
+}
+
+TEST_CASE("links, pipes and devices are no plugins") {
+  const shelf plugins;
+  const std::string link = plugins.path() + "/link.so", pipe = plugins.path() + "/pipe.so";
+  fs::create_symlink(plugins.file(), link);
+  CHECK(refusal(link).find("symbolic link") != std::string::npos);
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK(refusal(pipe).find("not a regular file") != std::string::npos);
+  CHECK(refusal("/dev/null").find("not a regular file") != std::string::npos);
+  // A link among the directories is resolved first, and what it leads to is checked.
+  const std::string other = plugins.path() + "-other";
+  fs::create_directory_symlink(plugins.path(), other);
+  host host;
+  CHECK(host.load(other + "/echo.so").call<int>("add", 1, 2) == 3);
+  fs::remove(other);
+}
+
+TEST_CASE("a plugin may be pinned to its contents") {
+  const shelf plugins;
+  std::ifstream in(plugins.file(), std::ios::binary);
+  const std::string contents((std::istreambuf_iterator<char>(in)), {});
+  host host;
+  CHECK(host.load(plugins.file(), {.sha256 = hash(contents)}).call<int>("add", 1, 2) == 3);
+  CHECK(refusal(plugins.file(), hash("something else")).find("expected " + hash("something else")) !=
+        std::string::npos);
+}
+
+TEST_CASE("workers started later run the file that was checked, whatever became of it") {
+  const shelf plugins;
+  host host;
+  auto echo = host.load(plugins.file());
+  // Overwritten in place: the same inode.
+  std::ofstream(plugins.file(), std::ios::trunc) << "not a plugin any more";
+  ::kill(echo.workers().at(0).pid, SIGKILL);
+  reply last;
+  for (int i = 0; i < 100 && !(last = echo.try_call("add", 20, 22)); ++i)
+    CHECK(last.outcome() != outcome::plugin_error);
+  CHECK(last.as<int>() == 42);
+  CHECK(failure_of([&] { host.load(plugins.file()); }).message().find("not an ELF file") != std::string::npos);
+}
