@@ -12,11 +12,13 @@ namespace {
 constexpr std::chrono::seconds drain_limit{5}, shutdown_limit{1};
 
 // A sealed copy of its file, as it is now.
-unique_fd open_plugin(host_core& core, const std::filesystem::path& file, const std::string& expected) {
+unique_fd open_plugin(host_core& core, const std::filesystem::path& file, const std::string& expected,
+                      std::string* sha256 = nullptr) {
   try {
     const auto opened = core.files.open(file);
     if (!expected.empty() && expected != opened->sha256)
       throw std::runtime_error(file.string() + " has the SHA-256 " + opened->sha256 + ", expected " + expected);
+    if (sha256) *sha256 = opened->sha256;
     return detail::duplicate(opened->copy.get());
   } catch (const std::runtime_error& e) {
     throw call_error(outcome::rejected, std::string("plugin ") + e.what());
@@ -39,7 +41,7 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
   settings_->argv = std::move(argv);
   settings_->options = std::move(options);
   settings_->rules = effective_policy(settings_->options, !settings_->argv.empty());
-  if (settings_->argv.empty()) settings_->plugin = open_plugin(*core_, file_, settings_->options.sha256);
+  if (settings_->argv.empty()) settings_->plugin = open_plugin(*core_, file_, settings_->options.sha256, &sha256_);
   instances_.resize(settings_->options.isolation == isolation::none ? 1 : settings_->options.instances);
 }
 
@@ -56,7 +58,45 @@ std::shared_ptr<instance> plugin_pool::make_instance() {
   return worker_process::spawn(core_, settings_, weak_from_this());
 }
 
+// What the manifest asks for narrows the policy. It is read by a worker that does nothing else, under strict.
+void plugin_pool::heed_requests() {
+  if (!settings_->plugin || settings_->options.isolation == isolation::none || !settings_->rules.granted().any() ||
+      settings_->rules.granted().learn)
+    return;
+  const auto probe = [&] {
+    auto alone = std::make_shared<worker_settings>();
+    alone->name = name_;
+    alone->plugin = detail::duplicate(settings_->plugin.get());
+    alone->options.environment = {"BULKHEAD_PROBE=1"};
+    alone->options.start_timeout = settings_->options.start_timeout;
+    alone->rules.memory_limit(std::size_t{256} << 20).at_least(settings_->rules.granted().required);
+    const auto worker = worker_process::spawn(core_, alone, {});
+    try {
+      worker->wait_ready();
+    } catch (const call_error& e) {
+      if (e.report() && e.report()->reason == exit_reason::signalled)
+        throw sandbox::manifest_requests::died_of_it("plugin " + name_ + ": reading its manifest killed a worker: " + e.message());
+      throw;
+    }
+    const auto found = worker->description().requests;
+    worker->ask_to_leave();
+    worker->end(ipc::clock::now() + shutdown_limit);
+    return found;
+  };
+  sandbox::manifest_requests::requests asked;
+  try {
+    asked = core_->requests.of(sha256_, probe);
+  } catch (const sandbox::manifest_requests::died_of_it& e) {
+    throw call_error(outcome::rejected, e.what());
+  }
+  if (asked.empty()) return;  // it says nothing of its needs: the application's word alone counts
+  for (const std::string& each : settings_->rules.refused(asked))
+    core_->log({log_level::warning, name_, -1, "asks for " + ipc::sanitised(each, 200) + ", which is not granted", 0});
+  settings_->rules = settings_->rules.intersect(asked);
+}
+
 void plugin_pool::start() {
+  heed_requests();
   std::vector<std::shared_ptr<instance>> started;
   for (std::size_t i = 0; i < instances_.size(); ++i) started.push_back(make_instance());
   if (!install([&] { instances_ = started; }, started)) throw call_error(outcome::unavailable, was_unloaded());

@@ -38,6 +38,7 @@ class plugin_pool final : public instance_owner, public std::enable_shared_from_
   bool install(const std::function<void()>& take_in, const std::vector<std::shared_ptr<instance>>& fresh);
   std::string was_unloaded() const;
   class retrying_call;
+  void heed_requests();
   std::shared_ptr<instance> make_instance();
   std::shared_ptr<instance> choose();
   void replace(std::shared_ptr<instance>& place, std::shared_ptr<instance> fresh);
@@ -48,6 +49,7 @@ class plugin_pool final : public instance_owner, public std::enable_shared_from_
   const std::string name_;
   const std::filesystem::path file_;
   std::shared_ptr<worker_settings> settings_;
+  std::string sha256_;  // of the plugin's file
   mutable std::mutex mutex_;
   std::mutex spawning_;
   std::vector<std::shared_ptr<instance>> instances_;  // null: not started, or replaced after its death

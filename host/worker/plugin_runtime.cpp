@@ -222,13 +222,14 @@ void plugin_runtime::release(bulkhead_call* call) {
 }
 
 void plugin_runtime::pack_description(ipc::packer& packer) const {
+  const std::size_t count = plugin_ ? plugin_->method_count : 0;  // before it is loaded it has none
   packer.pack_map(8);
   packer.pack("id").pack(manifest_.id).pack("name").pack(manifest_.name.empty() ? manifest_.id : manifest_.name);
   packer.pack("version").pack(manifest_.version).pack("license").pack(manifest_.license);
   packer.pack("description").pack(manifest_.description).pack("abi").pack(manifest_.abi);
   packer.pack("requests").pack(manifest_.requests);
-  packer.pack("methods").pack_array(static_cast<std::uint32_t>(plugin_->method_count));
-  for (std::size_t i = 0; i < plugin_->method_count; ++i) {
+  packer.pack("methods").pack_array(static_cast<std::uint32_t>(count));
+  for (std::size_t i = 0; i < count; ++i) {
     const bulkhead_method_t& method = plugin_->methods[i];
     auto text = [](const char* s) { return std::string_view(s ? s : ""); };
     packer.pack_map(4).pack("name").pack(text(method.name)).pack("signature").pack(text(method.signature));

@@ -4,6 +4,7 @@
 
 #include <bulkhead/error.hpp>
 
+#include <cstdlib>
 #include <cstring>
 #include <thread>
 
@@ -80,13 +81,14 @@ void session::start_plugin(int fd, const std::string& path, const std::function<
       ::_exit(1);
     }
   };
+  const bool probe = std::getenv("BULKHEAD_PROBE") != nullptr;  // the host wants the manifest and nothing else
   step(phase::sandbox, seal);
   step(phase::load, [&] {
     if (fd < 0) throw std::runtime_error("no plugin was given");
     runtime_.check(fd);
-    runtime_.load(path);
+    if (!probe) runtime_.load(path);
   });
-  step(phase::init, [&] { runtime_.init(); });
+  if (!probe) step(phase::init, [&] { runtime_.init(); });
   enter(static_cast<std::uint32_t>(phase::ready));
   notify("$/ready", [&](ipc::packer& packer) {
     packer.pack_array(1);

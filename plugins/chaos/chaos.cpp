@@ -17,6 +17,7 @@
 BULKHEAD_MANIFEST(license, "license=MIT");
 BULKHEAD_MANIFEST(description, "description=Misbehaves in every way it knows, by name");
 BULKHEAD_MANIFEST(handles, "request=handles");
+BULKHEAD_MANIFEST(children, "request=subprocesses");
 
 namespace {
 

@@ -221,3 +221,17 @@ TEST_CASE("a flood of denials is reported at a bounded rate and harms nobody") {
   CHECK(plain.workers().at(0).violations == 1000);
   CHECK(seen.values().size() < 1000);
 }
+
+TEST_CASE("a plugin whose manifest requests something gets that and no more, and is told on for the rest") {
+  mailbox<log_record> logs;
+  host host({.on_log = [&](const log_record& record) { logs.put(record); }});
+  // chaos requests handles and subprocesses.
+  auto chaos = host.load(plugin_path("chaos"), {.policy = policy{}.allow_subprocesses().allow_read("/etc")});
+  for (const sandbox_layer& each : chaos.workers().at(0).sandbox.layers) CHECK(each.in_force);
+  CHECK(logs.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(),
+                       [](const log_record& r) { return r.text == "asks for handles, which is not granted"; });
+  }));
+  // /etc was granted, but not asked for.
+  CHECK(error_of(guest(host, policy{}.allow_read("/etc/passwd")).try_call("read_file", "/etc/passwd")).empty());
+}

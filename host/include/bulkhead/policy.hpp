@@ -100,7 +100,8 @@ class policy {
   // `handles = true`. Throws std::invalid_argument with the line.
   static policy from_toml(std::string_view text);
 
-  // What is granted if the plugin asks for `requests`, and this is the most it may have: the intersection. Limits stay.
+  // What is granted if the plugin asks for `requests`, and this is the most it may have: the intersection. Limits, the
+  // environment and a private /tmp stay. The host does this for plugins whose manifest requests anything.
   policy intersect(const std::vector<std::string>& requests) const;
   // Those of the requests that this policy does not grant in full.
   std::vector<std::string> refused(const std::vector<std::string>& requests) const;
@@ -116,6 +117,11 @@ class policy {
     int landlock_abi = 1000;
     sandbox_level required = sandbox_level::confined;
     bool operator==(const values&) const = default;
+    // Whether there is anything that a plugin may ask for in its manifest.
+    bool any() const {
+      return handles || subprocesses || all_files || needs_network() ||
+             !(read.empty() && write.empty() && create.empty() && syscalls.empty());
+    }
     bool needs_network() const { return !connect.empty() || !bind.empty(); }
   };
   const values& granted() const { return values_; }

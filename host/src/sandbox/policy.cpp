@@ -319,7 +319,7 @@ policy policy::intersect(const std::vector<std::string>& requests) const {
   v.connect.clear();
   v.bind.clear();
   v.syscalls.clear();
-  v.handles = v.subprocesses = v.all_files = v.private_tmp = false;
+  v.handles = v.subprocesses = v.all_files = false;
   for (const std::string& request : requests) {
     const auto asked = parsed(request);
     const std::string_view key = std::string_view(request).substr(0, request.find(':'));
