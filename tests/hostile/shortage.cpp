@@ -8,6 +8,7 @@
 
 namespace bulkhead::testing {
 
+#ifndef BULKHEAD_SANITIZED  // UBSan itself needs descriptors: without, it takes good objects for bad ones
 TEST_CASE("without descriptors no worker starts, the error says so, and all is well when there are some again") {
   host host;
   auto echo = host.load(plugin_path("echo"));
@@ -34,6 +35,8 @@ TEST_CASE("without descriptors no worker starts, the error says so, and all is w
   auto again = host.load(plugin_path("echo"));
   CHECK(again.call<int>("add", 1, 2) == 3);
 }
+
+#endif
 
 TEST_CASE("a worker that ignores the end of its channel dies with its host") {
   int pipe[2];
