@@ -227,7 +227,8 @@ TEST_CASE("a plugin whose manifest requests something gets that and no more, and
   host host({.on_log = [&](const log_record& record) { logs.put(record); }});
   // chaos requests handles and subprocesses.
   auto chaos = host.load(plugin_path("chaos"), {.policy = policy{}.allow_subprocesses().allow_read("/etc")});
-  for (const sandbox_layer& each : chaos.workers().at(0).sandbox.layers) CHECK(each.in_force);
+  const auto workers = chaos.workers();
+  for (const sandbox_layer& each : workers.at(0).sandbox.layers) CHECK(each.in_force);
   CHECK(logs.wait([](const auto& all) {
     return std::any_of(all.begin(), all.end(),
                        [](const log_record& r) { return r.text == "asks for handles, which is not granted"; });
