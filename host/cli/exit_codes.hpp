@@ -43,7 +43,7 @@ inline constexpr std::string_view exit_codes_help =
     "  14  protocol       the worker broke the protocol and was killed\n"
     "  15  overloaded     too many calls or bytes are queued\n"
     "  16  unavailable    the plugin could not be started\n"
-    "  17  rejected       no such method, too large, or the file can't be a plugin\n"
+    "  17  rejected       no such method, too large, or the file is no plugin\n"
     " 130                 Ctrl-C while nothing was being called, or for the second time\n";
 
 }  // namespace bulkhead::cli

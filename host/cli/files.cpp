@@ -29,7 +29,7 @@ std::vector<std::uint8_t> read_file(const std::string& path, std::size_t limit) 
     if (n < 0) throw std::runtime_error(name + " can't be read: " + std::generic_category().message(errno));
     bytes.resize(size + static_cast<std::size_t>(n));
     if (bytes.size() > limit)
-      throw std::runtime_error(name + " is too large: a call carries at most " + std::to_string(limit >> 20) + " MiB");
+      throw std::runtime_error(name + " is too large: at most " + std::to_string(limit >> 20) + " MiB are read");
     if (n == 0) return bytes;
   }
 }

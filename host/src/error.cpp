@@ -59,7 +59,7 @@ std::string signal_name(int signal) {
 std::string crash_report::summary() const {
   std::string text;
   auto killed_by = [&] {
-    text = "killed by " + signal_name(signal);
+    text = "was killed by " + signal_name(signal);
     if (fault_address || signal == SIGSEGV) {
       char address[32];
       std::snprintf(address, sizeof address, " (address 0x%llx)", static_cast<unsigned long long>(fault_address));

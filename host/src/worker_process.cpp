@@ -7,6 +7,7 @@
 
 #include <csignal>
 #include <cstring>
+
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -130,7 +131,8 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       settings_(std::move(settings)),
       owner_(std::move(owner)),
       socket_(socket.get()),
-      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), 0, ipc::read_patience), settings_->options.limits, *this, this),
+      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), 0, ipc::read_patience),
+               settings_->options.limits, *this, this),
       start_deadline_(ipc::clock::now() + settings_->options.start_timeout) {}
 
 worker_process::~worker_process() {
@@ -212,10 +214,11 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
       return ipc::buffer();
     };
   } else if (!request.default_deadline) {
-    const auto left = request.deadline == ipc::never ? std::chrono::milliseconds(0)
-                                                     : std::max(std::chrono::milliseconds(1),
-                                                                std::chrono::ceil<std::chrono::milliseconds>(
-                                                                    request.deadline - ipc::clock::now()));
+    const auto left =
+        request.deadline == ipc::never
+            ? std::chrono::milliseconds(0)
+            : std::max(std::chrono::milliseconds(1),
+                       std::chrono::ceil<std::chrono::milliseconds>(request.deadline - ipc::clock::now()));
     before = [&, left](std::uint32_t id) {
       watch(id);
       ipc::buffer deadline = ipc::begin_notification("$/deadline");
@@ -231,8 +234,9 @@ std::string not_started(outcome code, const call_request& request, const ipc::li
   switch (code) {
     case outcome::rejected:
       return "the call of '" + request.method + "' has " + std::to_string(request.arguments.params.view().size()) +
-             " bytes of arguments and " + std::to_string(request.arguments.handles.size()) + " handles; the limits are " +
-             std::to_string(limits.frame) + " bytes and " + std::to_string(limits.handles);
+             " bytes of arguments and " + std::to_string(request.arguments.handles.size()) +
+             " handles; the limits are " + std::to_string(limits.frame) + " bytes and " +
+             std::to_string(limits.handles);
     case outcome::overloaded: return "too many calls or bytes wait for this worker; try again later";
     default: return "the worker was gone before the call could be sent";
   }
@@ -246,9 +250,8 @@ reply worker_process::call(call_request& request) {
   if (started.code != outcome::ok)
     return reply(ipc::completion::failed(started.code, not_started(started.code, request, settings_->options.limits)));
   {
-    std::stop_callback on_stop(request.stop, [&] {
-      channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
-    });
+    std::stop_callback on_stop(request.stop,
+                               [&] { channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller"); });
     auto result = channel_.wait(waiter, request.deadline);
     if (result == ipc::channel::wait_result::closed) {
       await_exit(request.deadline);
@@ -300,7 +303,8 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
   const std::uint32_t id = request.id;
   if (host_calls_.fetch_add(1) >= host_calls_limit) {
     --host_calls_;
-    channel_.send(ipc::make_error_response(id, {outcome::overloaded, "at most 8 calls to the host at a time", {}}).take());
+    channel_.send(
+        ipc::make_error_response(id, {outcome::overloaded, "at most 8 calls to the host at a time", {}}).take());
     return;
   }
   std::vector<std::uint8_t> params(request.params.begin(), request.params.end());
@@ -331,7 +335,9 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
       ipc::buffer error;
       ipc::packer(error).pack(params.at(0));
       std::lock_guard held(mutex_);
-      why_ = ipc::parse_failure(error.view()).message;
+      const ipc::call_failure why = ipc::parse_failure(error.view());
+      why_ = why.message;
+      no_plugin_ = why.code == outcome::rejected;
     } else if (notification.method == "$/log") {
       const auto level = std::clamp(params.at(0).as<int>(), 0, 3);
       log_->record(static_cast<log_level>(level), params.at(1).as<std::string_view>(), ipc::clock::now());
@@ -352,7 +358,8 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
           if (progress) (*progress)(copy->get());
           else if (const auto owner = self->owner_.lock(); owner && event) owner->on_event(name, copy->get());
         } catch (const std::exception& e) {
-          self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(), ipc::clock::now());
+          self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(),
+                             ipc::clock::now());
         }
         self->return_event_credit();
       });
@@ -384,7 +391,8 @@ void worker_process::on_closed(const std::string& violation) {
 // --- the reactor ----------------------------------------------------------------------------------------------------
 
 void worker_process::arm(bool reading, bool writing) {
-  if (socket_watch_) core_->reactor->arm(socket_, socket_watch_, (reading ? EPOLLIN | EPOLLRDHUP : 0u) | (writing ? EPOLLOUT : 0u));
+  if (socket_watch_)
+    core_->reactor->arm(socket_, socket_watch_, (reading ? EPOLLIN | EPOLLRDHUP : 0u) | (writing ? EPOLLOUT : 0u));
 }
 
 void worker_process::schedule(ipc::time_point when) {
@@ -513,7 +521,8 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   }
   report.log_tail = log_->tail();
   siginfo_t info{};
-  const bool known = ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED | __WALL | WNOHANG) == 0 && info.si_pid;
+  const bool known =
+      ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED | __WALL | WNOHANG) == 0 && info.si_pid;
   const bool killed_by_kill = known && info.si_code != CLD_EXITED && info.si_status == SIGKILL;
 
   std::lock_guard held(mutex_);
@@ -543,7 +552,8 @@ ipc::completion worker_process::verdict(const ipc::channel::open_call& call, con
   if (report.reason == exit_reason::protocol) return ipc::completion::failed(outcome::protocol, what);
   if (!ready_) return ipc::completion::failed(outcome::unavailable, what);
   // The worker counts the calls it takes up, in the order in which they were sent. A call past that count has not begun.
-  if (!call.written || (settings_->plugin && call.sequence > begun)) return ipc::completion::failed(outcome::not_sent, what);
+  if (!call.written || (settings_->plugin && call.sequence > begun))
+    return ipc::completion::failed(outcome::not_sent, what);
   return ipc::completion::failed(outcome::worker_lost, what);
 }
 
@@ -556,13 +566,16 @@ void worker_process::wait_ready() {
   await_exit(ipc::clock::now() + std::chrono::seconds(5));
   if (ready_ && !dead_) return;
   std::shared_ptr<const crash_report> report;
+  outcome code = outcome::unavailable;
   {
     std::lock_guard held(mutex_);
     report = report_;
+    if (no_plugin_) code = outcome::rejected;
   }
-  throw call_error(outcome::unavailable,
-                   "plugin " + settings_->name + " could not start: the worker " + (report ? report->summary() : "does not end"), {},
-                   report);
+  throw call_error(
+      code,
+      "plugin " + settings_->name + " could not start: the worker " + (report ? report->summary() : "does not end"), {},
+      report);
 }
 
 plugin_info worker_process::description() const {
@@ -572,7 +585,10 @@ plugin_info worker_process::description() const {
 
 worker_info worker_process::info() const {
   const black_box_copy box(black_box_.get());
-  return {pid_, settings_->plugin ? (box.in_call ? phase::call : box.reached) : ready_ ? phase::ready : phase::hello,
+  return {pid_,
+          settings_->plugin ? (box.in_call ? phase::call : box.reached)
+          : ready_          ? phase::ready
+                            : phase::hello,
           channel_.outstanding(), sandbox::from_lines(sandbox_), box.violations};
 }
 

@@ -101,6 +101,7 @@ class worker_process final : public instance,
   bool settling_ = false, is_settled_ = false;
   exit_reason condemned_ = exit_reason::unknown;
   std::string why_;
+  bool no_plugin_ = false;
   plugin_info description_;
   std::shared_ptr<const crash_report> report_;
   std::map<std::uint32_t, std::shared_ptr<std::function<void(const msgpack::object&)>>> progress_;

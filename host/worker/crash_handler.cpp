@@ -7,11 +7,12 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
-#include <cxxabi.h>
 #include <exception>
+#include <typeinfo>
+
+#include <cxxabi.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <typeinfo>
 #include <unistd.h>
 
 namespace bulkhead {
@@ -87,7 +88,8 @@ void install_crash_handlers(black_box& shared, bool memory_limited) {
   action.sa_sigaction = on_fatal_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   ::sigfillset(&action.sa_mask);
-  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGTERM, SIGQUIT, SIGXCPU, SIGXFSZ})
+  for (const int signal :
+       {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP, SIGTERM, SIGQUIT, SIGXCPU, SIGXFSZ})
     ::sigaction(signal, &action, nullptr);
   std::set_terminate(on_terminate);
 }

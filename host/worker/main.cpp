@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>

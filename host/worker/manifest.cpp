@@ -6,8 +6,9 @@
 
 #include <charconv>
 #include <cstring>
-#include <elf.h>
 #include <stdexcept>
+
+#include <elf.h>
 #include <unistd.h>
 
 namespace bulkhead {
@@ -17,7 +18,7 @@ constexpr std::size_t section_limit = std::size_t{64} << 10;
 constexpr std::size_t names_limit = std::size_t{1} << 20;
 constexpr unsigned sections_limit = 4096;
 
-[[noreturn]] void refuse(const std::string& what) { throw std::runtime_error("not a bulkhead plugin: " + what); }
+[[noreturn]] void refuse(const std::string& what) { throw not_a_plugin(what); }
 
 void read_exactly(int fd, void* into, std::size_t size, std::uint64_t offset, const char* what) {
   if (offset > static_cast<std::uint64_t>(INT64_MAX) ||

@@ -2,6 +2,7 @@
 // pread() only, every offset is checked, and sizes are capped. Meant to run inside a worker.
 #pragma once
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,13 @@ struct manifest {
   std::vector<std::string> requests;
 };
 
-// Throws std::runtime_error saying what is wrong with the file.
+// The file is no plugin, or not one for this worker, and will not become one by trying again. The text says why.
+class not_a_plugin : public std::runtime_error {
+ public:
+  explicit not_a_plugin(const std::string& why) : runtime_error("not a bulkhead plugin: " + why) {}
+};
+
+// Throws not_a_plugin.
 manifest read_manifest(int fd);
 
 }  // namespace bulkhead

@@ -6,8 +6,9 @@
 #include <boost/dll/shared_library.hpp>
 
 #include <cstring>
-#include <dlfcn.h>
 #include <stdexcept>
+
+#include <dlfcn.h>
 
 namespace bulkhead {
 
@@ -17,7 +18,9 @@ struct plugin_runtime::library {
 
 namespace {
 
-plugin_runtime::link& link_of(const bulkhead_host_t* host) { return *static_cast<plugin_runtime::link*>(host->host_data); }
+plugin_runtime::link& link_of(const bulkhead_host_t* host) {
+  return *static_cast<plugin_runtime::link*>(host->host_data);
+}
 
 ipc::byte_span span_of(const void* data, std::size_t size) { return {static_cast<const std::uint8_t*>(data), size}; }
 
@@ -35,7 +38,9 @@ struct plugin_runtime::vtable {
     if (!call->runtime->end(call)) return;
     const ipc::byte_span value = span_of(result, size);
     if (ipc::value_size(value) == size && size > 0) link_of(host).answer(*call, value);
-    else link_of(host).fail(*call, {outcome::plugin_error, "the plugin answered with bytes that are not one MessagePack value", {}});
+    else
+      link_of(host).fail(
+          *call, {outcome::plugin_error, "the plugin answered with bytes that are not one MessagePack value", {}});
     call->runtime->release(call);
   }
 
@@ -45,14 +50,16 @@ struct plugin_runtime::vtable {
     // A method that stops because its time is up has timed out, whichever side noticed first.
     const bool late = ipc::clock::now() >= call->deadline;
     ipc::call_failure failure{late ? outcome::timeout : outcome::plugin_error,
-                              late ? "no answer before the deadline" : ipc::sanitised({message, message_size}), {}};
+                              late ? "no answer before the deadline" : ipc::sanitised({message, message_size}),
+                              {}};
     const ipc::byte_span details = span_of(data, data_size);
     if (data_size > 0 && ipc::value_size(details) == data_size) failure.data.assign(details.begin(), details.end());
     link_of(host).fail(*call, std::move(failure));
     call->runtime->release(call);
   }
 
-  static void progress(const bulkhead_host_t* host, bulkhead_call_t* call, const void* value, std::size_t size) noexcept {
+  static void progress(const bulkhead_host_t* host, bulkhead_call_t* call, const void* value,
+                       std::size_t size) noexcept {
     if (ipc::value_size(span_of(value, size)) == size && size > 0) link_of(host).progress(*call, span_of(value, size));
   }
 
@@ -75,7 +82,8 @@ struct plugin_runtime::vtable {
     return std::max<std::int64_t>(0, (call->deadline - ipc::clock::now()).count());
   }
 
-  static void log(const bulkhead_host_t* host, bulkhead_log_level_t level, const char* text, std::size_t size) noexcept {
+  static void log(const bulkhead_host_t* host, bulkhead_log_level_t level, const char* text,
+                  std::size_t size) noexcept {
     link_of(host).log(level, {text, size});
   }
 
@@ -88,8 +96,7 @@ struct plugin_runtime::vtable {
     auto* result = new ipc::completion;
     if (ipc::value_size(span_of(arguments, size)) != size || size == 0)
       *result = ipc::completion::failed(outcome::rejected, "the arguments are not one MessagePack array");
-    else
-      *result = link_of(host).call_host(on_behalf_of, function, span_of(arguments, size));
+    else *result = link_of(host).call_host(on_behalf_of, function, span_of(arguments, size));
     const bool fine = result->code == outcome::ok;
     const std::string& text = result->failure.message;
     answer->data = fine ? result->result().data() : reinterpret_cast<const std::uint8_t*>(text.data());
@@ -127,7 +134,8 @@ struct plugin_runtime::vtable {
     return true;
   }
 
-  static bool open_blob(const bulkhead_host_t*, bulkhead_call_t*, const std::uint8_t*, std::size_t, bulkhead_blob_t*) noexcept {
+  static bool open_blob(const bulkhead_host_t*, bulkhead_call_t*, const std::uint8_t*, std::size_t,
+                        bulkhead_blob_t*) noexcept {
     return false;  // no arena was negotiated, so there is no reference that could be valid
   }
 
@@ -140,10 +148,14 @@ struct plugin_runtime::vtable {
 };
 
 plugin_runtime::plugin_runtime(link& link)
-    : link_(link),
-      host_{BULKHEAD_ABI_VERSION, &link, vtable::reply, vtable::fail, vtable::progress, vtable::cancelled,
-            vtable::remaining_ns, vtable::log, vtable::emit, vtable::call_host, vtable::release_answer,
-            vtable::take_handle, vtable::create_blob, vtable::open_blob, vtable::release_blob, vtable::get_extension} {}
+    : link_(link), host_{BULKHEAD_ABI_VERSION,   &link,
+                         vtable::reply,          vtable::fail,
+                         vtable::progress,       vtable::cancelled,
+                         vtable::remaining_ns,   vtable::log,
+                         vtable::emit,           vtable::call_host,
+                         vtable::release_answer, vtable::take_handle,
+                         vtable::create_blob,    vtable::open_blob,
+                         vtable::release_blob,   vtable::get_extension} {}
 
 plugin_runtime::~plugin_runtime() = default;
 
@@ -159,11 +171,11 @@ void plugin_runtime::load(const std::string& path) {
     const char* why = ::dlerror();
     throw std::runtime_error("could not load it: " + (why ? std::string(why) : failure.message()));
   }
-  if (!loaded->file.has("bulkhead_entry")) throw std::runtime_error("it does not export bulkhead_entry");
+  if (!loaded->file.has("bulkhead_entry")) throw not_a_plugin("it does not export bulkhead_entry");
   const auto& entry = loaded->file.get<const bulkhead_entry_t>("bulkhead_entry");
   if (entry.abi_version != BULKHEAD_ABI_VERSION || !entry.create)
-    throw std::runtime_error("its entry states ABI version " + std::to_string(entry.abi_version) + ", expected " +
-                             std::to_string(BULKHEAD_ABI_VERSION));
+    throw not_a_plugin("its entry states ABI version " + std::to_string(entry.abi_version) + ", expected " +
+                       std::to_string(BULKHEAD_ABI_VERSION));
   plugin_ = entry.create(&host_);
   if (!plugin_) throw std::runtime_error("its create() failed");
   library_ = std::move(loaded);
@@ -190,8 +202,10 @@ void plugin_runtime::invoke(std::unique_ptr<bulkhead_call> owned, std::string_vi
     std::string known;
     for (std::size_t i = 0; i < plugin_->method_count && known.size() < 1024; ++i)
       known += (i ? ", " : "") + std::string(plugin_->methods[i].name);
-    link_.fail(*call, {outcome::rejected,
-                       "no method '" + ipc::sanitised(method, 128) + "' in plugin " + manifest_.id + "; it has: " + known, {}});
+    link_.fail(*call,
+               {outcome::rejected,
+                "no method '" + ipc::sanitised(method, 128) + "' in plugin " + manifest_.id + "; it has: " + known,
+                {}});
     delete call;
     return;
   }

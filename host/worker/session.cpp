@@ -26,8 +26,8 @@ constexpr std::size_t log_line_limit = 4096;
 session::session(unique_fd socket, black_box* box)
     : box_(box),
       runtime_(*this),
-      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles), worker_limits(), *this,
-               nullptr),
+      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles), worker_limits(),
+               *this, nullptr),
       dispatch_thread_(std::this_thread::get_id()) {
   runtime_.on_method = [this](const char* method) {
     if (!box_) return;
@@ -52,15 +52,21 @@ bool session::say_hello() {
     const msgpack::object_handle params = ipc::unpack(hello.params);
     const auto options = params.get().as<std::vector<std::map<std::string, msgpack::object>>>().at(0);
     if (options.at("protocol").as<int>() != ipc::protocol_version) {
-      channel_.send(ipc::make_error_response(hello.id, {outcome::unavailable, "this worker speaks protocol version 1 only", {}}).take());
+      channel_.send(
+          ipc::make_error_response(hello.id, {outcome::unavailable, "this worker speaks protocol version 1 only", {}})
+              .take());
       return false;
     }
     if (const auto found = options.find("deadline_ms"); found != options.end())
       default_deadline_ = std::chrono::milliseconds(found->second.as<std::int64_t>());
-    if (const auto found = options.find("event_credit"); found != options.end()) credit_ = found->second.as<std::int64_t>();
-    if (const auto found = options.find("frame_limit"); found != options.end()) frame_limit_ = found->second.as<std::size_t>();
+    if (const auto found = options.find("event_credit"); found != options.end())
+      credit_ = found->second.as<std::int64_t>();
+    if (const auto found = options.find("frame_limit"); found != options.end())
+      frame_limit_ = found->second.as<std::size_t>();
   } catch (const std::exception& e) {
-    channel_.send(ipc::make_error_response(hello.id, {outcome::rejected, "$/hello: its parameter is not as expected", {}}).take());
+    channel_.send(
+        ipc::make_error_response(hello.id, {outcome::rejected, "$/hello: its parameter is not as expected", {}})
+            .take());
     return false;
   }
   ipc::buffer result;
@@ -71,14 +77,19 @@ bool session::say_hello() {
 void session::start_plugin(int fd, const std::string& path, const std::function<void()>& seal) {
   auto step = [&](phase next, auto&& action) {
     enter(static_cast<std::uint32_t>(next));
-    try {
-      action();
-    } catch (const std::exception& e) {
-      if (box_) std::strncpy(box_->message, e.what(), sizeof box_->message - 1);
+    auto leave = [&](outcome code, const char* why) {
+      if (box_) std::strncpy(box_->message, why, sizeof box_->message - 1);
       notify("$/leaving", [&](ipc::packer& packer) {
-        packer.pack_array(1).pack_map(2).pack("code").pack("unavailable").pack("message").pack(e.what());
+        packer.pack_array(1).pack_map(2).pack("code").pack(to_string(code)).pack("message").pack(why);
       });
       ::_exit(1);
+    };
+    try {
+      action();
+    } catch (const not_a_plugin& e) {
+      leave(outcome::rejected, e.what());
+    } catch (const std::exception& e) {
+      leave(outcome::unavailable, e.what());
     }
   };
   const bool probe = std::getenv("BULKHEAD_PROBE") != nullptr;  // the host wants the manifest and nothing else
@@ -146,7 +157,8 @@ void session::take_up_reserved(const queued& request) {
     if (!calls_.empty()) return drains_.push_back(request.id);
     packer.pack_nil();
   } else {
-    channel_.send(ipc::make_error_response(request.id, {outcome::rejected, "no such request: " + request.method, {}}).take());
+    channel_.send(
+        ipc::make_error_response(request.id, {outcome::rejected, "no such request: " + request.method, {}}).take());
     return;
   }
   channel_.send(ipc::make_response(request.id, result.view()).take());
@@ -230,8 +242,10 @@ void session::end(std::uint32_t id) {
 void session::answer(bulkhead_call& call, ipc::byte_span result) {
   const auto id = static_cast<std::uint32_t>(call.tag);
   if (result.size() + 64 > frame_limit_) {
-    fail(call, {outcome::rejected, "the result has " + std::to_string(result.size()) + " bytes, more than the limit of " +
-                                       std::to_string(frame_limit_) + " for one message", {}});
+    fail(call, {outcome::rejected,
+                "the result has " + std::to_string(result.size()) + " bytes, more than the limit of " +
+                    std::to_string(frame_limit_) + " for one message",
+                {}});
     return;
   }
   end(id);
@@ -260,7 +274,8 @@ void session::progress(bulkhead_call& call, ipc::byte_span value) {
 }
 
 void session::log(int level, std::string_view text) {
-  notify("$/log", [&](ipc::packer& packer) { packer.pack_array(2).pack(level).pack(ipc::sanitised(text, log_line_limit)); });
+  notify("$/log",
+         [&](ipc::packer& packer) { packer.pack_array(2).pack(level).pack(ipc::sanitised(text, log_line_limit)); });
 }
 
 bool session::emit(std::string_view name, ipc::byte_span value) {
@@ -287,13 +302,15 @@ bool session::take_credit() {
 void session::poll(bulkhead_call&) { channel_.poll(); }
 
 ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) {
-  if (on_behalf_of && on_behalf_of->cancelled) return ipc::completion::failed(outcome::cancelled, "the call was cancelled");
+  if (on_behalf_of && on_behalf_of->cancelled)
+    return ipc::completion::failed(outcome::cancelled, "the call was cancelled");
   ipc::buffer frame = ipc::begin_request(function);
   frame.append(arguments);
   ipc::waiter waiter;
   const ipc::time_point deadline = on_behalf_of ? on_behalf_of->deadline : ipc::never;
   const auto started = channel_.start(frame.take(), {}, deadline, &waiter, nullptr);
-  if (started.code != outcome::ok) return ipc::completion::failed(started.code, "the call to the host could not be sent");
+  if (started.code != outcome::ok)
+    return ipc::completion::failed(started.code, "the call to the host could not be sent");
   if (on_behalf_of) on_behalf_of->host_call = started.id + 1;
   if (channel_.wait(waiter, deadline) != ipc::channel::wait_result::done)
     channel_.abandon(started.id, outcome::timeout, "the deadline of the call passed while it waited for the host");

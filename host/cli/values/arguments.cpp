@@ -23,14 +23,7 @@ std::string described(const method_info& method) {
   return "  " + method.name + method.signature + (method.doc.empty() ? "" : "\n  " + method.doc);
 }
 
-std::vector<std::uint8_t> contents(const std::string& path) {
-  try {
-    return read_file(path, ipc::limits{}.frame);
-  } catch (const std::exception& error) {
-    throw argument_error(std::string(error.what()) +
-                         "; a file of any size can be passed to a method that takes a handle");
-  }
-}
+std::vector<std::uint8_t> contents(const std::string& path) { return read_file(path, ipc::limits{}.frame); }
 
 // Text that is not JSON may still be text; what begins like an array, a map or a string was meant to be one.
 void pack_bare_word(value_packer& packer, const type& wanted, const std::string& word) {
@@ -65,7 +58,7 @@ void pack_input(value_packer& packer, const type& wanted, const std::string& pat
   if (wanted.kind == kind::handle) {
     unique_fd file(path == "-" ? ::fcntl(0, F_DUPFD_CLOEXEC, 3)
                                : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-    if (!file) throw argument_error(path + " can't be opened: " + std::generic_category().message(errno));
+    if (!file) throw std::runtime_error(path + " can't be opened: " + std::generic_category().message(errno));
     return packer.pack_handle(std::move(file));
   }
   const auto bytes = contents(path);

@@ -15,7 +15,7 @@
 
 namespace bulkhead::cli {
 
-// The text names the argument and its position, what was expected and what there was.
+// What is wrong with the command line. The text names the argument and its position, what was expected and what there was.
 class argument_error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -148,7 +148,7 @@ void value_packer::pack_file(std::string_view at_path) {
     throw argument_error("expected handle, got str; write @FILE to open a file for reading and pass it");
   const std::string path(at_path.substr(1));
   unique_fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (!file) throw argument_error(path + " can't be opened: " + std::generic_category().message(errno));
+  if (!file) throw std::runtime_error(path + " can't be opened: " + std::generic_category().message(errno));
   pack_handle(std::move(file));
 }
 

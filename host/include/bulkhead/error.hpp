@@ -51,7 +51,7 @@ struct crash_report {
   std::string method;      // in progress when it died; may be empty
   std::string message;     // e.g. the text of an uncaught exception, or what was wrong with the protocol
   std::string log_tail;    // the last lines it wrote
-  // One sentence for people: "killed by SIGSEGV (address 0x0) in method 'decode'".
+  // What became of the worker, for people: "was killed by SIGSEGV (address 0x0) in method 'decode'".
   std::string summary() const;
 };
 // "SIGSEGV" for 11; "signal 99" for what has no name.

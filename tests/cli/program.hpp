@@ -1,0 +1,54 @@
+// Runs a program as a user would and keeps what it printed.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace bulkhead::testing {
+
+struct finished {
+  int status = -1;  // exit status; 128 + the signal's number when a signal ended it
+  std::string out, err;
+};
+
+// A program that runs. Its output is read by wait(); what it prints before must fit into a pipe.
+class program {
+ public:
+  // argv[0] without a '/' is one of the build's programs. `directory` is where it runs.
+  explicit program(std::vector<std::string> argv, const std::string& input = "",
+                   const std::filesystem::path& directory = std::filesystem::temp_directory_path());
+  ~program();
+  program(const program&) = delete;
+  program& operator=(const program&) = delete;
+
+  void signal(int number) const;
+  finished wait();
+
+ private:
+  pid_t pid_ = -1;
+  int out_ = -1, err_ = -1;
+};
+
+finished run(std::vector<std::string> argv, const std::string& input = "");
+
+// A folder that is gone with this object.
+class scratch {
+ public:
+  scratch();
+  ~scratch();
+  scratch(const scratch&) = delete;
+  scratch& operator=(const scratch&) = delete;
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+std::string contents(const std::filesystem::path& file);
+std::filesystem::path write(const std::filesystem::path& file, const std::string& text);
+
+}  // namespace bulkhead::testing

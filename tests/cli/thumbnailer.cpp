@@ -1,0 +1,105 @@
+// The example application: the job on the images it comes with, the contact sheet, and its exit statuses.
+#include "program.hpp"
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <regex>
+#include <set>
+
+using namespace bulkhead::testing;
+using Catch::Matchers::Contains;
+using nlohmann::json;
+
+namespace {
+
+const std::string images = BULKHEAD_TEST_IMAGES;
+
+// What the page refers to.
+std::set<std::string> links(const std::string& page) {
+  const std::regex reference("(?:src|href)=\"([^\"#]+)\"");
+  std::set<std::string> found;
+  for (std::sregex_iterator at(page.begin(), page.end(), reference), end; at != end; ++at) found.insert((*at)[1]);
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 3 crashes survived") {
+  const scratch folder;
+  const auto sheet = folder / "sheet";
+  const finished done = run({"thumbnailer", images, "-o", sheet.string(), "--workers", "2", "--no-compare", "--json"});
+  REQUIRE(done.status == 0);
+  const json made = json::parse(done.out);
+  CHECK(made["files"] == 28);
+  CHECK(made["thumbnails"] == 18);
+  CHECK(made["crashes"].size() == 3);
+  for (const json& crash : made["crashes"]) {
+    CHECK(crash["plugin"] == "fragile");
+    CHECK_THAT(crash["summary"].get<std::string>(), Contains("SIGSEGV") || Contains("SIGABRT"));
+  }
+  std::size_t failed = 0;
+  for (const json& each : made["results"]) {
+    if (each["outcome"] == "ok") {
+      CHECK(std::filesystem::file_size(sheet / each["thumbnail"].get<std::string>()) > 0);
+    } else {
+      ++failed;
+      CAPTURE(each);
+      CHECK_FALSE(each["message"].get<std::string>().empty());
+    }
+  }
+  CHECK(failed == 10);
+}
+
+TEST_CASE("the contact sheet shows every file, and failed ones with outcome, method and signal") {
+  const scratch folder;
+  const auto sheet = folder / "sheet";
+  REQUIRE(run({"thumbnailer", images, "-o", sheet.string(), "--no-compare"}).status == 0);
+  const std::string page = contents(sheet / "index.html");
+  std::size_t thumbnails = 0;
+  for (const std::string& link : links(page)) {
+    CAPTURE(link);
+    CHECK(link.find("//") == std::string::npos);  // it needs nothing from elsewhere
+    if (link.starts_with("thumbs/")) {
+      ++thumbnails;
+      CHECK(std::filesystem::exists(sheet / link));
+    }
+  }
+  CHECK(thumbnails == 18);
+  for (const char* expected : {"lying.ppm", "worker_lost", "plugin_error", "SIGSEGV", "fragile.decode"})
+    CHECK_THAT(page, Contains(expected));
+}
+
+TEST_CASE("names and messages can't put markup into the contact sheet") {
+  const scratch folder;
+  const auto sheet = folder / "sheet";
+  write(folder / "in/<script>alert(1)<&\">.jpg", "no image");
+  REQUIRE(run({"thumbnailer", (folder / "in").string(), "-o", sheet.string(), "--no-compare"}).status == 0);
+  const std::string page = contents(sheet / "index.html");
+  CHECK(page.find("<script>alert") == std::string::npos);
+  CHECK_THAT(page, Contains("&lt;script&gt;alert(1)"));
+}
+
+TEST_CASE("the summary tells the price of isolation beside the same job in-process") {
+  const scratch folder;
+  write(folder / "in/one.png", contents(images + "/rocket.png"));
+  const finished done = run({"thumbnailer", (folder / "in").string(), "-o", (folder / "sheet").string()});
+  REQUIRE(done.status == 0);
+  CHECK_THAT(done.out, Contains("files               1\n") && Contains("crashes survived    0\n") &&
+                           Contains("isolated") && Contains("in-process") && Contains("price of isolation"));
+}
+
+TEST_CASE("a job that can't be done says so by its exit status") {
+  const scratch folder;
+  std::filesystem::create_directories(folder / "empty");
+  const finished nothing = run({"thumbnailer", (folder / "empty").string(), "-o", (folder / "sheet").string()});
+  CHECK(nothing.status == 3);
+  CHECK_THAT(nothing.err, Contains("there is no .jpg"));
+  const finished usage = run({"thumbnailer", (folder / "nowhere").string()});
+  CHECK(usage.status == 2);
+  CHECK_THAT(usage.err, Contains("nowhere"));
+  write(folder / "file", "in the way");
+  const finished unwritten = run({"thumbnailer", images, "-o", (folder / "file").string(), "--no-compare"});
+  CHECK(unwritten.status == 1);
+  CHECK_THAT(unwritten.err, Contains((folder / "file").string()));
+}
