@@ -73,18 +73,15 @@ void reactor::run_ready() {
   }
 }
 
-std::uint64_t reactor::add(int fd, std::weak_ptr<target> target, int tag, std::uint32_t events) {
-  std::uint64_t id = 0;
+void reactor::add(std::uint64_t id, int fd, std::weak_ptr<target> target, int tag, std::uint32_t events) {
   {
     std::lock_guard held(mutex_);
-    id = next_id_++;
     watched_.emplace(id, watched{std::move(target), tag});
   }
   epoll_event event{};
   event.events = events | EPOLLONESHOT;
   event.data.u64 = id;
   checked(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event), "epoll_ctl(ADD)");
-  return id;
 }
 
 void reactor::arm(int fd, std::uint64_t id, std::uint32_t events) noexcept {

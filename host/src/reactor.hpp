@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <map>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -32,9 +33,12 @@ class reactor : public std::enable_shared_from_this<reactor> {
   void start();
   void stop();
 
+  // A name for a watch. It is asked for beforehand, so that whoever is told of the first event knows it.
+  std::uint64_t new_watch() noexcept { return next_id_++; }
   // Watches a descriptor for a target that may go away at any time. Armed with `events` (EPOLL…), once: after it was
-  // ready, arm() has to be called again. The descriptor must stay open until remove().
-  std::uint64_t add(int fd, std::weak_ptr<target> target, int tag, std::uint32_t events);
+  // ready, arm() has to be called again. The descriptor must stay open until remove(). Arming and removing what is not
+  // watched does nothing.
+  void add(std::uint64_t id, int fd, std::weak_ptr<target> target, int tag, std::uint32_t events);
   void arm(int fd, std::uint64_t id, std::uint32_t events) noexcept;
   void remove(int fd, std::uint64_t id) noexcept;
 
@@ -54,7 +58,7 @@ class reactor : public std::enable_shared_from_this<reactor> {
   unique_fd timer_;
   boost::asio::posix::stream_descriptor descriptor_;  // a duplicate of epoll_
   std::mutex mutex_;
-  std::uint64_t next_id_ = 1;
+  std::atomic<std::uint64_t> next_id_{1};
   std::unordered_map<std::uint64_t, watched> watched_;
   std::multimap<ipc::time_point, std::weak_ptr<target>> timers_;
   bool stopped_ = false;

@@ -133,12 +133,13 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       socket_(socket.get()),
       channel_(std::make_unique<ipc::socket_transport>(std::move(socket), 0, ipc::read_patience),
                settings_->options.limits, *this, this),
+      socket_watch_(core_->reactor->new_watch()),
+      pidfd_watch_(core_->reactor->new_watch()),
+      log_watch_(core_->reactor->new_watch()),
       start_deadline_(ipc::clock::now() + settings_->options.start_timeout) {}
 
 worker_process::~worker_process() {
-  if (socket_watch_) core_->reactor->remove(socket_, socket_watch_);
-  if (pidfd_watch_) core_->reactor->remove(pidfd_.get(), pidfd_watch_);
-  if (log_watch_) core_->reactor->remove(log_pipe_.get(), log_watch_);
+  stop_watching();
   if (pidfd_) core_->forks.forget(pidfd_.get());
 }
 
@@ -164,9 +165,9 @@ void worker_process::start(unique_fd worker_end) {
   if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::started, pid_, nullptr);
 
   const auto self = weak_from_this();
-  socket_watch_ = core_->reactor->add(socket_, self, channel_tag, 0);
-  pidfd_watch_ = core_->reactor->add(pidfd_.get(), self, pidfd_tag, EPOLLIN);
-  log_watch_ = core_->reactor->add(log_pipe_.get(), self, log_tag, EPOLLIN);
+  core_->reactor->add(socket_watch_, socket_, self, channel_tag, 0);
+  core_->reactor->add(pidfd_watch_, pidfd_.get(), self, pidfd_tag, EPOLLIN);
+  core_->reactor->add(log_watch_, log_pipe_.get(), self, log_tag, EPOLLIN);
   channel_.open();
   schedule(start_deadline_);
 }
@@ -391,8 +392,13 @@ void worker_process::on_closed(const std::string& violation) {
 // --- the reactor ----------------------------------------------------------------------------------------------------
 
 void worker_process::arm(bool reading, bool writing) {
-  if (socket_watch_)
-    core_->reactor->arm(socket_, socket_watch_, (reading ? EPOLLIN | EPOLLRDHUP : 0u) | (writing ? EPOLLOUT : 0u));
+  core_->reactor->arm(socket_, socket_watch_, (reading ? EPOLLIN | EPOLLRDHUP : 0u) | (writing ? EPOLLOUT : 0u));
+}
+
+void worker_process::stop_watching() {
+  core_->reactor->remove(socket_, socket_watch_);
+  core_->reactor->remove(pidfd_.get(), pidfd_watch_);
+  core_->reactor->remove(log_pipe_.get(), log_watch_);
 }
 
 void worker_process::schedule(ipc::time_point when) {
@@ -499,9 +505,7 @@ void worker_process::settle() {
   }
   dead_ = true;
   channel_.fail_all([&](const ipc::channel::open_call& call) { return verdict(call, *report, box.begun); });
-  core_->reactor->remove(socket_, std::exchange(socket_watch_, 0));
-  core_->reactor->remove(pidfd_.get(), std::exchange(pidfd_watch_, 0));
-  core_->reactor->remove(log_pipe_.get(), std::exchange(log_watch_, 0));
+  stop_watching();
   if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::exited, pid_, report);
   {
     std::lock_guard held(mutex_);

@@ -73,6 +73,7 @@ class worker_process final : public instance,
   void return_event_credit();
   void condemn(exit_reason reason, const std::string& why);
   bool await_exit(ipc::time_point deadline);
+  void stop_watching();
   void settle();  // after the process has ended: account, report, clean up
   ipc::completion verdict(const ipc::channel::open_call& call, const crash_report& report, std::uint64_t begun) const;
   crash_report make_report(const black_box_copy& box);
@@ -87,7 +88,7 @@ class worker_process final : public instance,
   unique_fd pidfd_, log_pipe_, black_box_;
   pid_t pid_ = -1;
   std::string sandbox_;  // the layers in force, as the fork server said
-  std::uint64_t socket_watch_ = 0, pidfd_watch_ = 0, log_watch_ = 0;
+  const std::uint64_t socket_watch_, pidfd_watch_, log_watch_;
   const ipc::time_point start_deadline_;
 
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};

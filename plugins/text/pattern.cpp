@@ -43,7 +43,6 @@ pattern::pattern(std::string_view expression, std::string_view flags) {
   ::pcre2_set_match_limit(context_.get(), UINT32_MAX);
   ::pcre2_set_depth_limit(context_.get(), UINT32_MAX);
   ::pcre2_set_heap_limit(context_.get(), heap_limit_kib);
-  ::pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);  // without JIT it is slower, nothing else
 }
 
 std::vector<match> pattern::search(std::string_view subject, std::size_t limit) const {

@@ -36,7 +36,9 @@ TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 
   CHECK(made["crashes"].size() == 3);
   for (const json& crash : made["crashes"]) {
     CHECK(crash["plugin"] == "fragile");
+#ifndef BULKHEAD_SANITIZED  // a sanitizer reports the overflow in its own way
     CHECK_THAT(crash["summary"].get<std::string>(), Contains("SIGSEGV") || Contains("SIGABRT"));
+#endif
   }
   std::size_t failed = 0;
   for (const json& each : made["results"]) {
@@ -66,8 +68,11 @@ TEST_CASE("the contact sheet shows every file, and failed ones with outcome, met
     }
   }
   CHECK(thumbnails == 18);
-  for (const char* expected : {"lying.ppm", "worker_lost", "plugin_error", "SIGSEGV", "fragile.decode"})
+  for (const char* expected : {"lying.ppm", "worker_lost", "plugin_error", "fragile.decode"})
     CHECK_THAT(page, Contains(expected));
+#ifndef BULKHEAD_SANITIZED
+  CHECK_THAT(page, Contains("SIGSEGV"));
+#endif
 }
 
 TEST_CASE("names and messages can't put markup into the contact sheet") {

@@ -4,6 +4,8 @@
 
 #include <future>
 #include <sstream>
+#include <thread>
+
 #include <sys/wait.h>
 
 namespace bulkhead::testing {
@@ -62,13 +64,15 @@ const std::vector<attack> at_start = {
     {"ready twice", "hello ready ready hold", outcome::protocol},
     {"ready without a description", "hello x:9302a7'$/ready'90 hold", outcome::unavailable},
     {"leaving, with a reason of the wrong type", "hello x:9302a9'$/leaving'9107 exit:3", outcome::unavailable},
-    {"leaving, with control characters as reason", "hello x:9302a9'$/leaving'91a41b5b324a exit:3", outcome::unavailable},
+    {"leaving, with control characters as reason", "hello x:9302a9'$/leaving'91a41b5b324a exit:3",
+     outcome::unavailable},
     {"exiting at once", "exit:0", outcome::unavailable},
     {"exiting with the channel held by a daemon", "daemon", outcome::unavailable},
     {"closing the channel and living on", "hello close deaf", outcome::unavailable},
-    {"a description of 100,000 methods", "hello x:9302a7'$/ready'9181a7'methods'dd000186a0 fill:81a4'name'a1'm'*100000 call answer",
+    {"a description of 100,000 methods",
+     "hello x:9302a7'$/ready'9181a7'methods'dd000186a0 fill:81a4'name'a1'm'*100000 call answer", outcome::ok},
+    {"a description of wrong types", "hello x:9302a7'$/ready'9183a2'id'90a7'methods'c3a8'requests'07 call answer",
      outcome::ok},
-    {"a description of wrong types", "hello x:9302a7'$/ready'9183a2'id'90a7'methods'c3a8'requests'07 call answer", outcome::ok},
     {"a description that is a number", "hello x:9302a7'$/ready'9107 call answer", outcome::ok},
     {"a description with terminal controls", "hello x:9302a7'$/ready'9181a2'id'a41b5b324a call answer", outcome::ok},
 };
@@ -172,6 +176,7 @@ const std::vector<attack> in_call = {
 TEST_CASE("every attack of a worker costs it one error of the right kind, and its neighbour nothing") {
   const char* repeats = std::getenv("BULKHEAD_HOSTILE_REPEATS");
   CHECK(at_start.size() + in_call.size() >= 64);
+  std::thread([] {}).join();  // ThreadSanitizer's own thread begins with the first
   for (int round = 0; round < (repeats ? std::atoi(repeats) : 1); ++round) {
     const auto fds = entries("/proc/self/fd"), threads = entries("/proc/self/task");
     {
@@ -186,7 +191,8 @@ TEST_CASE("every attack of a worker costs it one error of the right kind, and it
           try {
             auto peer = host.launch(command((starting ? "" : "hello ready call ") + each.steps), options);
             std::promise<void> over;
-            peer.on_event([wait = over.get_future().share()](const auto&, const auto&) { wait.wait(); });  // no credit meanwhile
+            peer.on_event(
+                [wait = over.get_future().share()](const auto&, const auto&) { wait.wait(); });  // no credit meanwhile
             got = outcome_of([&] { peer.call<bool>("attack"); });
             over.set_value();
             CHECK(neighbour.call<int>("add", 1, 2) == 3);
@@ -215,9 +221,8 @@ TEST_CASE("a worker that stops reading blocks nobody: calls are overloaded, and 
   auto neighbour = host.load(plugin_path("echo"));
   mailbox<outcome> outcomes;
   for (int i = 0; i < 40; ++i)
-    peer.async_call<reply>("attack", std::tuple(bytes(100'000)), [&](boost::system::error_code, const reply& done) {
-      outcomes.put(done.outcome());
-    });
+    peer.async_call<reply>("attack", std::tuple(bytes(100'000)),
+                           [&](boost::system::error_code, const reply& done) { outcomes.put(done.outcome()); });
   CHECK(neighbour.call<int>("add", 1, 2) == 3);
   REQUIRE(outcomes.wait_for(40));
   const auto all = outcomes.values();

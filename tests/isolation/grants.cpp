@@ -123,8 +123,13 @@ TEST_CASE("the environment is what the policy says") {
 TEST_CASE("threads are counted for each worker by itself") {
   host host;
   auto few = guest(host, policy{}.threads(8)), neighbour = guest(host, policy{}.threads(8));
-  CHECK(few.call<int>("make_threads", 100) == 7);
-  CHECK(neighbour.call<int>("make_threads", 100) == 7);
+#ifdef __SANITIZE_THREAD__
+  const int left = 6;  // one is the sanitizer's
+#else
+  const int left = 7;
+#endif
+  CHECK(few.call<int>("make_threads", 100) == left);
+  CHECK(neighbour.call<int>("make_threads", 100) == left);
 }
 
 TEST_CASE("a fork bomb is held to its number and gone with its worker") {

@@ -22,8 +22,8 @@ h1 { margin: 0 0 1.2rem; font-size: 1.5rem; font-weight: 650; overflow-wrap: any
 h2 { margin: 2.4rem 0 1rem; font-size: 1.1rem; font-weight: 650; }
 h2 .count { color: var(--faint); font-weight: 400; margin-left: .4em; }
 .summary { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 1px; margin: 0;
-           background: var(--line); border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
-.summary div { background: var(--card); padding: .85rem 1.1rem .95rem; }
+           background: var(--card); border: 1px solid var(--line); border-radius: 12px; overflow: hidden; }
+.summary div { box-shadow: 0 0 0 1px var(--line); padding: .85rem 1.1rem .95rem; }
 .summary dt { color: var(--faint); font-size: .82rem; }
 .summary dd { margin: .1rem 0 0; font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .summary dd small { display: block; font-size: .8rem; font-weight: 400; color: var(--faint); }
