@@ -12,9 +12,9 @@ namespace bulkhead::cli {
 namespace {
 
 constexpr std::size_t files_that_make_a_directory = 3;
-constexpr std::string_view always_readable[] = {"/lib/",           "/lib64/",          "/usr/lib/", "/usr/lib64/",
-                                                "/usr/local/lib/", "/etc/ld.so.cache", "/proc/self/fd/", "/dev/null", "/dev/zero",
-                                                "/dev/urandom",    "/dev/random"};
+constexpr std::string_view always_readable[] = {"/lib/",           "/lib64/",          "/usr/lib/",      "/usr/lib64/",
+                                                "/usr/local/lib/", "/etc/ld.so.cache", "/proc/self/fd/", "/dev/null",
+                                                "/dev/zero",       "/dev/urandom",     "/dev/random"};
 
 bool beneath(const std::string& path, const std::string& directory) {
   return path == directory || directory == "/" || path.starts_with(directory + "/");

@@ -85,6 +85,9 @@ std::string crash_report::summary() const {
 
 call_error::call_error(bulkhead::outcome code, const std::string& message, std::vector<std::uint8_t> data,
                        std::shared_ptr<const crash_report> report)
-    : system_error(make_error_code(code), message), message_(message), data_(std::move(data)), report_(std::move(report)) {}
+    : system_error(make_error_code(code), message),
+      message_(message),
+      data_(std::move(data)),
+      report_(std::move(report)) {}
 
 }  // namespace bulkhead

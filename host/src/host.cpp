@@ -1,8 +1,7 @@
 // See host.hpp: the host itself, and what its plugins share.
-#include <bulkhead/host.hpp>
-
 #include "plugin_pool.hpp"
 #include "sandbox/report_text.hpp"
+#include <bulkhead/host.hpp>
 
 #include <csignal>
 
@@ -133,7 +132,8 @@ host::host(boost::asio::any_io_executor executor, host_options options)
 host::~host() { core_->shutdown(); }
 
 plugin host::load(const std::filesystem::path& file, load_options options) {
-  auto pool = std::make_shared<plugin_pool>(core_, file.stem().string(), file, std::vector<std::string>{}, std::move(options));
+  auto pool =
+      std::make_shared<plugin_pool>(core_, file.stem().string(), file, std::vector<std::string>{}, std::move(options));
   auto handle = pool->handle();
   core_->add(pool);
   pool->start();

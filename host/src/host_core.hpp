@@ -5,7 +5,6 @@
 #include "reactor.hpp"
 #include "sandbox/manifest_requests.hpp"
 #include "sandbox/plugin_file.hpp"
-
 #include <bulkhead/host.hpp>
 
 #include <boost/asio/io_context.hpp>

@@ -38,7 +38,11 @@ std::shared_ptr<T>& share_of(bulkhead_call& call) {
 
 in_process_instance::in_process_instance(std::shared_ptr<host_core> core, std::string name, const std::string& path,
                                          unique_fd file, load_options options, std::weak_ptr<instance_owner> owner)
-    : core_(std::move(core)), name_(std::move(name)), options_(std::move(options)), owner_(std::move(owner)), runtime_(*this) {
+    : core_(std::move(core)),
+      name_(std::move(name)),
+      options_(std::move(options)),
+      owner_(std::move(owner)),
+      runtime_(*this) {
   try {
     runtime_.check(file.get());
     runtime_.load(path);
@@ -89,9 +93,8 @@ outcome in_process_instance::async_call(call_request& request, std::unique_ptr<r
     std::unique_ptr<reply_handler> handler;
   };
   auto work = std::make_shared<job>(job{std::move(request), std::move(handler)});
-  boost::asio::post(core_->handlers(), [self = shared_from_this(), work] {
-    work->handler->complete(self->call(work->request));
-  });
+  boost::asio::post(core_->handlers(),
+                    [self = shared_from_this(), work] { work->handler->complete(self->call(work->request)); });
   return outcome::ok;
 }
 

@@ -12,9 +12,9 @@ namespace bulkhead {
 // Pure: bytes and times in, records out. Thread-safe.
 class log_stream {
  public:
-  static constexpr std::size_t line_limit = 4096;             // bytes
-  static constexpr std::size_t bytes_per_second = 64 << 10;   // of text handed on; also the burst
-  static constexpr std::size_t tail_limit = 4096;             // bytes kept for a crash report
+  static constexpr std::size_t line_limit = 4096;            // bytes
+  static constexpr std::size_t bytes_per_second = 64 << 10;  // of text handed on; also the burst
+  static constexpr std::size_t tail_limit = 4096;            // bytes kept for a crash report
 
   using sink = std::function<void(log_level, std::string text, std::uint64_t dropped)>;
   explicit log_stream(sink sink) : sink_(std::move(sink)) {}

@@ -1,7 +1,6 @@
 // See plugin.hpp. Thin: everything is the pool's.
-#include <bulkhead/plugin.hpp>
-
 #include "plugin_pool.hpp"
+#include <bulkhead/plugin.hpp>
 
 namespace bulkhead {
 
@@ -33,7 +32,8 @@ boost::asio::any_io_executor plugin::handler_executor() const { return pool().co
 plugin_info read_description(const msgpack::object& value) {
   plugin_info info;
   auto text = [](const msgpack::object& object, std::size_t limit = 1024) {
-    return object.type == msgpack::type::STR ? ipc::sanitised({object.via.str.ptr, object.via.str.size}, limit) : std::string();
+    return object.type == msgpack::type::STR ? ipc::sanitised({object.via.str.ptr, object.via.str.size}, limit)
+                                             : std::string();
   };
   auto each = [&](const msgpack::object& map, auto&& take) {
     if (map.type != msgpack::type::MAP) return;
@@ -45,7 +45,8 @@ plugin_info read_description(const msgpack::object& value) {
     else if (key == "version") info.version = text(field);
     else if (key == "license") info.license = text(field);
     else if (key == "description") info.description = text(field);
-    else if (key == "abi" && field.type == msgpack::type::POSITIVE_INTEGER) info.abi = static_cast<unsigned>(field.via.u64);
+    else if (key == "abi" && field.type == msgpack::type::POSITIVE_INTEGER)
+      info.abi = static_cast<unsigned>(field.via.u64);
     if (field.type != msgpack::type::ARRAY) return;
     for (const msgpack::object& item : std::span(field.via.array.ptr, field.via.array.size)) {
       if (key == "requests") info.requests.push_back(text(item));
@@ -66,7 +67,8 @@ plugin_info read_description(const msgpack::object& value) {
 ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments) {
   const auto* function = table.find(name);
   if (!function)
-    return ipc::completion::failed(outcome::rejected, "the application lends no function '" + ipc::sanitised(name, 128) +
+    return ipc::completion::failed(outcome::rejected, "the application lends no function '" +
+                                                          ipc::sanitised(name, 128) +
                                                           "' to this plugin (load_options::functions)");
   try {
     const msgpack::object_handle handle = ipc::unpack(arguments);

@@ -35,7 +35,10 @@ policy effective_policy(const load_options& options, bool program) {
 
 plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
                          std::vector<std::string> argv, load_options options)
-    : core_(std::move(core)), name_(std::move(name)), file_(std::move(file)), settings_(std::make_shared<worker_settings>()) {
+    : core_(std::move(core)),
+      name_(std::move(name)),
+      file_(std::move(file)),
+      settings_(std::make_shared<worker_settings>()) {
   if (options.instances == 0) throw std::invalid_argument("load_options::instances must be at least 1");
   settings_->name = name_;
   settings_->argv = std::move(argv);
@@ -53,7 +56,8 @@ std::shared_ptr<plugin_pool> plugin_pool::handle() {
 
 std::shared_ptr<instance> plugin_pool::make_instance() {
   if (settings_->options.isolation == isolation::none)
-    return std::make_shared<in_process_instance>(core_, name_, std::filesystem::absolute(file_).string(), open_plugin(*core_, file_, settings_->options.sha256),
+    return std::make_shared<in_process_instance>(core_, name_, std::filesystem::absolute(file_).string(),
+                                                 open_plugin(*core_, file_, settings_->options.sha256),
                                                  settings_->options, weak_from_this());
   return worker_process::spawn(core_, settings_, weak_from_this());
 }
@@ -75,7 +79,8 @@ void plugin_pool::heed_requests() {
       worker->wait_ready();
     } catch (const call_error& e) {
       if (e.report() && e.report()->reason == exit_reason::signalled)
-        throw sandbox::manifest_requests::died_of_it("plugin " + name_ + ": reading its manifest killed a worker: " + e.message());
+        throw sandbox::manifest_requests::died_of_it("plugin " + name_ +
+                                                     ": reading its manifest killed a worker: " + e.message());
       throw;
     }
     const auto found = worker->description().requests;
@@ -131,7 +136,8 @@ std::shared_ptr<instance> plugin_pool::choose() {
     if (best && (best->outstanding() == 0 || vacant == instances_.size())) return best;
   }
   auto fresh = make_instance();
-  if (!install([&] { replace(instances_[vacant], fresh); }, {fresh})) throw call_error(outcome::unavailable, was_unloaded());
+  if (!install([&] { replace(instances_[vacant], fresh); }, {fresh}))
+    throw call_error(outcome::unavailable, was_unloaded());
   return fresh;
 }
 
@@ -158,7 +164,8 @@ bool plugin_pool::install(const std::function<void()>& take_in, const std::vecto
 
 std::string plugin_pool::was_unloaded() const { return "plugin " + name_ + " has been unloaded"; }
 
-call_request plugin_pool::make_request(std::string_view method, packed_arguments arguments, const call_options& options) const {
+call_request plugin_pool::make_request(std::string_view method, packed_arguments arguments,
+                                       const call_options& options) const {
   if (method.starts_with("$/")) throw std::invalid_argument("methods that begin with $/ are reserved");
   call_request request;
   request.method = method;

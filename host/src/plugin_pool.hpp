@@ -9,8 +9,8 @@ namespace bulkhead {
 
 class plugin_pool final : public instance_owner, public std::enable_shared_from_this<plugin_pool> {
  public:
-  plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file, std::vector<std::string> argv,
-              load_options options);
+  plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
+              std::vector<std::string> argv, load_options options);
   ~plugin_pool() override;
 
   // What the application holds: the plugin is unloaded, by the application's own thread, when the last of it is gone.

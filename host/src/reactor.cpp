@@ -2,6 +2,7 @@
 #include "reactor.hpp"
 
 #include <algorithm>
+
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>

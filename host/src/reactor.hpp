@@ -6,16 +6,16 @@
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/ipc/system.hpp>
 
-#include <utility>  // before Asio: see plugin.hpp
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 
+#include <atomic>
 #include <cstdint>
 #include <map>
-#include <atomic>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>  // before Asio: see plugin.hpp
 
 namespace bulkhead {
 

@@ -6,7 +6,6 @@
 #include "instance.hpp"
 #include "log_stream.hpp"
 #include "report/black_box.hpp"
-
 #include <bulkhead/ipc/channel.hpp>
 
 namespace bulkhead {
@@ -93,7 +92,7 @@ class worker_process final : public instance,
 
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};
   std::atomic<ipc::time_point> next_timer_{ipc::never};
-  std::atomic<ipc::time_point> kill_at_{ipc::never};   // it closed its channel and has not exited yet
+  std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet
   std::atomic<unsigned> host_calls_{0};
   std::atomic<unsigned> events_{0}, events_to_credit_{0};
 

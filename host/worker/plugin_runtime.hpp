@@ -3,7 +3,6 @@
 #pragma once
 
 #include "manifest.hpp"
-
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/system.hpp>
@@ -26,13 +25,13 @@ struct bulkhead_call {
   bulkhead::plugin_runtime* runtime = nullptr;
   std::uint64_t tag = 0;  // of the link: which call this is
   const bulkhead_method_t* method = nullptr;
-  std::vector<std::uint8_t> storage;      // keeps `arguments` alive
+  std::vector<std::uint8_t> storage;  // keeps `arguments` alive
   bulkhead::ipc::byte_span arguments;
   std::vector<bulkhead::unique_fd> handles;
   bulkhead::ipc::time_point deadline = bulkhead::ipc::never;
   std::atomic<bool> cancelled{false};
   std::atomic<bool> answered{false};
-  std::atomic<int> references{2};         // the answer, invoke()
+  std::atomic<int> references{2};           // the answer, invoke()
   std::atomic<std::uint32_t> host_call{0};  // of the link: a call to the host in progress on its behalf
   std::atomic<std::int64_t> next_poll{0};   // when to look for a cancellation again
 };
@@ -52,7 +51,8 @@ class plugin_runtime {
     virtual bool emit(std::string_view name, ipc::byte_span value) = 0;
     // Looks for a cancellation that has arrived but was not yet read.
     virtual void poll(bulkhead_call& call) = 0;
-    virtual ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) = 0;
+    virtual ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function,
+                                      ipc::byte_span arguments) = 0;
   };
 
   explicit plugin_runtime(link& link);
@@ -62,7 +62,7 @@ class plugin_runtime {
   void check(int fd);                  // manifest and ABI, without running any of the plugin's code
   void load(const std::string& path);  // runs its constructors
   void init();
-  void destroy();                      // may be left out
+  void destroy();  // may be left out
 
   // Takes up a call; it ends through the link, later or before this returns. `call` needs everything but `runtime` and
   // `method`. Unknown methods fail with `rejected`. Dispatch thread.

@@ -4,7 +4,6 @@
 
 #include "plugin_runtime.hpp"
 #include "report/black_box.hpp"
-
 #include <bulkhead/ipc/channel.hpp>
 
 #include <condition_variable>
@@ -66,11 +65,11 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   std::mutex mutex_;
   std::deque<queued> queue_;
   std::vector<bulkhead_call*> calls_;                        // begun, not answered: few, so a list is fastest
-  std::map<std::uint32_t, ipc::time_point> next_deadlines_;   // of requests yet to come
-  std::vector<std::uint32_t> drains_;                         // $/drain requests to answer when all calls are done
+  std::map<std::uint32_t, ipc::time_point> next_deadlines_;  // of requests yet to come
+  std::vector<std::uint32_t> drains_;                        // $/drain requests to answer when all calls are done
   std::chrono::milliseconds default_deadline_{0};
   std::size_t frame_limit_ = ipc::limits{}.frame;
-  std::atomic<bool> work_{false};                             // something in queue_
+  std::atomic<bool> work_{false};  // something in queue_
   std::atomic<bool> shutdown_{false};
   std::atomic<std::int64_t> credit_{1024};
 };

@@ -11,7 +11,7 @@ constexpr std::uint32_t slot_mask = (1u << slot_bits) - 1;
 constexpr std::uint32_t generation_mask = (1u << (32 - slot_bits)) - 1;
 constexpr std::size_t read_chunk = std::size_t{64} << 10;
 constexpr std::chrono::milliseconds watch_delay_most{8};
-constexpr int reads_in_a_row = 16;                              // then others get their turn
+constexpr int reads_in_a_row = 16;                             // then others get their turn
 constexpr std::size_t keep_capacity = std::size_t{256} << 10;  // of the buffer for partial messages
 
 // Whether a request is one of the protocol's own ("$/..."): those are not counted as calls.
@@ -518,8 +518,7 @@ void channel::fail_all(const std::function<completion(const open_call&)>& decide
   failed_ = true;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     slot& slot = slots_[i];
-    if (slot.state == slot::state::pending)
-      finish(held, i, decide({slot.sequence, slot.first_byte < written_total_}));
+    if (slot.state == slot::state::pending) finish(held, i, decide({slot.sequence, slot.first_byte < written_total_}));
     else if (slot.state == slot::state::abandoned) free_slot(i);
   }
   out_.clear();

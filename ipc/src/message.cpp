@@ -1,6 +1,5 @@
 // See message.hpp. Envelopes are read by hand from views; only what a caller asks for is ever unpacked into objects.
 #include <bulkhead/ipc/message.hpp>
-
 #include <bulkhead/ipc/scanner.hpp>
 
 #include <algorithm>
@@ -43,7 +42,7 @@ std::optional<std::string_view> take_string(byte_span& rest) {
   const auto value = take_value(rest);
   if (!value) return std::nullopt;
   const std::uint8_t first = (*value)[0];
-  const std::size_t header = first >= 0xa0 && first <= 0xbf  ? 1
+  const std::size_t header = first >= 0xa0 && first <= 0xbf   ? 1
                              : first >= 0xd9 && first <= 0xdb ? 1 + (std::size_t{1} << (first - 0xd9))
                                                               : 0;
   if (header == 0) return std::nullopt;

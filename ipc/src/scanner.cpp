@@ -11,12 +11,12 @@ namespace {
 constexpr auto header_sizes = [] {
   std::array<std::uint8_t, 256> sizes{};
   sizes.fill(1);
-  sizes[0xc4] = sizes[0xd9] = 2;                // bin 8, str 8
+  sizes[0xc4] = sizes[0xd9] = 2;  // bin 8, str 8
   sizes[0xc5] = sizes[0xda] = 3;
   sizes[0xc6] = sizes[0xdb] = 5;
   sizes[0xc7] = 3, sizes[0xc8] = 4, sizes[0xc9] = 6;  // ext
   for (std::size_t fixext = 0xd4; fixext <= 0xd8; ++fixext) sizes[fixext] = 2;
-  sizes[0xdc] = sizes[0xde] = 3;                // array 16, map 16
+  sizes[0xdc] = sizes[0xde] = 3;  // array 16, map 16
   sizes[0xdd] = sizes[0xdf] = 5;
   return sizes;
 }();
@@ -81,26 +81,45 @@ scanner::status scanner::header(const std::uint8_t* at) {
   const std::uint64_t length = big_endian(at + 1, header_sizes[first] - 1u);
   switch (first) {
     case 0xc1: return refuse("a byte (0xc1) that MessagePack never uses");
-    case 0xc4: case 0xc5: case 0xc6:                                      // bin 8, 16, 32
-    case 0xd9: case 0xda: case 0xdb: return payload_ahead(length);        // str
-    case 0xdc: case 0xdd: return container(length);                       // array 16, 32
-    case 0xde: case 0xdf: return container(2 * length);                   // map
-    case 0xca: return payload_ahead(4);                                   // float
+    case 0xc4:
+    case 0xc5:
+    case 0xc6:  // bin 8, 16, 32
+    case 0xd9:
+    case 0xda:
+    case 0xdb: return payload_ahead(length);  // str
+    case 0xdc:
+    case 0xdd: return container(length);  // array 16, 32
+    case 0xde:
+    case 0xdf: return container(2 * length);  // map
+    case 0xca: return payload_ahead(4);       // float
     case 0xcb: return payload_ahead(8);
-    case 0xcc: case 0xcd: case 0xce: case 0xcf: return payload_ahead(1u << (first - 0xcc));  // unsigned
-    case 0xd0: case 0xd1: case 0xd2: case 0xd3: return payload_ahead(1u << (first - 0xd0));  // signed
-    case 0xc7: case 0xc8: case 0xc9:                                      // ext: a length, then the type
+    case 0xcc:
+    case 0xcd:
+    case 0xce:
+    case 0xcf: return payload_ahead(1u << (first - 0xcc));  // unsigned
+    case 0xd0:
+    case 0xd1:
+    case 0xd2:
+    case 0xd3: return payload_ahead(1u << (first - 0xd0));  // signed
+    case 0xc7:
+    case 0xc8:
+    case 0xc9:  // ext: a length, then the type
       if ((length & 0xff) == 1) ++handles_;
       return payload_ahead(length >> 8);
-    case 0xd4: case 0xd5: case 0xd6: case 0xd7: case 0xd8:                // fixext: the type
+    case 0xd4:
+    case 0xd5:
+    case 0xd6:
+    case 0xd7:
+    case 0xd8:  // fixext: the type
       if (length == 1) ++handles_;
       return payload_ahead(std::uint64_t{1} << (first - 0xd4));
-    default: return value_done();                                         // nil, false, true
+    default: return value_done();  // nil, false, true
   }
 }
 
 scanner::status scanner::payload_ahead(std::uint64_t bytes) {
-  if (size_ + bytes + (promised_ ? promised_ - 1 : 0) > frame_limit_) return refuse("a message larger than the frame limit");
+  if (size_ + bytes + (promised_ ? promised_ - 1 : 0) > frame_limit_)
+    return refuse("a message larger than the frame limit");
   if (bytes == 0) return value_done();
   skip_ = bytes;
   return status::need_more;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -27,7 +28,7 @@ socket_transport::socket_transport(unique_fd socket, unsigned receive_handles, s
 }
 
 transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles,
-                                                bool block) noexcept {
+                                            bool block) noexcept {
   const int flags = block ? 0 : MSG_DONTWAIT;
   if (receive_handles_ == 0) {
     const ssize_t n = ::recv(socket_.get(), into.data(), into.size(), flags);
@@ -56,7 +57,8 @@ transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::v
   return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};
 }
 
-transport::io_result socket_transport::write(std::span<const std::uint8_t> from, std::span<const int> handles) noexcept {
+transport::io_result socket_transport::write(std::span<const std::uint8_t> from,
+                                             std::span<const int> handles) noexcept {
   ssize_t n = 0;
   if (handles.empty()) {
     n = ::send(socket_.get(), from.data(), from.size(), MSG_DONTWAIT | MSG_NOSIGNAL);

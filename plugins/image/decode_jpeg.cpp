@@ -2,12 +2,12 @@
 // between setjmp and the calls, so all state is in one object made before.
 #include "image.hpp"
 
+#include <jpeglib.h>
+
 #include <algorithm>
+#include <csetjmp>
 #include <cstdio>
 #include <cstring>
-
-#include <csetjmp>
-#include <jpeglib.h>
 
 namespace image {
 namespace {
@@ -59,7 +59,8 @@ void start(reader& in, byte_span file) {
 info jpeg_info(byte_span file) {
   reader in;
   start(in, file);
-  info found{"jpeg", in.cinfo.image_width, in.cinfo.image_height, static_cast<unsigned>(in.cinfo.num_components), false, 1};
+  info found{"jpeg", in.cinfo.image_width, in.cinfo.image_height, static_cast<unsigned>(in.cinfo.num_components), false,
+             1};
   for (jpeg_saved_marker_ptr marker = in.cinfo.marker_list; marker; marker = marker->next)
     if (marker->marker == JPEG_APP0 + 1 && marker->data_length > 6 && std::memcmp(marker->data, "Exif\0\0", 6) == 0)
       found.orientation = exif_orientation({marker->data + 6, marker->data_length - 6});

@@ -2,9 +2,10 @@
 // decode_jpeg.cpp.
 #include "image.hpp"
 
+#include <png.h>
+
 #include <csetjmp>
 #include <cstring>
-#include <png.h>
 
 namespace image {
 namespace {
@@ -53,9 +54,14 @@ struct reader {
 info png_info(byte_span file) {
   reader in(file);
   in.header();
-  info found{"png", ::png_get_image_width(in.png, in.info), ::png_get_image_height(in.png, in.info),
-             ::png_get_channels(in.png, in.info), false, 1};
-  found.alpha = (::png_get_color_type(in.png, in.info) & PNG_COLOR_MASK_ALPHA) || ::png_get_valid(in.png, in.info, PNG_INFO_tRNS);
+  info found{"png",
+             ::png_get_image_width(in.png, in.info),
+             ::png_get_image_height(in.png, in.info),
+             ::png_get_channels(in.png, in.info),
+             false,
+             1};
+  found.alpha =
+      (::png_get_color_type(in.png, in.info) & PNG_COLOR_MASK_ALPHA) || ::png_get_valid(in.png, in.info, PNG_INFO_tRNS);
 #ifdef PNG_eXIf_SUPPORTED
   png_bytep exif = nullptr;
   png_uint_32 size = 0;

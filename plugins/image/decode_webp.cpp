@@ -1,17 +1,19 @@
 // WebP by libwebp, which decodes whole pictures, at a reduced size if asked to.
 #include "image.hpp"
 
+#include <webp/decode.h>
+
 #include <algorithm>
 #include <cstring>
 #include <memory>
-#include <webp/decode.h>
 
 namespace image {
 namespace {
 
 WebPBitstreamFeatures features(byte_span file) {
   WebPBitstreamFeatures found{};
-  if (::WebPGetFeatures(file.data(), file.size(), &found) != VP8_STATUS_OK) throw image_error("WebP: the header is damaged or cut short");
+  if (::WebPGetFeatures(file.data(), file.size(), &found) != VP8_STATUS_OK)
+    throw image_error("WebP: the header is damaged or cut short");
   if (found.has_animation) throw image_error("WebP: animations are not supported");
   check_size(static_cast<std::uint64_t>(found.width), static_cast<std::uint64_t>(found.height));
   return found;
@@ -20,7 +22,8 @@ WebPBitstreamFeatures features(byte_span file) {
 // RIFF chunks: four letters, a little-endian size, data padded to even.
 byte_span chunk(byte_span file, const char* name) {
   for (std::size_t at = 12; at + 8 <= file.size();) {
-    const std::uint64_t size = file[at + 4] | file[at + 5] << 8 | file[at + 6] << 16 | std::uint64_t{file[at + 7]} << 24;
+    const std::uint64_t size =
+        file[at + 4] | file[at + 5] << 8 | file[at + 6] << 16 | std::uint64_t{file[at + 7]} << 24;
     if (size > file.size() - at - 8) return {};
     if (std::memcmp(file.data() + at, name, 4) == 0) return file.subspan(at + 8, size);
     at += 8 + size + (size & 1);
@@ -34,8 +37,12 @@ info webp_info(byte_span file) {
   const auto found = features(file);
   byte_span exif = chunk(file, "EXIF");
   if (exif.size() > 6 && std::memcmp(exif.data(), "Exif\0\0", 6) == 0) exif = exif.subspan(6);
-  return {"webp", static_cast<unsigned>(found.width), static_cast<unsigned>(found.height), found.has_alpha ? 4u : 3u,
-          found.has_alpha != 0, exif_orientation(exif)};
+  return {"webp",
+          static_cast<unsigned>(found.width),
+          static_cast<unsigned>(found.height),
+          found.has_alpha ? 4u : 3u,
+          found.has_alpha != 0,
+          exif_orientation(exif)};
 }
 
 void decode_webp(byte_span file, unsigned wanted_side, row_sink& sink, const cancelled& stop) {

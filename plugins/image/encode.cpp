@@ -1,14 +1,14 @@
 // Writing pictures: JPEG (on white), PNG, WebP.
 #include "image.hpp"
 
+#include <jpeglib.h>
+#include <png.h>
+#include <webp/encode.h>
+
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-
-#include <jpeglib.h>
-#include <png.h>
-#include <webp/encode.h>
 
 namespace image {
 namespace {
@@ -49,7 +49,8 @@ bytes encode_jpeg(const picture& picture, int quality) {
     const std::uint8_t* from = &picture.rgba[std::size_t{4} * picture.width * y];
     for (unsigned x = 0; x < picture.width; ++x, from += 4)
       for (unsigned c = 0; c < 3; ++c)
-        to.line[3 * std::size_t{x} + c] = static_cast<std::uint8_t>((from[c] * from[3] + 255 * (255 - from[3]) + 127) / 255);
+        to.line[3 * std::size_t{x} + c] =
+            static_cast<std::uint8_t>((from[c] * from[3] + 255 * (255 - from[3]) + 127) / 255);
     JSAMPROW row = to.line.data();
     ::jpeg_write_scanlines(&to.cinfo, &row, 1);
   }
@@ -64,7 +65,8 @@ bytes encode_png(const picture& picture) {
   image.height = picture.height;
   image.format = PNG_FORMAT_RGBA;
   png_alloc_size_t size = 0;
-  if (!::png_image_write_get_memory_size(image, size, 0, picture.rgba.data(), 0, nullptr)) throw image_error(std::string("PNG: ") + image.message);
+  if (!::png_image_write_get_memory_size(image, size, 0, picture.rgba.data(), 0, nullptr))
+    throw image_error(std::string("PNG: ") + image.message);
   bytes out(size);
   if (!::png_image_write_to_memory(&image, out.data(), &size, 0, picture.rgba.data(), 0, nullptr))
     throw image_error(std::string("PNG: ") + image.message);
@@ -74,8 +76,9 @@ bytes encode_png(const picture& picture) {
 
 bytes encode_webp(const picture& picture, int quality) {
   std::uint8_t* out = nullptr;
-  const std::size_t size = ::WebPEncodeRGBA(picture.rgba.data(), static_cast<int>(picture.width), static_cast<int>(picture.height),
-                                            static_cast<int>(4 * picture.width), static_cast<float>(quality), &out);
+  const std::size_t size =
+      ::WebPEncodeRGBA(picture.rgba.data(), static_cast<int>(picture.width), static_cast<int>(picture.height),
+                       static_cast<int>(4 * picture.width), static_cast<float>(quality), &out);
   const std::unique_ptr<std::uint8_t, void (*)(void*)> owned(out, &::WebPFree);
   if (size == 0) throw image_error("WebP: the picture can't be encoded (its sides may be at most 16383)");
   return {out, out + size};

@@ -45,8 +45,8 @@ class collector final : public row_sink {
 void check_size(std::uint64_t width, std::uint64_t height) {
   if (width == 0 || height == 0) throw image_error("the header says that the image has no pixels");
   if (width > pixel_limit || height > pixel_limit || width * height > pixel_limit)
-    throw image_error("the header says " + std::to_string(width) + " x " + std::to_string(height) + " pixels; the limit is " +
-                      std::to_string(pixel_limit >> 20) + " Mi pixels");
+    throw image_error("the header says " + std::to_string(width) + " x " + std::to_string(height) +
+                      " pixels; the limit is " + std::to_string(pixel_limit >> 20) + " Mi pixels");
 }
 
 info read_info(byte_span file) {
@@ -121,7 +121,8 @@ picture oriented(picture from, int orientation) {
         case 8: sx = right - y, sy = x; break;
         default: break;
       }
-      std::memcpy(&to.rgba[4 * (std::size_t{y} * to.width + x)], &from.rgba[4 * (std::size_t{sy} * from.width + sx)], 4);
+      std::memcpy(&to.rgba[4 * (std::size_t{y} * to.width + x)], &from.rgba[4 * (std::size_t{sy} * from.width + sx)],
+                  4);
     }
   }
   return to;

@@ -81,7 +81,7 @@ class downscaler final : public row_sink {
 };
 
 picture oriented(picture upright, int exif_orientation);
-int exif_orientation(byte_span tiff);       // 1 when there is none or it is malformed
+int exif_orientation(byte_span tiff);  // 1 when there is none or it is malformed
 void check_size(std::uint64_t width, std::uint64_t height);
 
 info jpeg_info(byte_span file);

@@ -67,7 +67,8 @@ void downscaler::finish_row() {
 }
 
 picture downscaler::take() {
-  if (y_ != height_) throw image_error("the image is cut short: " + std::to_string(y_) + " of " + std::to_string(height_) + " rows");
+  if (y_ != height_)
+    throw image_error("the image is cut short: " + std::to_string(y_) + " of " + std::to_string(height_) + " rows");
   return std::move(result_);
 }
 

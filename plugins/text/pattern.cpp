@@ -37,8 +37,10 @@ std::uint32_t options_of(std::string_view flags) {
 pattern::pattern(std::string_view expression, std::string_view flags) {
   int error = 0;
   std::size_t offset = 0;
-  code_.reset(::pcre2_compile(units(expression), expression.size(), options_of(flags), &error, &offset, nullptr), ::pcre2_code_free);
-  if (!code_) throw std::runtime_error("the pattern is not valid at offset " + std::to_string(offset) + ": " + message(error));
+  code_.reset(::pcre2_compile(units(expression), expression.size(), options_of(flags), &error, &offset, nullptr),
+              ::pcre2_code_free);
+  if (!code_)
+    throw std::runtime_error("the pattern is not valid at offset " + std::to_string(offset) + ": " + message(error));
   context_.reset(::pcre2_match_context_create(nullptr), ::pcre2_match_context_free);
   ::pcre2_set_match_limit(context_.get(), UINT32_MAX);
   ::pcre2_set_depth_limit(context_.get(), UINT32_MAX);
@@ -46,7 +48,8 @@ pattern::pattern(std::string_view expression, std::string_view flags) {
 }
 
 std::vector<match> pattern::search(std::string_view subject, std::size_t limit) const {
-  const std::shared_ptr<pcre2_match_data> data(::pcre2_match_data_create_from_pattern(code_.get(), nullptr), ::pcre2_match_data_free);
+  const std::shared_ptr<pcre2_match_data> data(::pcre2_match_data_create_from_pattern(code_.get(), nullptr),
+                                               ::pcre2_match_data_free);
   std::uint32_t name_count = 0, entry_size = 0;
   PCRE2_SPTR names = nullptr;
   ::pcre2_pattern_info(code_.get(), PCRE2_INFO_NAMECOUNT, &name_count);
@@ -59,7 +62,8 @@ std::vector<match> pattern::search(std::string_view subject, std::size_t limit) 
   std::size_t at = 0;
   std::uint32_t options = 0;
   while (found.size() < limit && at <= subject.size()) {
-    const int result = ::pcre2_match(code_.get(), units(subject), subject.size(), at, options, data.get(), context_.get());
+    const int result =
+        ::pcre2_match(code_.get(), units(subject), subject.size(), at, options, data.get(), context_.get());
     if (result == PCRE2_ERROR_NOMATCH) {
       if (options == 0) break;
       // After an empty match, nothing else began here: one character on.
@@ -93,11 +97,13 @@ std::vector<match> pattern::search(std::string_view subject, std::size_t limit) 
 
 std::string pattern::replace(std::string_view subject, std::string_view replacement) const {
   std::string out(subject.size() + 256, '\0');
-  constexpr std::uint32_t options = PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED | PCRE2_SUBSTITUTE_OVERFLOW_LENGTH;
+  constexpr std::uint32_t options =
+      PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED | PCRE2_SUBSTITUTE_OVERFLOW_LENGTH;
   for (;;) {
     std::size_t size = out.size();
-    const int result = ::pcre2_substitute(code_.get(), units(subject), subject.size(), 0, options, nullptr, context_.get(),
-                                          units(replacement), replacement.size(), reinterpret_cast<PCRE2_UCHAR*>(out.data()), &size);
+    const int result =
+        ::pcre2_substitute(code_.get(), units(subject), subject.size(), 0, options, nullptr, context_.get(),
+                           units(replacement), replacement.size(), reinterpret_cast<PCRE2_UCHAR*>(out.data()), &size);
     if (result == PCRE2_ERROR_NOMEMORY && size > out.size()) {
       out.resize(size);
       continue;

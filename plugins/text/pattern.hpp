@@ -18,7 +18,7 @@ namespace text {
 struct match {
   std::size_t start = 0, end = 0;  // bytes
   std::string text;
-  std::vector<std::optional<std::string>> groups;              // without the whole match
+  std::vector<std::optional<std::string>> groups;  // without the whole match
   std::map<std::string, std::optional<std::string>> named;
 };
 

@@ -1,6 +1,5 @@
 // The plugin `text`: search, replace and split with Perl-compatible regular expressions.
 #include "pattern.hpp"
-
 #include <bulkhead/sdk.hpp>
 
 #include <limits>
@@ -30,24 +29,29 @@ BULKHEAD_PLUGIN("text", "1.0.0") {
   using optional_text = std::optional<std::string>;
   using optional_limit = std::optional<std::uint64_t>;
 
-  plugin.method(
-      "search",
-      [](string_view subject, string_view pattern, optional_text flags, optional_limit limit) {
-        std::vector<packed_match> found;
-        for (auto& match : text::pattern(pattern, flags.value_or("")).search(subject, limit_of(limit))) found.push_back({std::move(match)});
-        return found;
-      },
-      "All matches: {start, end, text, groups, named}, offsets in bytes", {"text", "pattern", "flags", "limit"}).idempotent();
-  plugin.method(
-      "replace",
-      [](string_view subject, string_view pattern, string_view replacement, optional_text flags) {
-        return text::pattern(pattern, flags.value_or("")).replace(subject, replacement);
-      },
-      "The text with every match replaced; $1 and ${name} refer to groups", {"text", "pattern", "replacement", "flags"}).idempotent();
-  plugin.method(
-      "split",
-      [](string_view subject, string_view pattern, optional_limit limit) {
-        return text::pattern(pattern, "").split(subject, limit_of(limit));
-      },
-      "The parts between matches", {"text", "pattern", "limit"}).idempotent();
+  plugin
+      .method("search",
+              [](string_view subject, string_view pattern, optional_text flags, optional_limit limit) {
+                std::vector<packed_match> found;
+                for (auto& match : text::pattern(pattern, flags.value_or("")).search(subject, limit_of(limit)))
+                  found.push_back({std::move(match)});
+                return found;
+              },
+              "All matches: {start, end, text, groups, named}, offsets in bytes", {"text", "pattern", "flags", "limit"})
+      .idempotent();
+  plugin
+      .method("replace",
+              [](string_view subject, string_view pattern, string_view replacement, optional_text flags) {
+                return text::pattern(pattern, flags.value_or("")).replace(subject, replacement);
+              },
+              "The text with every match replaced; $1 and ${name} refer to groups",
+              {"text", "pattern", "replacement", "flags"})
+      .idempotent();
+  plugin
+      .method("split",
+              [](string_view subject, string_view pattern, optional_limit limit) {
+                return text::pattern(pattern, "").split(subject, limit_of(limit));
+              },
+              "The parts between matches", {"text", "pattern", "limit"})
+      .idempotent();
 }

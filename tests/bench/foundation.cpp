@@ -9,12 +9,13 @@
 #include <array>
 #include <cstring>
 #include <fstream>
+#include <thread>
+
 #include <sched.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <thread>
 
 namespace {
 
@@ -57,7 +58,8 @@ class ping_pong {
   void once(std::size_t bytes) {
     char buffer[256]{};
     if (::write(fd_, buffer, bytes) < 0) return;
-    for (std::size_t got = 0; got < bytes;) got += static_cast<std::size_t>(std::max<ssize_t>(1, ::read(fd_, buffer, sizeof buffer)));
+    for (std::size_t got = 0; got < bytes;)
+      got += static_cast<std::size_t>(std::max<ssize_t>(1, ::read(fd_, buffer, sizeof buffer)));
   }
 
  private:
@@ -65,8 +67,10 @@ class ping_pong {
   pid_t child_ = -1;
 };
 
-void row(const std::string& name, double value, const std::string& unit, const std::string& floor = "", double ratio = 0) {
-  fmt::print("{:<48} {:>10.2f} {:<3} {:<34} {}\n", name, value, unit, floor, ratio > 0 ? fmt::format("{:.2f} x", ratio) : "");
+void row(const std::string& name, double value, const std::string& unit, const std::string& floor = "",
+         double ratio = 0) {
+  fmt::print("{:<48} {:>10.2f} {:<3} {:<34} {}\n", name, value, unit, floor,
+             ratio > 0 ? fmt::format("{:.2f} x", ratio) : "");
 }
 
 // Puts the calling thread on the `index`-th CPU it may use (the last, if there are fewer); what it starts inherits that.
@@ -104,8 +108,8 @@ void small_calls(bool one_cpu) {
       for (std::size_t i = 0; i < 2; ++i) all[i].insert(all[i].end(), times[i].begin(), times[i].end());
     }
     for (const double q : {0.5, 0.99})
-      row(fmt::format("16-byte call, {}, p{:.0f}", one_cpu ? "one CPU" : "two CPUs", q * 100), quantile(all[1], q), "us",
-          fmt::format("socketpair ping-pong {:.2f} us", quantile(all[0], q)),
+      row(fmt::format("16-byte call, {}, p{:.0f}", one_cpu ? "one CPU" : "two CPUs", q * 100), quantile(all[1], q),
+          "us", fmt::format("socketpair ping-pong {:.2f} us", quantile(all[0], q)),
           q == 0.5 ? quantile(ratios, 0.5) : quantile(all[1], q) / quantile(all[0], q));
   }
   ::sched_setaffinity(0, sizeof before, &before);
@@ -133,7 +137,8 @@ void spawns(const std::string& host_size) {
     echo->unload();
   }
   const double floor = quantile(floors, 0.5), birth = quantile(births, 0.5);
-  row("spawn to first reply, " + host_size, birth, "us", fmt::format("posix_spawn of true {:.0f} us", floor), birth / floor);
+  row("spawn to first reply, " + host_size, birth, "us", fmt::format("posix_spawn of true {:.0f} us", floor),
+      birth / floor);
 }
 
 void memory() {
@@ -173,8 +178,8 @@ void neighbours() {
     tails[crashing].push_back(quantile(calls, 0.99));
   }
   const double quiet = quantile(tails[0], 0.5), crashing = quantile(tails[1], 0.5);
-  row("p99 of a call while a neighbour crashes 50/s", crashing, "us", fmt::format("with a quiet neighbour {:.2f} us", quiet),
-      crashing / quiet);
+  row("p99 of a call while a neighbour crashes 50/s", crashing, "us",
+      fmt::format("with a quiet neighbour {:.2f} us", quiet), crashing / quiet);
 }
 
 }  // namespace

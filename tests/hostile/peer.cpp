@@ -15,13 +15,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fcntl.h>
 #include <random>
 #include <string>
+#include <vector>
+
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
-#include <vector>
 
 namespace {
 
@@ -75,7 +76,8 @@ bytes from_script(const std::string& text) {
       ++i;
     } else if (text[i] == '\'') {  // 'text'
       const auto end = text.find('\'', i + 1);
-      out.insert(out.end(), text.begin() + static_cast<std::ptrdiff_t>(i) + 1, text.begin() + static_cast<std::ptrdiff_t>(end));
+      out.insert(out.end(), text.begin() + static_cast<std::ptrdiff_t>(i) + 1,
+                 text.begin() + static_cast<std::ptrdiff_t>(end));
       i = end + 1;
     } else {
       out.push_back(static_cast<std::uint8_t>(std::stoi(text.substr(i, 2), nullptr, 16)));
@@ -108,10 +110,13 @@ void send_descriptors(int count) {
 // Valid messages, some of their bits changed, some cut, some twice.
 void send_mutations(unsigned seed) {
   std::mt19937 random(seed);
-  const std::vector<bytes> valid = {
-      from_script("9401@c0c3"), from_script("9302a5'$/log'9201a3'abc'"), from_script("9302a7'$/event'92a1'e'01"),
-      from_script("940001a1'f'90"), from_script("9401@82a4'code'a1'x'a7'message'a1'y'c0"),
-      from_script("9302aa'$/progress'92@c0"), from_script("9401@c0dc0003010203")};
+  const std::vector<bytes> valid = {from_script("9401@c0c3"),
+                                    from_script("9302a5'$/log'9201a3'abc'"),
+                                    from_script("9302a7'$/event'92a1'e'01"),
+                                    from_script("940001a1'f'90"),
+                                    from_script("9401@82a4'code'a1'x'a7'message'a1'y'c0"),
+                                    from_script("9302aa'$/progress'92@c0"),
+                                    from_script("9401@c0dc0003010203")};
   for (int i = 0; i < 2000; ++i) {
     bytes message = valid[random() % valid.size()];
     for (auto flips = random() % 3; flips > 0; --flips)

@@ -2,6 +2,7 @@
 #include "fixture.hpp"
 
 #include <csignal>
+
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -86,7 +87,7 @@ TEST_CASE("200 births and deaths leave nothing behind") {
   for (int i = 0; i < 200; ++i) cycle(i);
   CHECK(entries("/proc/self/fd") == fds);
   CHECK(entries("/proc/self/task") == threads);
-  CHECK(count("/proc/self/maps") <= maps + 4);  // the allocator may have grown its heap
+  CHECK(count("/proc/self/maps") <= maps + 4);                     // the allocator may have grown its heap
   while (entries(server) > server_fds) std::this_thread::yield();  // it hears of deaths in its own time
   int status = 0;
   CHECK(::waitpid(-1, &status, WNOHANG | __WALL) == 0);  // the fork server, alive, and no other child

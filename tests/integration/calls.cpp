@@ -8,8 +8,9 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
 
-#include <fcntl.h>
 #include <future>
+
+#include <fcntl.h>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
@@ -141,7 +142,9 @@ TEST_CASE("async_call completes a callback, a future and a coroutine") {
   auto echo = host.load(plugin_path("echo"));
 
   mailbox<std::pair<boost::system::error_code, int>> called;
-  echo.async_call<int>("add", std::tuple{1, 2}, [&](boost::system::error_code code, int sum) { called.put({code, sum}); });
+  echo.async_call<int>("add", std::tuple{1, 2}, [&](boost::system::error_code code, int sum) {
+    called.put({code, sum});
+  });
   REQUIRE(called.wait_for(1));
   CHECK(!called.values()[0].first);
   CHECK(called.values()[0].second == 3);

@@ -33,7 +33,8 @@ TEST_CASE("synchronous and asynchronous calls mix on one worker") {
       if (echo.call<int>("add", i, 1) != i + 1) ++wrong;
   });
   for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < 100; ++i) futures.push_back(echo.async_call<int>("add", std::tuple{i, i}, boost::asio::use_future));
+    for (int i = 0; i < 100; ++i)
+      futures.push_back(echo.async_call<int>("add", std::tuple{i, i}, boost::asio::use_future));
     for (int i = 0; i < 100; ++i)
       if (futures[static_cast<std::size_t>(i)].get() != 2 * i) ++wrong;
     futures.clear();
@@ -48,7 +49,8 @@ TEST_CASE("calls spread over all instances") {
   REQUIRE(chaos.workers().size() == 4);
   mailbox<int> done;
   for (int i = 0; i < 4; ++i)
-    chaos.async_call("sleep_ms", std::tuple{10'000}, [&](boost::system::error_code) { done.put(1); }, {.deadline = 500ms});
+    chaos.async_call("sleep_ms", std::tuple{10'000}, [&](boost::system::error_code) { done.put(1); },
+                     {.deadline = 500ms});
   for (const auto& worker : chaos.workers()) CHECK(worker.outstanding == 1);
   CHECK(done.wait_for(4));
 }

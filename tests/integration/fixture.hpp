@@ -3,19 +3,21 @@
 
 #include <bulkhead/host.hpp>
 
+#include <catch2/catch.hpp>
+
 #include <condition_variable>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <thread>
 
-#include <catch2/catch.hpp>
-
 namespace bulkhead::testing {
 
 using namespace std::chrono_literals;
 
-inline std::string plugin_path(const std::string& name) { return std::string(BULKHEAD_TEST_PLUGINS) + "/" + name + ".so"; }
+inline std::string plugin_path(const std::string& name) {
+  return std::string(BULKHEAD_TEST_PLUGINS) + "/" + name + ".so";
+}
 
 // Something that another thread brings about.
 template <class T>

@@ -2,6 +2,7 @@
 #include "fixture.hpp"
 
 #include <csignal>
+
 #include <fcntl.h>
 #include <sys/wait.h>
 
@@ -73,7 +74,8 @@ TEST_CASE("a worker that ignores cancellation is killed after the grace") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));
   const pid_t pid = chaos.workers().at(0).pid;
-  CHECK(failure_of([&] { chaos.with({.deadline = 50ms}).call("misbehave", "endless_loop"); }).outcome() == outcome::timeout);
+  CHECK(failure_of([&] { chaos.with({.deadline = 50ms}).call("misbehave", "endless_loop"); }).outcome() ==
+        outcome::timeout);
   CHECK(chaos.call<int>("echo", 1) == 1);
   CHECK(chaos.workers().at(0).pid != pid);
 }
@@ -116,7 +118,8 @@ TEST_CASE("files that are no plugins are refused with the reason") {
 TEST_CASE("a crash in destroy does not hold up unloading and is reported") {
   recorded seen;
   host host(seen.options());
-  auto chaos = host.load(plugin_path("chaos"), {.environment = {"BULKHEAD_CHAOS_AT=destroy", "BULKHEAD_CHAOS=segfault"}});
+  auto chaos =
+      host.load(plugin_path("chaos"), {.environment = {"BULKHEAD_CHAOS_AT=destroy", "BULKHEAD_CHAOS=segfault"}});
   chaos.unload();
   REQUIRE(seen.events.wait([](const auto& events) { return !events.empty() && events.back().report; }));
   CHECK(seen.events.values().back().report->signal == SIGSEGV);

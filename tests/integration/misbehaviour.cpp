@@ -3,6 +3,7 @@
 #include "fixture.hpp"
 
 #include <csignal>
+
 #include <fcntl.h>
 
 using namespace bulkhead;
@@ -83,7 +84,8 @@ TEST_CASE("each way to misbehave has its one right outcome, and the next call is
     if (expected.reason == exit_reason::unknown) continue;
     CHECK(report->reason == expected.reason);
     CHECK((expected.reason == exited ? report->exit_code : report->signal) == expected.signal_or_code);
-    if (std::string_view(expected.kind) != "never_answer") CHECK(report->method == "misbehave");  // that one had returned
+    if (std::string_view(expected.kind) != "never_answer")
+      CHECK(report->method == "misbehave");  // that one had returned
   }
 }
 
@@ -105,7 +107,8 @@ TEST_CASE("calls under way when a worker dies end once each") {
   auto chaos = host.load(plugin_path("chaos"));
   mailbox<outcome> ended;
   for (int i = 0; i < 5; ++i)
-    chaos.async_call<reply>("later", std::tuple{60'000}, [&](boost::system::error_code, const reply& r) { ended.put(r.outcome()); });
+    chaos.async_call<reply>("later", std::tuple{60'000},
+                            [&](boost::system::error_code, const reply& r) { ended.put(r.outcome()); });
   CHECK(chaos.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
   REQUIRE(ended.wait_for(5));
   for (const outcome each : ended.values()) CHECK(each == outcome::worker_lost);

@@ -77,7 +77,8 @@ TEST_CASE("fragile decodes good files, and a lying one costs its own call only")
 #else
   CHECK(failure_of([&] { fragile.call("decode", ppm(4000, 4000, 100)); }).outcome() == outcome::worker_lost);
 #endif
-  CHECK(fragile.call<std::tuple<unsigned, unsigned, bytes>>("decode", ppm(1, 1, 3)) == std::tuple(1u, 1u, bytes{255, 0, 0}));
+  CHECK(fragile.call<std::tuple<unsigned, unsigned, bytes>>("decode", ppm(1, 1, 3)) ==
+        std::tuple(1u, 1u, bytes{255, 0, 0}));
 }
 
 TEST_CASE("text finds named groups, replaces and splits") {
@@ -102,7 +103,8 @@ TEST_CASE("text finds named groups, replaces and splits") {
 TEST_CASE("a catastrophic pattern is ended by the deadline") {
   host host;
   auto text = host.load(plugin_path("text"));
-  const auto error = failure_of([&] { text.with({.deadline = 100ms}).call("search", std::string(60, 'a') + "b", "(a+)+$"); });
+  const auto error =
+      failure_of([&] { text.with({.deadline = 100ms}).call("search", std::string(60, 'a') + "b", "(a+)+$"); });
   CHECK(error.outcome() == outcome::timeout);
   CHECK(text.call<std::string>("replace", "a", "a", "b") == "b");
 }

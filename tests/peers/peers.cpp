@@ -68,7 +68,8 @@ TEST_CASE("events, progress and logs of a worker in another language arrive, bey
     peer.call("log", 2, "disk is slow");
     CHECK(logs.wait([](const auto& seen) { return std::ranges::find(seen, "disk is slow") != seen.end(); }));
   }
-  CHECK(logs.wait([&](const auto& seen) { return std::ranges::find(seen, language + ": leaving in good order") != seen.end(); }));
+  CHECK(logs.wait(
+      [&](const auto& seen) { return std::ranges::find(seen, language + ": leaving in good order") != seen.end(); }));
 }
 
 TEST_CASE("a worker in another language calls the application") {

@@ -2,8 +2,9 @@
 #include "connection.hpp"
 
 #include <atomic>
-#include <sys/eventfd.h>
 #include <thread>
+
+#include <sys/eventfd.h>
 
 namespace bulkhead::testing {
 

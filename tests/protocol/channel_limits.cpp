@@ -1,9 +1,10 @@
 // The limits of a channel, and what crosses them.
 #include "connection.hpp"
 
+#include <thread>
+
 #include <fcntl.h>
 #include <sys/eventfd.h>
-#include <thread>
 
 namespace bulkhead::testing {
 namespace {
@@ -197,7 +198,9 @@ TEST_CASE("large messages both ways at once do not block each other") {
     return channel.run([&] { return seen.messages.size() == 4; }, ipc::clock::now() + 20s);
   };
   std::thread read_a([&] { reader(a, a_seen); }), read_b([&] { reader(b, b_seen); });
-  std::thread write_a([&] { for (int i = 0; i < 4; ++i) a.send(note()); });
+  std::thread write_a([&] {
+    for (int i = 0; i < 4; ++i) a.send(note());
+  });
   for (int i = 0; i < 4; ++i) b.send(note());
   write_a.join();
   read_a.join();

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "page.hpp"
-
 #include <bulkhead/ipc/channel.hpp>
 
 #include <catch2/catch.hpp>
@@ -22,8 +21,12 @@ class recorder final : public ipc::channel::receiver {
     bytes_t params;
     std::vector<unique_fd> handles;
   };
-  void on_request(const ipc::message& message, std::vector<unique_fd> handles) override { add(message, std::move(handles)); }
-  void on_notification(const ipc::message& message, std::vector<unique_fd> handles) override { add(message, std::move(handles)); }
+  void on_request(const ipc::message& message, std::vector<unique_fd> handles) override {
+    add(message, std::move(handles));
+  }
+  void on_notification(const ipc::message& message, std::vector<unique_fd> handles) override {
+    add(message, std::move(handles));
+  }
   void on_closed(const std::string& why) override {
     ++closed;
     violation = why;
@@ -35,7 +38,10 @@ class recorder final : public ipc::channel::receiver {
 
  private:
   void add(const ipc::message& message, std::vector<unique_fd> handles) {
-    messages.push_back({message.kind, std::string(message.method), {message.params.begin(), message.params.end()}, std::move(handles)});
+    messages.push_back({message.kind,
+                        std::string(message.method),
+                        {message.params.begin(), message.params.end()},
+                        std::move(handles)});
   }
 };
 
@@ -44,7 +50,8 @@ struct connection {
   unique_fd peer;
   std::optional<ipc::channel> channel;
 
-  explicit connection(const ipc::limits& limits = {}, unsigned receive_handles = 0, ipc::channel::wakeups* loop = nullptr) {
+  explicit connection(const ipc::limits& limits = {}, unsigned receive_handles = 0,
+                      ipc::channel::wakeups* loop = nullptr) {
     auto [ours, theirs] = ipc::socket_transport::make_pair();
     peer = std::move(theirs);
     channel.emplace(std::make_unique<ipc::socket_transport>(std::move(ours), receive_handles,

@@ -1,6 +1,5 @@
 // Envelopes and errors as a hostile peer may send them.
 #include "page.hpp"
-
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/scanner.hpp>
 
@@ -53,11 +52,12 @@ TEST_CASE("text from a worker keeps valid UTF-8 and shows everything else as esc
   CHECK(sanitised("plain\ttext\n") == "plain\ttext\n");
   CHECK(sanitised("gr\xc3\xbcn \xe2\x82\xac \xf0\x9f\x98\x80") == "gr\xc3\xbcn \xe2\x82\xac \xf0\x9f\x98\x80");
   CHECK(sanitised(std::string_view("\0\x07\x7f", 3)) == "\\x00\\x07\\x7f");
-  CHECK(sanitised("\xc3") == "\\xc3");                          // cut off
-  CHECK(sanitised("\xc0\xaf") == "\\xc0\\xaf");                 // overlong
-  CHECK(sanitised("\xed\xa0\x80") == "\\xed\\xa0\\x80");        // a surrogate
+  CHECK(sanitised("\xc3") == "\\xc3");                             // cut off
+  CHECK(sanitised("\xc0\xaf") == "\\xc0\\xaf");                    // overlong
+  CHECK(sanitised("\xed\xa0\x80") == "\\xed\\xa0\\x80");           // a surrogate
   CHECK(sanitised("\xf4\x90\x80\x80") == "\\xf4\\x90\\x80\\x80");  // past the end of Unicode
-  CHECK(sanitised("\xc2\x9b" "31m") == "\\xc2\\x9b31m");        // a C1 control: CSI
+  CHECK(sanitised("\xc2\x9b"
+                  "31m") == "\\xc2\\x9b31m");  // a C1 control: CSI
   CHECK(sanitised(std::string(100, 'x'), 20).size() <= 20);
   CHECK(sanitised(std::string(100, 'x'), 20).ends_with("..."));
 }

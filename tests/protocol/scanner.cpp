@@ -1,6 +1,5 @@
 // The scanner: whatever way bytes are cut, the same values come out, and limits hold while the bytes arrive.
 #include "page.hpp"
-
 #include <bulkhead/ipc/scanner.hpp>
 
 #include <catch2/catch.hpp>
@@ -20,15 +19,38 @@ bytes_t one_of_each() {
   auto add = [&](std::initializer_list<int> bytes) {
     for (const int byte : bytes) out.push_back(static_cast<std::uint8_t>(byte));
   };
-  add({0x05}); add({0xff}); add({0xc0}); add({0xc2}); add({0xc3});
-  add({0xa2, 'h', 'i'}); add({0xd9, 1, 'x'}); add({0xda, 0, 1, 'x'}); add({0xdb, 0, 0, 0, 1, 'x'});
-  add({0xc4, 1, 7}); add({0xc5, 0, 1, 7}); add({0xc6, 0, 0, 0, 1, 7});
-  add({0xcc, 200}); add({0xcd, 1, 2}); add({0xce, 1, 2, 3, 4}); add({0xcf, 1, 2, 3, 4, 5, 6, 7, 8});
-  add({0xd0, 200}); add({0xd1, 1, 2}); add({0xd2, 1, 2, 3, 4}); add({0xd3, 1, 2, 3, 4, 5, 6, 7, 8});
-  add({0xca, 1, 2, 3, 4}); add({0xcb, 1, 2, 3, 4, 5, 6, 7, 8});
-  add({0xd4, 1, 0}); add({0xd5, 9, 0, 0}); add({0xd6, 9, 0, 0, 0, 0}); add({0xc7, 1, 1, 0}); add({0xc8, 0, 1, 9, 0});
+  add({0x05});
+  add({0xff});
+  add({0xc0});
+  add({0xc2});
+  add({0xc3});
+  add({0xa2, 'h', 'i'});
+  add({0xd9, 1, 'x'});
+  add({0xda, 0, 1, 'x'});
+  add({0xdb, 0, 0, 0, 1, 'x'});
+  add({0xc4, 1, 7});
+  add({0xc5, 0, 1, 7});
+  add({0xc6, 0, 0, 0, 1, 7});
+  add({0xcc, 200});
+  add({0xcd, 1, 2});
+  add({0xce, 1, 2, 3, 4});
+  add({0xcf, 1, 2, 3, 4, 5, 6, 7, 8});
+  add({0xd0, 200});
+  add({0xd1, 1, 2});
+  add({0xd2, 1, 2, 3, 4});
+  add({0xd3, 1, 2, 3, 4, 5, 6, 7, 8});
+  add({0xca, 1, 2, 3, 4});
+  add({0xcb, 1, 2, 3, 4, 5, 6, 7, 8});
+  add({0xd4, 1, 0});
+  add({0xd5, 9, 0, 0});
+  add({0xd6, 9, 0, 0, 0, 0});
+  add({0xc7, 1, 1, 0});
+  add({0xc8, 0, 1, 9, 0});
   add({0xc9, 0, 0, 0, 1, 9, 0});
-  add({0x81, 0x01, 0x90}); add({0xde, 0, 1, 1, 2}); add({0xdf, 0, 0, 0, 1, 1, 2}); add({0xdd, 0, 0, 0, 1, 0x91, 0xc0});
+  add({0x81, 0x01, 0x90});
+  add({0xde, 0, 1, 1, 2});
+  add({0xdf, 0, 0, 0, 1, 1, 2});
+  add({0xdd, 0, 0, 0, 1, 0x91, 0xc0});
   add({0xa0});
   return out;
 }
@@ -74,9 +96,15 @@ TEST_CASE("a value is complete exactly at its last byte, fed one at a time") {
 TEST_CASE("a promise larger than the frame limit is refused at its header, before any of it has come") {
   limits small;
   small.frame = 1000;
-  const auto header = GENERATE(values<bytes_t>({{0xc6, 0, 0, 4, 0}, {0xdb, 0xff, 0xff, 0xff, 0xff}, {0xc5, 0x03, 0xe6},
-                                                {0xdd, 0, 0, 4, 0}, {0xdf, 0, 0, 2, 0}, {0xdf, 0xff, 0xff, 0xff, 0xff},
-                                                {0xc9, 0, 0, 4, 0, 5}, {0xdc, 0x03, 0xe6}, {0xda, 0x03, 0xe6}}));
+  const auto header = GENERATE(values<bytes_t>({{0xc6, 0, 0, 4, 0},
+                                                {0xdb, 0xff, 0xff, 0xff, 0xff},
+                                                {0xc5, 0x03, 0xe6},
+                                                {0xdd, 0, 0, 4, 0},
+                                                {0xdf, 0, 0, 2, 0},
+                                                {0xdf, 0xff, 0xff, 0xff, 0xff},
+                                                {0xc9, 0, 0, 4, 0, 5},
+                                                {0xdc, 0x03, 0xe6},
+                                                {0xda, 0x03, 0xe6}}));
   scanner scan(small);
   CHECK(feed_all(scan, header) == status::violation);
   CHECK(std::strlen(scan.violation()) > 0);

@@ -1,6 +1,5 @@
 // The page's vectors against the code that writes and reads messages.
 #include "page.hpp"
-
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/scanner.hpp>
 
@@ -61,17 +60,20 @@ TEST_CASE("what bulkhead writes is what the page shows, byte for byte") {
           pack.pack_array(1).pack_map(4).pack("protocol").pack(1).pack("deadline_ms").pack(30000);
           pack.pack("event_credit").pack(1024).pack("frame_limit").pack(16u << 20);
         }) == vector_named("hello"));
-  CHECK(request("mean", 1, [](packer& pack) { pack.pack(std::vector<std::vector<int>>{{1, 2, 3}}); }) == vector_named("call"));
+  CHECK(request("mean", 1, [](packer& pack) {
+          pack.pack(std::vector<std::vector<int>>{{1, 2, 3}});
+        }) == vector_named("call"));
   CHECK(request("count", 4097, nothing) == vector_named("call_without_arguments"));
   CHECK(request("count", 4294967295, nothing) == vector_named("call_with_highest_id"));
-  CHECK(request("size", 2, [](packer& pack) {
-          pack.pack_array(1).pack_bin(3).pack_bin_body("\x00\xff\x80", 3);
-        }) == vector_named("call_with_bytes"));
-  CHECK(request("upper", 3, [](packer& pack) { pack.pack_array(1).pack("gr\xc3\xbcn"); }) == vector_named("call_with_text"));
+  CHECK(request("size", 2, [](packer& pack) { pack.pack_array(1).pack_bin(3).pack_bin_body("\x00\xff\x80", 3); }) ==
+        vector_named("call_with_bytes"));
+  CHECK(request("upper", 3, [](packer& pack) { pack.pack_array(1).pack("gr\xc3\xbcn"); }) ==
+        vector_named("call_with_text"));
   CHECK(request("$/describe", 8, nothing) == vector_named("describe"));
   CHECK(request("$/ping", 9, nothing) == vector_named("ping"));
   CHECK(request("$/drain", 10, nothing) == vector_named("drain"));
-  CHECK(notification("$/deadline", [](packer& pack) { pack.pack_array(2).pack(7).pack(250); }) == vector_named("deadline"));
+  CHECK(notification("$/deadline", [](packer& pack) { pack.pack_array(2).pack(7).pack(250); }) ==
+        vector_named("deadline"));
   CHECK(notification("$/cancel", [](packer& pack) { pack.pack_array(1).pack(7); }) == vector_named("cancel"));
   CHECK(notification("$/credit", [](packer& pack) { pack.pack_array(1).pack(512); }) == vector_named("credit"));
   CHECK(notification("$/shutdown", nothing) == vector_named("shutdown"));
@@ -80,8 +82,8 @@ TEST_CASE("what bulkhead writes is what the page shows, byte for byte") {
   CHECK(make_response(9, packed(msgpack::type::nil_t{})).take() == vector_named("answer_nil"));
   CHECK(make_error_response(2, {outcome::rejected, "no function 'open'", {}}).take() == vector_named("host_rejects"));
   CHECK(make_error_response(1, {outcome::plugin_error, "no numbers", {}}).take() == vector_named("error_answer"));
-  CHECK(make_error_response(1, {outcome::plugin_error, "no numbers", packed(std::map<std::string, int>{{"line", 3}})}).take() ==
-        vector_named("error_answer_with_data"));
+  CHECK(make_error_response(1, {outcome::plugin_error, "no numbers", packed(std::map<std::string, int>{{"line", 3}})})
+            .take() == vector_named("error_answer_with_data"));
 }
 
 TEST_CASE("ids are read in every width and errors in every allowed shape") {

@@ -2,6 +2,7 @@
 #include "connection.hpp"
 
 #include <csignal>
+
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -110,9 +111,11 @@ TEST_CASE("a worker says why it can't start before it leaves") {
 }
 
 TEST_CASE("a worker without a channel, or with a protocol it does not know, says so and exits with 64") {
-  const auto environment = GENERATE(values<std::vector<std::string>>(
-      {{"NOTHING=1"}, {"BULKHEAD_CHANNEL_FD=77", "BULKHEAD_PROTOCOL=1"}, {"BULKHEAD_CHANNEL_FD=x", "BULKHEAD_PROTOCOL=1"},
-       {"BULKHEAD_CHANNEL_FD=0", "BULKHEAD_PROTOCOL=2"}, {"BULKHEAD_CHANNEL_FD=0"}}));
+  const auto environment = GENERATE(values<std::vector<std::string>>({{"NOTHING=1"},
+                                                                      {"BULKHEAD_CHANNEL_FD=77", "BULKHEAD_PROTOCOL=1"},
+                                                                      {"BULKHEAD_CHANNEL_FD=x", "BULKHEAD_PROTOCOL=1"},
+                                                                      {"BULKHEAD_CHANNEL_FD=0", "BULKHEAD_PROTOCOL=2"},
+                                                                      {"BULKHEAD_CHANNEL_FD=0"}}));
   started_worker worker(echo, environment);
   CHECK(worker.wait() == 64);
 }

@@ -11,8 +11,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <sys/types.h>
 #include <vector>
+
+#include <sys/types.h>
 
 namespace bulkhead {
 
@@ -41,16 +42,16 @@ std::string_view to_string(exit_reason value);
 
 // What became of a worker process.
 struct crash_report {
-  std::string plugin;      // as loaded
+  std::string plugin;  // as loaded
   pid_t pid = -1;
   exit_reason reason = exit_reason::unknown;
-  int exit_code = 0;       // exited
-  int signal = 0;          // signalled: as the worker's crash handler saw it, else as the kernel reported it
+  int exit_code = 0;                // exited
+  int signal = 0;                   // signalled: as the worker's crash handler saw it, else as the kernel reported it
   std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE
   bulkhead::phase phase = phase::spawn;
-  std::string method;      // in progress when it died; may be empty
-  std::string message;     // e.g. the text of an uncaught exception, or what was wrong with the protocol
-  std::string log_tail;    // the last lines it wrote
+  std::string method;    // in progress when it died; may be empty
+  std::string message;   // e.g. the text of an uncaught exception, or what was wrong with the protocol
+  std::string log_tail;  // the last lines it wrote
   // What became of the worker, for people: "was killed by SIGSEGV (address 0x0) in method 'decode'".
   std::string summary() const;
 };

@@ -43,7 +43,9 @@ class functions {
 
   template <class F, class... P>
   static ipc::buffer invoke(const std::string& name, F& function, const msgpack::object& packed, std::tuple<P...>*) {
-    auto convert = []<class T>(std::type_identity<T>, const msgpack::object& value) { return typed::convert<T>(value); };
+    auto convert = []<class T>(std::type_identity<T>, const msgpack::object& value) {
+      return typed::convert<T>(value);
+    };
     auto arguments = typed::arguments<std::remove_cvref_t<P>...>(name, packed, {}, convert);
     ipc::buffer out;
     using result = typename typed::function_traits<F>::result;

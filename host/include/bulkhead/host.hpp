@@ -61,14 +61,14 @@ struct host_options {
 };
 
 struct load_options {
-  unsigned instances = 1;                                          // worker processes; calls go to the least loaded
-  std::size_t memory_limit = std::size_t{1} << 30;                 // address space of a worker, in bytes; 0: no limit
-  std::chrono::nanoseconds deadline = std::chrono::seconds(30);    // of calls that name none
+  unsigned instances = 1;                                        // worker processes; calls go to the least loaded
+  std::size_t memory_limit = std::size_t{1} << 30;               // address space of a worker, in bytes; 0: no limit
+  std::chrono::nanoseconds deadline = std::chrono::seconds(30);  // of calls that name none
   std::chrono::nanoseconds start_timeout = std::chrono::seconds(10);  // from spawn to ready
   enum isolation isolation = isolation::process;
-  bulkhead::functions functions{};                                       // what the plugin may call in the application
-  std::vector<std::string> environment{};                          // "NAME=value"; workers get nothing else
-  ipc::limits limits{};                                            // of the channel
+  bulkhead::functions functions{};         // what the plugin may call in the application
+  std::vector<std::string> environment{};  // "NAME=value"; workers get nothing else
+  ipc::limits limits{};                    // of the channel
   // What its sandbox lets it do. Unset: policy::strict(), or policy::program() for launch(). Its memory limit is
   // memory_limit above unless it names another.
   std::optional<bulkhead::policy> policy{};

@@ -68,7 +68,8 @@ class plugin {
   // R = void only the error code. Arguments are packed before this returns. R must be default-constructible. The
   // handler runs on its associated executor, or else on the host's handler threads. Never blocks.
   template <class R = void, class... A, class Token>
-  auto async_call(std::string_view method, const std::tuple<A...>& arguments, Token&& token, call_options options = {}) const;
+  auto async_call(std::string_view method, const std::tuple<A...>& arguments, Token&& token,
+                  call_options options = {}) const;
 
   // The untyped form that all others use. `arguments` is one MessagePack array.
   reply call_packed(std::string_view method, packed_arguments arguments, const call_options& options) const;
@@ -135,8 +136,7 @@ template <class R, class Handler>
 class handler_carrier final : public reply_handler {
  public:
   handler_carrier(Handler handler, const boost::asio::any_io_executor& fallback)
-      : handler_(std::move(handler)),
-        work_(boost::asio::get_associated_executor(handler_, fallback)) {}
+      : handler_(std::move(handler)), work_(boost::asio::get_associated_executor(handler_, fallback)) {}
 
   void complete(reply&& result) override {
     const auto work = std::move(work_);

@@ -12,10 +12,10 @@ namespace bulkhead {
 struct black_box {
   static constexpr std::size_t size = 4096;
 
-  std::atomic<std::uint32_t> phase;     // enum phase
-  std::atomic<std::uint32_t> in_call;   // 1 while a method runs on the dispatch thread
-  std::atomic<std::uint64_t> begun;     // calls taken up so far, in the order in which they were sent
-  char method[64];                      // the one in progress
+  std::atomic<std::uint32_t> phase;    // enum phase
+  std::atomic<std::uint32_t> in_call;  // 1 while a method runs on the dispatch thread
+  std::atomic<std::uint64_t> begun;    // calls taken up so far, in the order in which they were sent
+  char method[64];                     // the one in progress
 
   // Filled in by the crash handler, `recorded` last.
   std::atomic<std::uint32_t> recorded;
@@ -26,7 +26,7 @@ struct black_box {
 
   std::atomic<std::uint32_t> violations;  // system calls denied so far
 
-  char message[512];                    // an uncaught exception's text, or why the worker could not start
+  char message[512];  // an uncaught exception's text, or why the worker could not start
 };
 static_assert(sizeof(black_box) <= black_box::size);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);

@@ -37,39 +37,39 @@ typedef struct bulkhead_method bulkhead_method_t;
 typedef struct bulkhead_call bulkhead_call_t;
 
 typedef enum bulkhead_log_level {
-    BULKHEAD_LOG_DEBUG = 0,
-    BULKHEAD_LOG_INFO = 1,
-    BULKHEAD_LOG_WARNING = 2,
-    BULKHEAD_LOG_ERROR = 3
+  BULKHEAD_LOG_DEBUG = 0,
+  BULKHEAD_LOG_INFO = 1,
+  BULKHEAD_LOG_WARNING = 2,
+  BULKHEAD_LOG_ERROR = 3
 } bulkhead_log_level_t;
 
 /* What became of something asked of the host. */
 typedef enum bulkhead_status {
-    BULKHEAD_OK = 0,
-    BULKHEAD_FAILED = 1,      /* the host's function answered with an error */
-    BULKHEAD_REJECTED = 2,    /* not granted, no such function, or bad arguments */
-    BULKHEAD_CANCELLED = 3,   /* the call on whose behalf it was made was cancelled, or its deadline passed */
-    BULKHEAD_OVERLOADED = 4,  /* too many at once; try again later */
-    BULKHEAD_LOST = 5         /* the host is gone or the worker is shutting down */
+  BULKHEAD_OK = 0,
+  BULKHEAD_FAILED = 1,     /* the host's function answered with an error */
+  BULKHEAD_REJECTED = 2,   /* not granted, no such function, or bad arguments */
+  BULKHEAD_CANCELLED = 3,  /* the call on whose behalf it was made was cancelled, or its deadline passed */
+  BULKHEAD_OVERLOADED = 4, /* too many at once; try again later */
+  BULKHEAD_LOST = 5        /* the host is gone or the worker is shutting down */
 } bulkhead_status_t;
 
 /* The answer to call_host(). `data` is the MessagePack result (status OK) or a UTF-8 error text (otherwise). It
  * belongs to the worker until given back with release_answer(). */
 typedef struct bulkhead_answer {
-    const uint8_t *data;
-    size_t size;
-    void *owner; /* private to the worker */
+  const uint8_t* data;
+  size_t size;
+  void* owner; /* private to the worker */
 } bulkhead_answer_t;
 
 /* A block of bytes for bulk data (images, audio, tensors). Writable by the plugin until it is sent in a reply or
  * released. To send it, pack it into the MessagePack result: as ext type 2 holding `reference` when
  * reference_size > 0 (it lies in memory shared with the host), as bin holding data/size otherwise. */
 typedef struct bulkhead_blob {
-    uint8_t *data;
-    size_t size;
-    uint8_t reference[24];
-    uint32_t reference_size;
-    void *owner; /* private to the worker */
+  uint8_t* data;
+  size_t size;
+  uint8_t reference[24];
+  uint32_t reference_size;
+  void* owner; /* private to the worker */
 } bulkhead_blob_t;
 
 /* MessagePack extension types used in arguments and results. */
@@ -79,66 +79,66 @@ typedef struct bulkhead_blob {
 /* What the worker offers the plugin. One per plugin instance, valid from create() to the end of destroy(). Every
  * function takes the host itself first. */
 struct bulkhead_host {
-    uint32_t abi_version; /* BULKHEAD_ABI_VERSION of the worker */
-    void *host_data;      /* private to the worker */
+  uint32_t abi_version; /* BULKHEAD_ABI_VERSION of the worker */
+  void* host_data;      /* private to the worker */
 
-    /* Ends `call` with a result: one MessagePack value of `size` bytes, copied. Exactly one of reply() and fail()
+  /* Ends `call` with a result: one MessagePack value of `size` bytes, copied. Exactly one of reply() and fail()
      * must be called for each call, once; it may be later than the return of invoke(), and from any thread.
      * [any-thread] */
-    void (*reply)(const bulkhead_host_t *host, bulkhead_call_t *call, const void *result, size_t size);
+  void (*reply)(const bulkhead_host_t* host, bulkhead_call_t* call, const void* result, size_t size);
 
-    /* Ends `call` with an error: a text for people, and optionally one MessagePack value with details (NULL, 0 for
+  /* Ends `call` with an error: a text for people, and optionally one MessagePack value with details (NULL, 0 for
      * none). The caller in the host sees the outcome plugin_error. [any-thread] */
-    void (*fail)(const bulkhead_host_t *host, bulkhead_call_t *call, const char *message, size_t message_size,
-                 const void *data, size_t data_size);
+  void (*fail)(const bulkhead_host_t* host, bulkhead_call_t* call, const char* message, size_t message_size,
+               const void* data, size_t data_size);
 
-    /* Reports progress of `call`: one MessagePack value. Dropped when the caller does not ask for progress. May
+  /* Reports progress of `call`: one MessagePack value. Dropped when the caller does not ask for progress. May
      * block for a moment when the host lags behind. [any-thread] */
-    void (*progress)(const bulkhead_host_t *host, bulkhead_call_t *call, const void *value, size_t size);
+  void (*progress)(const bulkhead_host_t* host, bulkhead_call_t* call, const void* value, size_t size);
 
-    /* Whether `call` should stop: its caller cancelled it or its deadline passed. Cheap enough for inner loops.
+  /* Whether `call` should stop: its caller cancelled it or its deadline passed. Cheap enough for inner loops.
      * After it turned true, reply() and fail() still have to be called, and the sooner the better: a worker that
      * does not answer within the grace period (1 s) is killed. [any-thread] */
-    bool (*cancelled)(const bulkhead_host_t *host, bulkhead_call_t *call);
+  bool (*cancelled)(const bulkhead_host_t* host, bulkhead_call_t* call);
 
-    /* Nanoseconds until the deadline of `call`; 0 when it has passed, INT64_MAX when there is none. [any-thread] */
-    int64_t (*remaining_ns)(const bulkhead_host_t *host, bulkhead_call_t *call);
+  /* Nanoseconds until the deadline of `call`; 0 when it has passed, INT64_MAX when there is none. [any-thread] */
+  int64_t (*remaining_ns)(const bulkhead_host_t* host, bulkhead_call_t* call);
 
-    /* Writes a line to the host's log. Lines over 4 KiB are cut; past 64 KiB/s lines are dropped and counted.
+  /* Writes a line to the host's log. Lines over 4 KiB are cut; past 64 KiB/s lines are dropped and counted.
      * [any-thread] */
-    void (*log)(const bulkhead_host_t *host, bulkhead_log_level_t level, const char *text, size_t size);
+  void (*log)(const bulkhead_host_t* host, bulkhead_log_level_t level, const char* text, size_t size);
 
-    /* Sends an event to the application: a name and one MessagePack value. Waits for credit when the host has
+  /* Sends an event to the application: a name and one MessagePack value. Waits for credit when the host has
      * 1,024 events of this worker still to handle. False when the host is gone. [any-thread] */
-    bool (*emit)(const bulkhead_host_t *host, const char *name, const void *value, size_t size);
+  bool (*emit)(const bulkhead_host_t* host, const char* name, const void* value, size_t size);
 
-    /* Calls a function that the application granted to this plugin, and waits for its answer. `arguments` is one
+  /* Calls a function that the application granted to this plugin, and waits for its answer. `arguments` is one
      * MessagePack array. `on_behalf_of` (may be NULL) is the call that this one serves: its deadline and its
      * cancellation end the wait. Always fills *answer; give it back with release_answer(). [any-thread] */
-    bulkhead_status_t (*call_host)(const bulkhead_host_t *host, bulkhead_call_t *on_behalf_of, const char *function,
-                                   const void *arguments, size_t size, bulkhead_answer_t *answer);
-    void (*release_answer)(const bulkhead_host_t *host, bulkhead_answer_t *answer);
+  bulkhead_status_t (*call_host)(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
+                                 const void* arguments, size_t size, bulkhead_answer_t* answer);
+  void (*release_answer)(const bulkhead_host_t* host, bulkhead_answer_t* answer);
 
-    /* Takes a file descriptor that came with `call`: `index` is the payload of its BULKHEAD_EXT_HANDLE. The plugin
+  /* Takes a file descriptor that came with `call`: `index` is the payload of its BULKHEAD_EXT_HANDLE. The plugin
      * owns it and must close it; those not taken are closed when the call ends. -1 when there is none or it was
      * taken already. [any-thread] */
-    int (*take_handle)(const bulkhead_host_t *host, bulkhead_call_t *call, uint32_t index);
+  int (*take_handle)(const bulkhead_host_t* host, bulkhead_call_t* call, uint32_t index);
 
-    /* Makes a blob of `size` bytes (contents undefined). False when there is no memory for it. [any-thread] */
-    bool (*create_blob)(const bulkhead_host_t *host, size_t size, bulkhead_blob_t *blob);
+  /* Makes a blob of `size` bytes (contents undefined). False when there is no memory for it. [any-thread] */
+  bool (*create_blob)(const bulkhead_host_t* host, size_t size, bulkhead_blob_t* blob);
 
-    /* Finds the bytes of a blob that came in the arguments of `call` as BULKHEAD_EXT_BLOB. They are read-only and
+  /* Finds the bytes of a blob that came in the arguments of `call` as BULKHEAD_EXT_BLOB. They are read-only and
      * valid until the call ends. False when the reference is not valid. (A blob may also arrive as a plain
      * MessagePack bin, which needs no opening.) [any-thread] */
-    bool (*open_blob)(const bulkhead_host_t *host, bulkhead_call_t *call, const uint8_t *reference, size_t size,
-                      bulkhead_blob_t *blob);
+  bool (*open_blob)(const bulkhead_host_t* host, bulkhead_call_t* call, const uint8_t* reference, size_t size,
+                    bulkhead_blob_t* blob);
 
-    /* Gives back a blob made by create_blob(), after its reply was sent or instead. [any-thread] */
-    void (*release_blob)(const bulkhead_host_t *host, bulkhead_blob_t *blob);
+  /* Gives back a blob made by create_blob(), after its reply was sent or instead. [any-thread] */
+  void (*release_blob)(const bulkhead_host_t* host, bulkhead_blob_t* blob);
 
-    /* Something newer or optional, by name; NULL when the worker does not have it. The pointer lives as long as
+  /* Something newer or optional, by name; NULL when the worker does not have it. The pointer lives as long as
      * the host. [any-thread] */
-    const void *(*get_extension)(const bulkhead_host_t *host, const char *id);
+  const void* (*get_extension)(const bulkhead_host_t* host, const char* id);
 };
 
 /* Flags of a method. */
@@ -146,47 +146,47 @@ struct bulkhead_host {
 
 /* One method. All strings live as long as the plugin. */
 struct bulkhead_method {
-    const char *name; /* as callers write it; names that begin with "$/" are reserved */
+  const char* name; /* as callers write it; names that begin with "$/" are reserved */
 
-    /* For people and for tools that turn text into typed arguments, in the form
+  /* For people and for tools that turn text into typed arguments, in the form
      *   "(bin image, int max_side) -> map"
      * Types: nil bool int float str bin array array<T> map map<K,V> handle blob any; a trailing ? makes one
      * optional. Parameter names may be left out. */
-    const char *signature;
-    const char *doc; /* one sentence; may be "" */
-    uint32_t flags;
-    void *method_data; /* the plugin's own */
+  const char* signature;
+  const char* doc; /* one sentence; may be "" */
+  uint32_t flags;
+  void* method_data; /* the plugin's own */
 
-    /* Serves one call. `arguments` is one MessagePack array, valid until this call has been answered. May answer
+  /* Serves one call. `arguments` is one MessagePack array, valid until this call has been answered. May answer
      * before it returns or later. [dispatch-thread] */
-    void (*invoke)(const bulkhead_plugin_t *plugin, const bulkhead_method_t *method, bulkhead_call_t *call,
-                   const uint8_t *arguments, size_t size);
+  void (*invoke)(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method, bulkhead_call_t* call,
+                 const uint8_t* arguments, size_t size);
 };
 
 /* A plugin instance, made by bulkhead_entry.create(). The plugin keeps it valid and unchanged until destroy(). */
 struct bulkhead_plugin {
-    void *plugin_data; /* the plugin's own */
+  void* plugin_data; /* the plugin's own */
 
-    const bulkhead_method_t *methods; /* an array, not of pointers */
-    size_t method_count;
+  const bulkhead_method_t* methods; /* an array, not of pointers */
+  size_t method_count;
 
-    /* Prepares the plugin for calls: open files, allocate, start threads. On failure, returns false with a text
+  /* Prepares the plugin for calls: open files, allocate, start threads. On failure, returns false with a text
      * (static or living as long as the plugin) in *error. [dispatch-thread] */
-    bool (*init)(const bulkhead_plugin_t *plugin, const char **error);
+  bool (*init)(const bulkhead_plugin_t* plugin, const char** error);
 
-    /* The last thing called before the worker exits in good order. [dispatch-thread] */
-    void (*destroy)(const bulkhead_plugin_t *plugin);
+  /* The last thing called before the worker exits in good order. [dispatch-thread] */
+  void (*destroy)(const bulkhead_plugin_t* plugin);
 
-    /* An extension of the plugin's, by name; NULL when it has none. May be NULL itself. [dispatch-thread] */
-    const void *(*get_extension)(const bulkhead_plugin_t *plugin, const char *id);
+  /* An extension of the plugin's, by name; NULL when it has none. May be NULL itself. [dispatch-thread] */
+  const void* (*get_extension)(const bulkhead_plugin_t* plugin, const char* id);
 };
 
 /* The one exported symbol: `const bulkhead_entry_t bulkhead_entry`. */
 typedef struct bulkhead_entry {
-    uint32_t abi_version; /* BULKHEAD_ABI_VERSION the plugin was built with */
+  uint32_t abi_version; /* BULKHEAD_ABI_VERSION the plugin was built with */
 
-    /* Makes the plugin. Called once in a worker, after the sandbox stands. NULL on failure. [dispatch-thread] */
-    const bulkhead_plugin_t *(*create)(const bulkhead_host_t *host);
+  /* Makes the plugin. Called once in a worker, after the sandbox stands. NULL on failure. [dispatch-thread] */
+  const bulkhead_plugin_t* (*create)(const bulkhead_host_t* host);
 } bulkhead_entry_t;
 
 #if defined(__GNUC__)
@@ -210,15 +210,15 @@ typedef struct bulkhead_entry {
 #else
 #define BULKHEAD_RETAIN_ __attribute__((used, retain))
 #endif
-#define BULKHEAD_MANIFEST(unique, text)                                                                                \
-    static const char bulkhead_manifest_##unique[]                                                                     \
-        __attribute__((section("bulkhead_manifest"), aligned(1))) BULKHEAD_RETAIN_ = text
+#define BULKHEAD_MANIFEST(unique, text)                                                                    \
+  static const char bulkhead_manifest_##unique[] __attribute__((section("bulkhead_manifest"), aligned(1))) \
+  BULKHEAD_RETAIN_ = text
 #define BULKHEAD_MANIFEST_STRING_(x) #x
 #define BULKHEAD_MANIFEST_ABI_(version) "abi=" BULKHEAD_MANIFEST_STRING_(version)
-#define BULKHEAD_MANIFEST_BEGIN(id, version)                                                                           \
-    BULKHEAD_MANIFEST(abi_, BULKHEAD_MANIFEST_ABI_(BULKHEAD_ABI_VERSION));                                                                \
-    BULKHEAD_MANIFEST(id_, "id=" id);                                                                                  \
-    BULKHEAD_MANIFEST(version_, "version=" version)
+#define BULKHEAD_MANIFEST_BEGIN(id, version)                             \
+  BULKHEAD_MANIFEST(abi_, BULKHEAD_MANIFEST_ABI_(BULKHEAD_ABI_VERSION)); \
+  BULKHEAD_MANIFEST(id_, "id=" id);                                      \
+  BULKHEAD_MANIFEST(version_, "version=" version)
 
 #ifdef __cplusplus
 }

@@ -136,9 +136,7 @@ class plugin_definition {
 
     explicit typed_method(F f) : function(std::move(f)) {}
 
-    std::string make_signature() {
-      return make_signature(static_cast<typename traits::parameters*>(nullptr));
-    }
+    std::string make_signature() { return make_signature(static_cast<typename traits::parameters*>(nullptr)); }
     template <class... P>
     std::string make_signature(std::tuple<P...>*) {
       if constexpr (parts::asynchronous) {
@@ -170,7 +168,8 @@ class plugin_definition {
     template <class T>
     static T convert_one(const context& cx, const msgpack::object& value) {
       if constexpr (std::is_same_v<T, handle>) {
-        if (value.type == msgpack::type::EXT && value.via.ext.type() == BULKHEAD_EXT_HANDLE && value.via.ext.size == 1) {
+        if (value.type == msgpack::type::EXT && value.via.ext.type() == BULKHEAD_EXT_HANDLE &&
+            value.via.ext.size == 1) {
           const int fd = cx.raw()->take_handle(cx.raw(), cx.call(), static_cast<std::uint8_t>(value.via.ext.data()[0]));
           if (fd >= 0) return handle(fd);
           throw type_mismatch("expected a handle, got one that was not sent or was taken already");
@@ -192,7 +191,7 @@ class plugin_definition {
 
     template <class... P, class... A>
     void run(context& cx, std::tuple<A...>& arguments, std::tuple<P...>*) {
-      auto invoke = [&]<std::size_t... I>(std::index_sequence<I...>) -> decltype(auto) {
+      auto invoke = [&]<std::size_t... I>(std::index_sequence<I...>)->decltype(auto) {
         return function(parameter<P, sent_before<I, P...>()>(cx, arguments)...);
       };
       using indices = std::index_sequence_for<P...>;
@@ -261,8 +260,9 @@ inline const bulkhead_plugin_t* plugin_definition::create(const bulkhead_host_t*
     for (const auto& method : made->methods_)
       made->table_.push_back({method->name.c_str(), method->signature.c_str(), method->doc.c_str(), method->flags,
                               method.get(), &plugin_definition::invoke});
-    made->plugin_ = {made.get(), made->table_.data(), made->table_.size(), &plugin_definition::init,
-                     &plugin_definition::destroy, nullptr};
+    made->plugin_ = {
+        made.get(), made->table_.data(), made->table_.size(), &plugin_definition::init, &plugin_definition::destroy,
+        nullptr};
     return &made.release()->plugin_;
   } catch (const std::exception& e) {
     host_api(host).log(BULKHEAD_LOG_ERROR, e.what());
@@ -316,14 +316,14 @@ inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bul
 }  // namespace bulkhead
 
 // Defines the plugin of this library: id and version, then a body in which `plugin` is a plugin_definition.
-#define BULKHEAD_PLUGIN(id, version)                                                                      \
-  BULKHEAD_MANIFEST_BEGIN(id, version);                                                                   \
-  static void bulkhead_define_plugin(::bulkhead::plugin_definition& plugin);                              \
-  extern "C" {                                                                                            \
-  BULKHEAD_EXPORT extern const bulkhead_entry_t bulkhead_entry;                                           \
-  const bulkhead_entry_t bulkhead_entry = {                                                               \
-      BULKHEAD_ABI_VERSION, [](const bulkhead_host_t* host) -> const bulkhead_plugin_t* {                 \
-        return ::bulkhead::plugin_definition::create(host, &bulkhead_define_plugin);                      \
-      }};                                                                                                 \
-  }                                                                                                       \
+#define BULKHEAD_PLUGIN(id, version)                                                      \
+  BULKHEAD_MANIFEST_BEGIN(id, version);                                                   \
+  static void bulkhead_define_plugin(::bulkhead::plugin_definition& plugin);              \
+  extern "C" {                                                                            \
+  BULKHEAD_EXPORT extern const bulkhead_entry_t bulkhead_entry;                           \
+  const bulkhead_entry_t bulkhead_entry = {                                               \
+      BULKHEAD_ABI_VERSION, [](const bulkhead_host_t* host) -> const bulkhead_plugin_t* { \
+        return ::bulkhead::plugin_definition::create(host, &bulkhead_define_plugin);      \
+      }};                                                                                 \
+  }                                                                                       \
   static void bulkhead_define_plugin([[maybe_unused]] ::bulkhead::plugin_definition& plugin)

@@ -35,8 +35,8 @@ void record(const std::string& level, const std::vector<shot>& shots) {
 
 void record_number(const char* table, int number, const std::string& got, bool held) {
   if (const char* path = std::getenv("BULKHEAD_ESCAPE_TABLE"))
-    std::ofstream(path, std::ios::app) << "full\tsystem calls by " << table << " number\t" << number << "\tseccomp\t" << got << '\t'
-                                       << (held ? "held" : "FAILED") << '\n';
+    std::ofstream(path, std::ios::app) << "full\tsystem calls by " << table << " number\t" << number << "\tseccomp\t"
+                                       << got << '\t' << (held ? "held" : "FAILED") << '\n';
 }
 
 std::vector<shot> fire_all(firing_range& range, const std::set<std::string>& layers) {

@@ -110,8 +110,8 @@ class channel {
   void on_event(bool readable, bool writable);
 
   struct tick_result {
-    time_point next = never;   // when to come again
-    bool overdue = false;      // a call given up has had no answer for longer than the grace
+    time_point next = never;  // when to come again
+    bool overdue = false;     // a call given up has had no answer for longer than the grace
   };
   // Ends asynchronous calls whose deadline has passed; notices partial messages that take too long (a violation).
   tick_result tick(time_point now, std::chrono::nanoseconds grace);
@@ -176,7 +176,7 @@ class channel {
   wakeups* const loop_;
 
   std::mutex mutex_;
-  std::deque<slot> slots_;               // stable addresses
+  std::deque<slot> slots_;  // stable addresses
   std::vector<std::uint32_t> free_;
   std::uint64_t sequence_ = 0;
   std::deque<outgoing> out_;
@@ -184,18 +184,18 @@ class channel {
   std::uint64_t queued_total_ = 0, written_total_ = 0;
   std::condition_variable drained_;
   bool writing_ = false;
-  bool written_closed_ = false;          // the peer takes no more
+  bool written_closed_ = false;  // the peer takes no more
   bool reading_ = false;
-  bool blocking_ = false;                // the reader waits inside the read
-  bool unwatched_ = false;               // nobody reads and the event loop is not armed yet
-  unsigned async_pending_ = 0;           // with an event loop
+  bool blocking_ = false;       // the reader waits inside the read
+  bool unwatched_ = false;      // nobody reads and the event loop is not armed yet
+  unsigned async_pending_ = 0;  // with an event loop
   std::uint64_t turns_ = 0, turns_seen_ = 0;
   static constexpr std::chrono::milliseconds watch_delay_least{1};
   std::chrono::milliseconds watch_delay_ = watch_delay_least;
   bool opened_ = false;
   bool failed_ = false;
   bool armed_read_ = false, armed_write_ = false;
-  std::vector<waiter*> followers_;       // waiting while another thread reads
+  std::vector<waiter*> followers_;  // waiting while another thread reads
   std::atomic<bool> closed_{false};
   std::atomic<unsigned> outstanding_{0};
   std::atomic<std::uint64_t> late_{0};

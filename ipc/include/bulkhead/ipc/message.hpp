@@ -5,8 +5,9 @@
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/outcome.hpp>
 
-#include <cstdint>
 #include <msgpack.hpp>
+
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>

@@ -43,8 +43,8 @@ class scanner {
 
   std::array<std::uint64_t, max_depth> owed_;  // elements still to come, per open container; depth_ of them are set
   unsigned depth_ = 0;
-  std::uint64_t promised_ = 0;  // the sum of owed_
-  std::uint64_t skip_ = 0;      // payload bytes still to come
+  std::uint64_t promised_ = 0;            // the sum of owed_
+  std::uint64_t skip_ = 0;                // payload bytes still to come
   std::array<std::uint8_t, 6> header_{};  // of a header that came in pieces
   unsigned header_have_ = 0;
   std::size_t size_ = 0;

@@ -4,8 +4,9 @@
 #include <cerrno>
 #include <string>
 #include <system_error>
-#include <unistd.h>
 #include <utility>
+
+#include <unistd.h>
 
 namespace bulkhead {
 

@@ -6,6 +6,7 @@
 #include <bulkhead/sdk/typed.hpp>
 
 #include <chrono>
+
 #include <unistd.h>
 
 namespace bulkhead {
@@ -129,7 +130,9 @@ class host_api {
   explicit host_api(const bulkhead_host_t* host) : host_(host) {}
 
   // A line for the host's log.
-  void log(bulkhead_log_level level, std::string_view text) const { host_->log(host_, level, text.data(), text.size()); }
+  void log(bulkhead_log_level level, std::string_view text) const {
+    host_->log(host_, level, text.data(), text.size());
+  }
   void log(std::string_view text) const { log(BULKHEAD_LOG_INFO, text); }
 
   // An event for the application. May wait for credit; false when the host is gone.
@@ -150,7 +153,8 @@ class host_api {
   // A blob to fill and return. Throws bulkhead::error when there is no memory for it.
   blob create_blob(std::size_t size) const {
     bulkhead_blob_t raw{};
-    if (!host_->create_blob(host_, size, &raw)) throw error("no memory for a blob of " + std::to_string(size) + " bytes");
+    if (!host_->create_blob(host_, size, &raw))
+      throw error("no memory for a blob of " + std::to_string(size) + " bytes");
     return {host_, raw};
   }
 

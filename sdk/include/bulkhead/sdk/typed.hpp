@@ -3,12 +3,13 @@
 // a plugin's methods and by the host library for the functions it lends to plugins; needs msgpack-c only.
 #pragma once
 
+#include <msgpack.hpp>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <msgpack.hpp>
 #include <optional>
 #include <span>
 #include <stdexcept>
