@@ -114,6 +114,17 @@ std::vector<int> open_fds() {
   return open;
 }
 
+// Children that wait to be killed; how many could be had.
+int children(int wanted) {
+  for (int made = 0; made < wanted; ++made) {
+    const pid_t child = ::fork();
+    if (child < 0) return made;
+    if (child == 0)
+      for (;;) ::pause();
+  }
+  return wanted;
+}
+
 bulkhead::handle held;
 
 }  // namespace
@@ -164,6 +175,7 @@ BULKHEAD_PLUGIN("chaos", "1.0.0") {
                 "Reads a passed descriptor to its end", {"file"});
   plugin.method("hold", [](bulkhead::handle file) { held = std::move(file); },
                 "Keeps a passed descriptor open for as long as the worker, or a child of it, lives", {"file"});
+  plugin.method("children", children, "Starts processes that live until they are killed; how many it got", {"count"});
   plugin.method("later",
                 [](bulkhead::responder<int> answer, int ms) {
                   std::thread([answer = std::move(answer), ms]() mutable {

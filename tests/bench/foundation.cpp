@@ -1,14 +1,11 @@
 // The foundation's figures, each beside its floor in the same run, interleaved: a small call against a raw socketpair
 // ping-pong of as many bytes; spawn to first reply against posix_spawn of /bin/true, for a small host and one with 2 GB
 // resident; memory of an idle worker; the p99 of one worker while another crashes.
+#include "bench.hpp"
 #include <bulkhead/host.hpp>
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <array>
 #include <cstring>
-#include <fstream>
 #include <thread>
 
 #include <sched.h>
@@ -19,20 +16,7 @@
 
 namespace {
 
-using namespace std::chrono_literals;
-using microseconds = std::chrono::duration<double, std::micro>;
-
-template <class F>
-double timed(F&& work) {
-  const auto begin = std::chrono::steady_clock::now();
-  work();
-  return microseconds(std::chrono::steady_clock::now() - begin).count();
-}
-
-double quantile(std::vector<double> values, double q) {
-  std::sort(values.begin(), values.end());
-  return values[std::min(values.size() - 1, static_cast<std::size_t>(q * static_cast<double>(values.size())))];
-}
+using namespace bench;
 
 // A process that sends back what it gets, byte for byte.
 class ping_pong {
@@ -66,12 +50,6 @@ class ping_pong {
   int fd_ = -1;
   pid_t child_ = -1;
 };
-
-void row(const std::string& name, double value, const std::string& unit, const std::string& floor = "",
-         double ratio = 0) {
-  fmt::print("{:<48} {:>10.2f} {:<3} {:<34} {}\n", name, value, unit, floor,
-             ratio > 0 ? fmt::format("{:.2f} x", ratio) : "");
-}
 
 // Puts the calling thread on the `index`-th CPU it may use (the last, if there are fewer); what it starts inherits that.
 void run_on_cpu(const cpu_set_t& allowed, int index) {
@@ -146,16 +124,8 @@ void memory() {
   std::vector<bulkhead::plugin> plugins;
   for (int i = 0; i < 50; ++i) plugins.push_back(host.load(BULKHEAD_TEST_PLUGINS "/echo.so"));
   std::vector<double> sizes;
-  for (const auto& plugin : plugins) {
-    std::ifstream rollup("/proc/" + std::to_string(plugin.workers().at(0).pid) + "/smaps_rollup");
-    for (std::string word; rollup >> word;)
-      if (word == "Pss:") {
-        double kb = 0;
-        rollup >> kb;
-        sizes.push_back(kb);
-      }
-  }
-  if (!sizes.empty()) row("PSS of an idle worker (one of 50)", quantile(sizes, 0.5), "kB");
+  for (const auto& plugin : plugins) sizes.push_back(pss_kb(plugin.workers().at(0).pid));
+  row("PSS of an idle worker (one of 50)", quantile(sizes, 0.5), "kB");
 }
 
 void neighbours() {

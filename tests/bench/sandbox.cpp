@@ -1,0 +1,111 @@
+// What the sandbox costs, each figure beside the same without it in the same run, interleaved: spawn to ready, a small
+// call, a thousand workers at once; and how fast a worker with a thousand descendants is gone.
+#include "bench.hpp"
+#include <bulkhead/host.hpp>
+
+#include <array>
+#include <future>
+
+#include <sys/resource.h>
+
+namespace {
+
+using namespace bench;
+using bulkhead::policy;
+using bulkhead::sandbox_level;
+
+const std::string echo_file = BULKHEAD_TEST_PLUGINS "/echo.so";
+
+// No layer but those every worker has: limits and privileges.
+policy bare() {
+  policy made;
+  for (const char* layer : {"namespaces", "root", "landlock", "seccomp"}) made.without(layer);
+  return made.at_least(sandbox_level::none);
+}
+
+policy all_layers() { return policy{}.at_least(sandbox_level::confined); }
+
+void spawns() {
+  bulkhead::host host;
+  std::array<std::vector<double>, 2> times;
+  for (int i = 0; i < 200; ++i)
+    for (std::size_t kind = 0; kind < 2; ++kind) {
+      std::optional<bulkhead::plugin> echo;
+      times[kind].push_back(timed([&] { echo = host.load(echo_file, {.policy = kind ? all_layers() : bare()}); }));
+      echo->unload();
+    }
+  for (const double q : {0.5, 0.9}) {
+    const double floor = quantile(times[0], q), full = quantile(times[1], q);
+    row(fmt::format("spawn to ready, all layers, p{:.0f}", q * 100), full, "us",
+        fmt::format("bare worker {:.0f} us", floor), full / floor);
+  }
+}
+
+void small_calls() {
+  bulkhead::host host;
+  auto plain = host.load(echo_file, {.policy = bare()});
+  auto confined = host.load(echo_file, {.policy = all_layers()});
+  const bulkhead::bytes data(16);
+  std::array<std::vector<double>, 2> medians;
+  for (int round = 0; round < 100; ++round) {
+    std::array<std::vector<double>, 2> times;
+    for (int i = 0; i < 400; ++i)
+      for (std::size_t kind = 0; kind < 2; ++kind)
+        times[kind].push_back(timed([&] { (kind ? confined : plain).call("echo", data); }));
+    for (std::size_t kind = 0; kind < 2; ++kind) medians[kind].push_back(quantile(times[kind], 0.5));
+  }
+  std::vector<double> ratios;
+  for (std::size_t i = 0; i < medians[0].size(); ++i) ratios.push_back(medians[1][i] / medians[0][i]);
+  row("16-byte call, all layers, p50", quantile(medians[1], 0.5), "us",
+      fmt::format("bare worker {:.2f} us", quantile(medians[0], 0.5)), quantile(ratios, 0.5));
+}
+
+void thousand() {
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
+  constexpr unsigned count = 1000;
+  for (const bool full : {false, true}) {
+    bulkhead::host host;
+    std::optional<bulkhead::plugin> echo;
+    const double took =
+        timed([&] { echo = host.load(echo_file, {.instances = count, .policy = full ? all_layers() : bare()}); });
+    std::vector<double> sizes;
+    for (const auto& worker : echo->workers()) sizes.push_back(pss_kb(worker.pid));
+    const std::string kind = full ? "all layers" : "bare";
+    row(fmt::format("{} workers started, {}", sizes.size(), kind), took / 1e3, "ms");
+    row(fmt::format("PSS of one of {}, {}, median", sizes.size(), kind), quantile(sizes, 0.5), "kB");
+    row(fmt::format("{} workers ended, {}", sizes.size(), kind), timed([&] { echo->unload(); }) / 1e3, "ms");
+  }
+}
+
+// The worker forks until it is stopped, and then dies; the kernel has to end all that it started.
+void fork_bomb() {
+  std::vector<double> times;
+  for (int i = 0; i < 5; ++i) {
+    std::promise<void> gone;
+    std::atomic<bool> told{false};
+    bulkhead::host_options options;
+    options.on_lifecycle = [&](const bulkhead::lifecycle_event& event) {
+      if (event.kind == bulkhead::lifecycle_event::kind::exited && !told.exchange(true)) gone.set_value();
+    };
+    bulkhead::host host(options);
+    auto chaos = host.load(BULKHEAD_TEST_PLUGINS "/chaos.so", {.policy = policy{}.allow_subprocesses().threads(1100)});
+    if (chaos.call<int>("children", 1000) != 1000) throw std::runtime_error("the bomb is too small");
+    times.push_back(timed([&] {
+      chaos.try_call("misbehave", "abort");
+      gone.get_future().wait();
+    }));
+  }
+  row("a worker with 1,000 descendants dies: all gone", quantile(times, 0.5) / 1e3, "ms");
+}
+
+}  // namespace
+
+int main() {
+  spawns();
+  small_calls();
+  thousand();
+  fork_bomb();
+}
