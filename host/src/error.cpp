@@ -41,6 +41,7 @@ std::string_view to_string(exit_reason value) {
     case exit_reason::exited: return "exited";
     case exit_reason::signalled: return "signalled";
     case exit_reason::out_of_memory: return "out_of_memory";
+    case exit_reason::violation: return "violation";
     case exit_reason::protocol: return "protocol";
     case exit_reason::hung: return "hung";
     case exit_reason::closed: return "closed";
@@ -70,6 +71,7 @@ std::string crash_report::summary() const {
     case exit_reason::exited: text = "exited with status " + std::to_string(exit_code); break;
     case exit_reason::signalled: killed_by(); break;
     case exit_reason::out_of_memory: text = "ran out of memory"; break;
+    case exit_reason::violation: text = "did what its policy denies and was killed"; break;
     case exit_reason::protocol: text = "broke the protocol and was killed"; break;
     case exit_reason::hung: text = "did not stop when asked to and was killed"; break;
     case exit_reason::closed: text = "closed its channel and was killed"; break;

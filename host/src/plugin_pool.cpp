@@ -97,6 +97,8 @@ void plugin_pool::heed_requests() {
   if (asked.empty()) return;  // it says nothing of its needs: the application's word alone counts
   for (const std::string& each : settings_->rules.refused(asked))
     core_->log({log_level::warning, name_, -1, "asks for " + ipc::sanitised(each, 200) + ", which is not granted", 0});
+  for (const std::string& each : settings_->rules.unasked(asked))
+    core_->log({log_level::info, name_, -1, "does not ask for " + each + ", which is granted", 0});
   settings_->rules = settings_->rules.intersect(asked);
 }
 

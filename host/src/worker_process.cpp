@@ -547,6 +547,7 @@ crash_report worker_process::make_report(const black_box_copy& box) {
     report.reason = exit_reason::signalled;
     report.signal = info.si_status;
   }
+  if (report.reason == exit_reason::signalled && report.signal == SIGSYS) report.reason = exit_reason::violation;
   return report;
 }
 

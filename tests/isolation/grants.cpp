@@ -169,13 +169,15 @@ TEST_CASE("a denied system call is reported with its name, arguments, method and
   CHECK(plain.workers().at(0).violations == 1);
 }
 
-TEST_CASE("a denial may be told to kill, and the report says which signal") {
+TEST_CASE("a denial may be told to kill, and the report says that it was one") {
   mailbox<violation> seen;
   host host({.on_violation = [&](const violation& what) { seen.put(what); }});
   auto plain = guest(host, policy{}.kill_on_denial());
   const auto error = failure_of([&] { plain.call("connect_to", 443, false); });
   CHECK(error.outcome() == outcome::worker_lost);
+  CHECK(error.report()->reason == exit_reason::violation);
   CHECK(error.report()->signal == SIGSYS);
+  CHECK(error.message().find("did what its policy denies and was killed in method 'connect_to'") != std::string::npos);
   REQUIRE(seen.wait_for(1));
   CHECK(seen.values().front().result == "killed");
 }
@@ -238,6 +240,10 @@ TEST_CASE("a plugin whose manifest requests something gets that and no more, and
     return std::any_of(all.begin(), all.end(),
                        [](const log_record& r) { return r.text == "asks for handles, which is not granted"; });
   }));
-  // /etc was granted, but not asked for.
+  CHECK(logs.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(),
+                       [](const log_record& r) { return r.text == "does not ask for read:/etc, which is granted"; });
+  }));
+  // A plugin that asks for nothing at all gets what it is granted.
   CHECK(error_of(guest(host, policy{}.allow_read("/etc/passwd")).try_call("read_file", "/etc/passwd")).empty());
 }

@@ -2,6 +2,8 @@
 #include "../integration/fixture.hpp"
 #include "sandbox/sha256.hpp"
 
+#include <set>
+
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -96,6 +98,50 @@ TEST_CASE("a plugin may be pinned to its contents") {
   CHECK(host.load(plugins.file(), {.sha256 = hash(contents)}).call<int>("add", 1, 2) == 3);
   CHECK(refusal(plugins.file(), hash("something else")).find("expected " + hash("something else")) !=
         std::string::npos);
+}
+
+namespace {
+
+std::set<pid_t> children() {
+  std::set<pid_t> found;
+  for (const auto& task : fs::directory_iterator("/proc/self/task")) {
+    std::ifstream in(task.path() / "children");
+    for (pid_t pid; in >> pid;) found.insert(pid);
+  }
+  return found;
+}
+
+}  // namespace
+
+TEST_CASE("a file that kills the probe that reads its manifest is refused until it changes") {
+  const shelf plugins;
+  host host;
+  host.load(plugins.file());  // the fork server is there, and what comes now is workers
+  const load_options granting{.policy = policy{}.allow_read("/etc")};
+  const auto known = children();
+  std::optional<call_error> refused;
+  // What a flaw in the reader would do to the probe, somebody else does here; he may come too late.
+  for (int attempt = 0; attempt < 500 && !refused; ++attempt) {
+    std::jthread killer([&](const std::stop_token& stop) {
+      while (!stop.stop_requested())
+        for (const pid_t pid : children())
+          if (!known.contains(pid)) {
+            ::kill(pid, SIGKILL);
+            return;
+          }
+    });
+    std::ofstream(plugins.file(), std::ios::app | std::ios::binary) << '\0';
+    try {
+      host.load(plugins.file(), granting);
+    } catch (const call_error& error) {
+      if (error.outcome() == outcome::rejected) refused = error;
+    }
+  }
+  REQUIRE(refused);
+  CHECK(refused->message().find("reading its manifest killed a worker") != std::string::npos);
+  CHECK(failure_of([&] { host.load(plugins.file(), granting); }).message() == refused->message());
+  std::ofstream(plugins.file(), std::ios::app | std::ios::binary) << '\0';
+  CHECK(host.load(plugins.file(), granting).call<int>("add", 1, 2) == 3);
 }
 
 TEST_CASE("workers started later run the file that was checked, whatever became of it") {

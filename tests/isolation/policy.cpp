@@ -64,6 +64,7 @@ TEST_CASE("what a plugin gets is what it asks for, as far as it is granted") {
   CHECK(host.intersect(requests) == expected);
   CHECK(host.refused(requests) ==
         std::vector<std::string>{"read:/etc/shadow", "connect:80", "syscalls:jit", "nonsense"});
+  CHECK(host.unasked(requests) == std::vector<std::string>{"read:/usr/share", "create:/var/cache/x", "handles"});
 }
 
 TEST_CASE("a path is covered by its directories, not by names that begin alike") {

@@ -31,6 +31,7 @@ enum class exit_reason {
   exited,         // by exit() or _exit(), with a code
   signalled,      // by a signal, be it the kernel's or its own
   out_of_memory,  // it ran into its memory limit
+  violation,      // it did what its policy denies, and denial kills (policy::kill_on_denial)
   protocol,       // it broke the protocol and was killed
   hung,           // it did not answer a cancelled call within the grace and was killed
   closed,         // it closed its channel and was killed

@@ -105,6 +105,8 @@ class policy {
   policy intersect(const std::vector<std::string>& requests) const;
   // Those of the requests that this policy does not grant in full.
   std::vector<std::string> refused(const std::vector<std::string>& requests) const;
+  // Those of the grants, in text form, that no request covers in full: intersect() leaves them out or narrows them.
+  std::vector<std::string> unasked(const std::vector<std::string>& requests) const;
 
   struct values {
     std::string profile = "strict";

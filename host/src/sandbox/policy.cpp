@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <sstream>
 #include <stdexcept>
 
 namespace bulkhead {
@@ -335,6 +336,15 @@ std::vector<std::string> policy::refused(const std::vector<std::string>& request
     const auto asked = parsed(request);
     if (!asked || !allows(values_, asked->granted())) list.push_back(request);
   }
+  return list;
+}
+
+std::vector<std::string> policy::unasked(const std::vector<std::string>& requests) const {
+  const std::string kept = "\n" + intersect(requests).to_text();
+  std::vector<std::string> list;
+  std::istringstream grants(to_text());
+  for (std::string line; std::getline(grants, line);)
+    if (kept.find("\n" + line + "\n") == std::string::npos) list.push_back(line);
   return list;
 }
 
