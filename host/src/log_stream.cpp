@@ -30,14 +30,30 @@ void log_stream::finish(ipc::time_point now) {
   std::lock_guard held(mutex_);
   if (!partial_.empty()) line(log_level::info, partial_, now);
   partial_.clear();
+  if (dropped_ > 0 && sink_)  // no line will come that could tell of them
+    sink_(log_level::warning, "the last lines of its output were too many and were dropped",
+          std::exchange(dropped_, 0));
 }
 
 void log_stream::record(log_level level, std::string_view text, ipc::time_point now) {
   std::lock_guard held(mutex_);
-  line(level, text, now);
+  // A newline in the text must not make one record pass for several, so that each line becomes a record.
+  for (;;) {
+    const std::size_t newline = text.find('\n');
+    line(level, text.substr(0, newline), now);
+    if (newline == std::string_view::npos || newline + 1 == text.size()) return;
+    text.remove_prefix(newline + 1);
+    if (dropped_ == 0) continue;
+    // The allowance is used up: the rest goes the same way, and is not worth more than counting.
+    const auto rest = static_cast<std::uint64_t>(std::count(text.begin(), text.end(), '\n') + (text.back() != '\n'));
+    dropped_ += rest;
+    dropped_total_ += rest;
+    return;
+  }
 }
 
 void log_stream::line(log_level level, std::string_view text, ipc::time_point now) {
+  if (text.ends_with('\r') && text.size() <= line_limit) text.remove_suffix(1);  // CRLF; an overlong line is cut anyway
   std::string clean = ipc::sanitised(text, line_limit);
   tail_size_ += clean.size() + 1;
   tail_.push_back(clean);

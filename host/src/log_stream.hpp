@@ -21,9 +21,9 @@ class log_stream {
 
   // Raw output; lines may come in pieces.
   void feed(std::string_view bytes, ipc::time_point now);
-  // The end of the output: hands on a last line without a newline.
+  // The end of the output: hands on a last line without a newline, and how many lines were dropped since the last one.
   void finish(ipc::time_point now);
-  // A record of its own.
+  // A record of its own; one for each line of `text`.
   void record(log_level level, std::string_view text, ipc::time_point now);
 
   std::string tail() const;

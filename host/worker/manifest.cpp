@@ -6,6 +6,7 @@
 
 #include <charconv>
 #include <cstring>
+#include <set>
 #include <stdexcept>
 
 #include <elf.h>
@@ -66,12 +67,16 @@ std::vector<char> find_section(int fd) {
 manifest read_manifest(int fd) {
   const std::vector<char> section = find_section(fd);
   manifest read;
+  std::set<std::string_view> stated;
   for (std::size_t at = 0; at < section.size();) {
     const std::string_view line(section.data() + at, ::strnlen(section.data() + at, section.size() - at));
     at += line.size() + 1;
     const std::size_t equals = line.find('=');
     if (equals == std::string_view::npos) continue;  // padding
     const std::string_view key = line.substr(0, equals);
+    for (const std::string_view once : {"id", "version", "abi"})
+      if (key == once && !stated.insert(key).second)
+        refuse("its manifest states " + std::string(key) + " twice (are two plugins linked into one library?)");
     const std::string value = ipc::sanitised(line.substr(equals + 1), 1024);
     if (key == "id") read.id = value;
     else if (key == "version") read.version = value;

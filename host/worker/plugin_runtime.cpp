@@ -6,6 +6,7 @@
 #include <boost/dll/shared_library.hpp>
 
 #include <cstring>
+#include <set>
 #include <stdexcept>
 
 #include <dlfcn.h>
@@ -28,6 +29,22 @@ ipc::byte_span span_of(const void* data, std::size_t size) { return {static_cast
 struct private_blob {
   std::unique_ptr<std::uint8_t[]> bytes;
 };
+
+// Callers find methods by name: each must have one of its own.
+void check_methods(const bulkhead_plugin_t& plugin) {
+  std::set<std::string_view> names;
+  for (std::size_t i = 0; i < plugin.method_count; ++i) {
+    const bulkhead_method_t& method = plugin.methods[i];
+    if (!method.name || !*method.name)
+      throw std::runtime_error("its method number " + std::to_string(i + 1) + " has no name");
+    const std::string named = "method '" + ipc::sanitised(method.name, 128) + "'";
+    if (std::string_view(method.name).starts_with("$/"))
+      throw std::runtime_error("its " + named + " has a reserved name");
+    if (!method.invoke) throw std::runtime_error("its " + named + " has no function");
+    if (!names.insert(method.name).second)
+      throw std::runtime_error("it has two methods named '" + ipc::sanitised(method.name, 128) + "'");
+  }
+}
 
 }  // namespace
 
@@ -178,6 +195,7 @@ void plugin_runtime::load(const std::string& path) {
                        std::to_string(BULKHEAD_ABI_VERSION));
   plugin_ = entry.create(&host_);
   if (!plugin_) throw std::runtime_error("its create() failed");
+  check_methods(*plugin_);
   library_ = std::move(loaded);
 }
 

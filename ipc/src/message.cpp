@@ -163,7 +163,9 @@ call_failure parse_failure(byte_span error) {
 }
 
 std::string sanitised(std::string_view text, std::size_t limit) {
+  constexpr std::string_view dots = "...";
   std::string out;
+  std::size_t cut = 0;  // where the text ends if not all of it fits: with room for the dots
   auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
   auto follows = [&](std::size_t at, unsigned count) {
     for (unsigned i = 1; i <= count; ++i)
@@ -173,14 +175,11 @@ std::string sanitised(std::string_view text, std::size_t limit) {
   for (std::size_t i = 0; i < text.size();) {
     const unsigned char c = byte(i);
     const unsigned more = c >= 0xc2 && c <= 0xdf ? 1 : (c & 0xf0) == 0xe0 ? 2 : c >= 0xf0 && c <= 0xf4 ? 3 : 0;
-    if (out.size() + more + 4 > limit) {
-      out += "...";
-      break;
-    }
     // Surrogates, overlong forms and values past U+10FFFF are no UTF-8; nor are C1 controls (U+0080..U+009F) welcome.
     const unsigned char next = i + 1 < text.size() ? byte(i + 1) : 0;
     const bool bad_second = (c == 0xe0 && next < 0xa0) || (c == 0xed && next > 0x9f) || (c == 0xf0 && next < 0x90) ||
                             (c == 0xf4 && next > 0x8f) || (c == 0xc2 && next < 0xa0);
+    if (out.size() + dots.size() <= limit) cut = out.size();
     if (more && follows(i, more) && !bad_second) {
       out.append(text.substr(i, more + 1));
       i += more + 1;
@@ -193,6 +192,7 @@ std::string sanitised(std::string_view text, std::size_t limit) {
       }
       ++i;
     }
+    if (out.size() > limit) return out.replace(cut, std::string::npos, dots);
   }
   return out;
 }

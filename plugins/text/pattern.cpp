@@ -1,7 +1,6 @@
 // See pattern.hpp.
 #include "pattern.hpp"
 
-#include <functional>
 #include <stdexcept>
 
 namespace text {
@@ -18,7 +17,8 @@ std::string message(int code) {
 }
 
 std::uint32_t options_of(std::string_view flags) {
-  std::uint32_t options = PCRE2_UTF | PCRE2_UCP;
+  // \C would match half a character, and what it matched would be no text.
+  std::uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C;
   for (const char flag : flags) {
     switch (flag) {
       case 'i': options |= PCRE2_CASELESS; break;
@@ -47,7 +47,7 @@ pattern::pattern(std::string_view expression, std::string_view flags) {
   ::pcre2_set_heap_limit(context_.get(), heap_limit_kib);
 }
 
-std::vector<match> pattern::search(std::string_view subject, std::size_t limit) const {
+void pattern::each(std::string_view subject, const std::function<bool(match)>& take) const {
   const std::shared_ptr<pcre2_match_data> data(::pcre2_match_data_create_from_pattern(code_.get(), nullptr),
                                                ::pcre2_match_data_free);
   std::uint32_t name_count = 0, entry_size = 0;
@@ -58,12 +58,14 @@ std::vector<match> pattern::search(std::string_view subject, std::size_t limit) 
   std::uint32_t group_count = 0;
   ::pcre2_pattern_info(code_.get(), PCRE2_INFO_CAPTURECOUNT, &group_count);
 
-  std::vector<match> found;
   std::size_t at = 0;
   std::uint32_t options = 0;
-  while (found.size() < limit && at <= subject.size()) {
+  std::uint32_t checked =
+      0;  // the first match checks the whole subject; checking the rest each time would be quadratic
+  while (at <= subject.size()) {
     const int result =
-        ::pcre2_match(code_.get(), units(subject), subject.size(), at, options, data.get(), context_.get());
+        ::pcre2_match(code_.get(), units(subject), subject.size(), at, options | checked, data.get(), context_.get());
+    checked = PCRE2_NO_UTF_CHECK;
     if (result == PCRE2_ERROR_NOMATCH) {
       if (options == 0) break;
       // After an empty match, nothing else began here: one character on.
@@ -86,12 +88,23 @@ std::vector<match> pattern::search(std::string_view subject, std::size_t limit) 
     for (std::uint32_t i = 1; i <= group_count; ++i) one.groups.push_back(group(i));
     for (std::uint32_t i = 0; i < name_count; ++i) {
       const PCRE2_SPTR entry = names + std::size_t{i} * entry_size;  // two bytes of number, then the name
-      one.named[reinterpret_cast<const char*>(entry + 2)] = group(static_cast<std::uint32_t>(entry[0] << 8 | entry[1]));
+      auto& named = one.named[reinterpret_cast<const char*>(entry + 2)];
+      if (!named)
+        named = group(static_cast<std::uint32_t>(entry[0] << 8 | entry[1]));  // (?J): a name of several groups
     }
     at = one.end;
     options = one.start == one.end ? PCRE2_NOTEMPTY_ATSTART | PCRE2_ANCHORED : 0;
-    found.push_back(std::move(one));
+    if (!take(std::move(one))) return;
   }
+}
+
+std::vector<match> pattern::search(std::string_view subject, std::size_t limit) const {
+  std::vector<match> found;
+  if (limit == 0) return found;
+  each(subject, [&](match one) {
+    found.push_back(std::move(one));
+    return found.size() < limit;
+  });
   return found;
 }
 
@@ -117,11 +130,15 @@ std::string pattern::replace(std::string_view subject, std::string_view replacem
 std::vector<std::string> pattern::split(std::string_view subject, std::size_t limit) const {
   std::vector<std::string> parts;
   std::size_t from = 0;
-  for (const match& separator : search(subject, limit)) {
-    if (separator.start == separator.end && (separator.start == 0 || separator.start == subject.size())) continue;
-    parts.emplace_back(subject.substr(from, separator.start - from));
-    from = separator.end;
-  }
+  if (limit > 0)
+    each(subject, [&](const match& separator) {
+      // An empty match splits between two characters, not beside a separator or an end of the text; as in Perl.
+      const bool empty = separator.start == separator.end;
+      if (empty && (separator.start == from || separator.start == subject.size())) return true;
+      parts.emplace_back(subject.substr(from, separator.start - from));
+      from = separator.end;
+      return parts.size() < limit;
+    });
   parts.emplace_back(subject.substr(from));
   return parts;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -35,6 +36,9 @@ class pattern {
   std::vector<std::string> split(std::string_view subject, std::size_t limit) const;
 
  private:
+  // Every match in turn, until `take` returns false.
+  void each(std::string_view subject, const std::function<bool(match)>& take) const;
+
   std::shared_ptr<pcre2_code> code_;
   std::shared_ptr<pcre2_match_context> context_;
 };

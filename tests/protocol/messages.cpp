@@ -60,6 +60,16 @@ TEST_CASE("text from a worker keeps valid UTF-8 and shows everything else as esc
                   "31m") == "\\xc2\\x9b31m");  // a C1 control: CSI
   CHECK(sanitised(std::string(100, 'x'), 20).size() <= 20);
   CHECK(sanitised(std::string(100, 'x'), 20).ends_with("..."));
+  CHECK(sanitised(std::string(20, 'x'), 20) == std::string(20, 'x'));  // what fits is not cut
+  CHECK(sanitised(std::string(21, 'x'), 20) == std::string(17, 'x') + "...");
+  for (std::size_t size = 0; size < 20; ++size) {  // whatever is last, no limit is passed and no character halved
+    CHECK(sanitised(std::string(size, 'x') + std::string(20, '\xff'), 20).size() <= 20);
+    std::string euros;
+    for (int i = 0; i < 7; ++i) euros += "\xe2\x82\xac";
+    const std::string cut = sanitised(std::string(size, 'x') + euros, 20);
+    CHECK(cut.size() <= 20);
+    CHECK(cut.find('\\') == std::string::npos);
+  }
 }
 
 }  // namespace bulkhead::testing
