@@ -36,7 +36,10 @@ std::string_view to_string(enum lifecycle_event::kind kind) {
 }
 
 host_core::host_core(host_options given, std::optional<boost::asio::any_io_executor> executor)
-    : options(std::move(given)), forks(options.worker_path, options.worker_user), external_(std::move(executor)) {
+    : options(std::move(given)),
+      forks(options.worker_path, options.worker_user),
+      cgroups(options.cgroup),
+      external_(std::move(executor)) {
   if (external_) {
     reactor = std::make_shared<bulkhead::reactor>(*external_);
   } else {
@@ -151,7 +154,11 @@ plugin host::launch(const std::vector<std::string>& argv, load_options options) 
   return plugin(std::move(handle));
 }
 
-sandbox_report host::examine(const policy& rules) const { return sandbox::from_lines(core_->forks.examine(rules)); }
+sandbox_report host::examine(const policy& rules) const {
+  sandbox_report report = sandbox::from_lines(core_->forks.examine(rules));
+  if (sandbox::cgroup_maker::wanted(rules.granted())) report.layers.push_back(core_->cgroups.examine(rules.granted()));
+  return report;
+}
 
 void host::shutdown() { core_->shutdown(); }
 pid_t host::fork_server_pid() const { return core_->forks.pid(); }

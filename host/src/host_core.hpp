@@ -3,6 +3,7 @@
 
 #include "fork_server/client.hpp"
 #include "reactor.hpp"
+#include "sandbox/cgroup.hpp"
 #include "sandbox/manifest_requests.hpp"
 #include "sandbox/plugin_file.hpp"
 #include <bulkhead/host.hpp>
@@ -36,6 +37,7 @@ class host_core : public std::enable_shared_from_this<host_core> {
   fork_server::client forks;
   sandbox::plugin_files files;
   sandbox::manifest_requests requests;
+  sandbox::cgroup_maker cgroups;
 
  private:
   const std::optional<boost::asio::any_io_executor> external_;

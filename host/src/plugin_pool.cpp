@@ -27,8 +27,7 @@ unique_fd open_plugin(host_core& core, const std::filesystem::path& file, const 
 
 policy effective_policy(const load_options& options, bool program) {
   policy rules = options.policy.value_or(program ? policy::program() : policy::strict());
-  if (rules.granted().memory == 0) rules.memory_limit(options.memory_limit);
-  return rules;
+  return rules.granted().memory == 0 ? rules.default_memory_limit(options.memory_limit) : rules;
 }
 
 }  // namespace

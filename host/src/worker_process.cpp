@@ -154,14 +154,26 @@ void worker_process::start(unique_fd worker_end) {
   checked(::fcntl(log_pipe_.get(), F_SETFL, O_NONBLOCK), "fcntl(O_NONBLOCK)");
   black_box_ = make_black_box();
 
-  // The greeting waits in the socket before the worker exists.
-  say_hello();
+  // The greeting waits in the socket before the worker exists; with a cgroup it comes when the worker is in there, and
+  // nothing of the plugin's runs before the greeting.
+  sandbox_layer layer;
+  const bool counted = sandbox::cgroup_maker::wanted(settings_->rules.granted());
+  if (counted) cgroup_ = core_->cgroups.make(settings_->rules.granted(), layer);
+  if (!cgroup_ && settings_->rules.granted().milli_cpus > 0 &&
+      settings_->rules.granted().required > sandbox_level::limited)
+    throw std::runtime_error("cpus can't be limited here: " + layer.detail);
+  if (!cgroup_) say_hello();
   std::vector<int> fds = {worker_end.get(), log_end.get(), black_box_.get()};
   if (settings_->plugin) fds.push_back(settings_->plugin.get());
   auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
   pidfd_ = std::move(spawned.pidfd);
   pid_ = spawned.pid;
   sandbox_ = std::move(spawned.layers);
+  if (counted) sandbox_ += sandbox::to_line(layer);
+  if (cgroup_) {
+    cgroup_->add(pid_);
+    say_hello();
+  }
   if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::started, pid_, nullptr);
 
   const auto self = weak_from_this();
@@ -547,6 +559,8 @@ crash_report worker_process::make_report(const black_box_copy& box) {
     report.reason = exit_reason::signalled;
     report.signal = info.si_status;
   }
+  if (report.signal == SIGKILL && report.reason == exit_reason::signalled && cgroup_ && cgroup_->ran_out_of_memory())
+    report.reason = exit_reason::out_of_memory;
   if (report.reason == exit_reason::signalled && report.signal == SIGSYS) report.reason = exit_reason::violation;
   return report;
 }

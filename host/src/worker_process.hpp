@@ -86,6 +86,7 @@ class worker_process final : public instance,
   std::shared_ptr<log_stream> log_;
   unique_fd pidfd_, log_pipe_, black_box_;
   pid_t pid_ = -1;
+  std::unique_ptr<sandbox::cgroup> cgroup_;
   std::string sandbox_;  // the layers in force, as the fork server said
   const std::uint64_t socket_watch_, pidfd_watch_, log_watch_;
   const ipc::time_point start_deadline_;

@@ -28,7 +28,8 @@ std::set<std::string> links(const std::string& page) {
 TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 3 crashes survived") {
   const scratch folder;
   const auto sheet = folder / "sheet";
-  const finished done = run({"thumbnailer", images, "-o", sheet.string(), "--workers", "2", "--no-compare", "--json"});
+  const finished done = run(
+      {"thumbnailer", images, "-o", sheet.string(), "--workers", "2", "--no-compare", "--deadline", "100s", "--json"});
   REQUIRE(done.status == 0);
   const json made = json::parse(done.out);
   CHECK(made["files"] == 28);
@@ -56,7 +57,7 @@ TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 
 TEST_CASE("the contact sheet shows every file, and failed ones with outcome, method and signal") {
   const scratch folder;
   const auto sheet = folder / "sheet";
-  REQUIRE(run({"thumbnailer", images, "-o", sheet.string(), "--no-compare"}).status == 0);
+  REQUIRE(run({"thumbnailer", images, "-o", sheet.string(), "--no-compare", "--deadline", "100s"}).status == 0);
   const std::string page = contents(sheet / "index.html");
   std::size_t thumbnails = 0;
   for (const std::string& link : links(page)) {

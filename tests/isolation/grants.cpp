@@ -142,6 +142,64 @@ TEST_CASE("a fork bomb is held to its number and gone with its worker") {
   WARN("a worker with 1,100 descendants was gone after " << took.count() << " ms");
 }
 
+namespace {
+
+// The layer "cgroup" of a plugin's first worker.
+sandbox_layer cgroup_of(const plugin& of) {
+  const auto workers = of.workers();
+  for (const sandbox_layer& each : workers.at(0).sandbox.layers)
+    if (each.name == "cgroup") return each;
+  return {"none", false, ""};
+}
+
+}  // namespace
+
+TEST_CASE("a cgroup counts the memory of a worker and all that it started, and its death says so") {
+  host host;
+  auto bomb = guest(host, policy{}.allow_subprocesses().memory_limit(std::size_t{256} << 20));
+  const sandbox_layer layer = cgroup_of(bomb);
+  REQUIRE(layer.name == "cgroup");
+  if (!layer.in_force) {  // then the address space is limited alone, and the reason is told
+    WARN("no cgroups here: " << layer.detail);
+    CHECK_FALSE(layer.detail.empty());
+    return;
+  }
+  CHECK(layer.detail.find("memory 256 MiB") != std::string::npos);
+  // Each stays below the limit, together they do not. Version 1 kills the largest, version 2 all.
+  const auto error = failure_of([&] { bomb.call("hold_memory", 120, 8, 30); });
+  CHECK(error.outcome() == outcome::worker_lost);
+  CHECK(error.report()->reason == exit_reason::out_of_memory);
+  CHECK(error.message().find("ran out of memory") != std::string::npos);
+  CHECK(bomb.call<int>("hold_memory", 10, 1, 10) == 1);  // the next worker starts afresh
+}
+
+TEST_CASE("a worker may be held to a part of the CPUs, or is not started") {
+  host host;
+  const auto rules = policy{}.cpus(0.2);
+  CHECK(policy::from_text(rules.to_text()) == rules);
+  try {
+    auto slow = guest(host, rules);
+    CHECK(cgroup_of(slow).in_force);
+    CHECK(cgroup_of(slow).detail.find("CPUs 0.2") != std::string::npos);
+    // 0.2 s of work take 1 s at that rate; half of that is allowed for.
+    CHECK(slow.call<double>("seconds_for", 0.2) > 0.5);
+  } catch (const call_error& error) {
+    CHECK(error.outcome() == outcome::unavailable);
+    CHECK(error.message().find("cpus can't be limited here: ") != std::string::npos);
+  }
+  CHECK_THROWS_WITH(policy{}.cpus(0), Catch::Contains("cpus must be"));
+}
+
+TEST_CASE("a cgroup that can't be had is told with the reason, and the worker goes without") {
+  host host({.cgroup = "/nowhere"});
+  auto plain = guest(host, policy{}.memory_limit(std::size_t{256} << 20));
+  CHECK_FALSE(cgroup_of(plain).in_force);
+  CHECK(cgroup_of(plain).detail.find("/nowhere") != std::string::npos);
+  const auto refused = failure_of([&] { guest(host, policy{}.cpus(1)); });
+  CHECK(refused.outcome() == outcome::unavailable);
+  CHECK_NOTHROW(guest(host, policy{}.cpus(1).at_least(sandbox_level::limited)));
+}
+
 TEST_CASE("CPU time is limited") {
   host host;
   auto busy = guest(host, policy{}.cpu_limit(1s));

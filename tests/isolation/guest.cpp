@@ -3,8 +3,10 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <vector>
 
@@ -69,6 +71,40 @@ int make_threads(int wanted) {
   return made;
 }
 
+bool take_memory(int megabytes) {
+  const std::size_t size = static_cast<std::size_t>(megabytes) << 20;
+  char* memory = static_cast<char*>(std::malloc(size));
+  for (std::size_t at = 0; memory && at < size; at += 4096) const_cast<volatile char*>(memory)[at] = 1;
+  return memory != nullptr;
+}
+
+// Children hold so many MiB each until they are killed, then this process does; how many children did.
+int hold_memory(int own, int children, int megabytes) {
+  int pipe[2];
+  if (::pipe(pipe) != 0) return -1;
+  for (int i = 0; i < children; ++i) {
+    if (::fork() != 0) continue;
+    take_memory(megabytes);
+    [[maybe_unused]] const ssize_t n = ::write(pipe[1], "x", 1);
+    for (;;) ::pause();
+  }
+  ::close(pipe[1]);
+  int holding = 0;
+  for (char c; holding < children && ::read(pipe[0], &c, 1) == 1;) ++holding;
+  ::close(pipe[0]);
+  take_memory(own);
+  return holding;
+}
+
+// How long so many seconds of CPU time take.
+double seconds_for(double cpu_seconds) {
+  const auto begin = std::chrono::steady_clock::now();
+  timespec used{};
+  do ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  while (static_cast<double>(used.tv_sec) + 1e-9 * static_cast<double>(used.tv_nsec) < cpu_seconds);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
 // Children, grandchildren and so on; each waits to be killed.
 int make_children(int wanted) {
   int made = 0;
@@ -115,6 +151,8 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("connect_to", connect_to);
   plugin.method("make_threads", make_threads);
   plugin.method("make_children", make_children);
+  plugin.method("hold_memory", hold_memory);
+  plugin.method("seconds_for", seconds_for);
   plugin.method("run", run);
   plugin.method("blocked", open_with_all_signals_blocked);
   plugin.method("spin", [] {

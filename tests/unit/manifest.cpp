@@ -205,8 +205,8 @@ TEST_CASE("a plugin whose methods are not in order is refused when it is loaded"
 }
 
 TEST_CASE("a library that is no plugin is refused when it is loaded") {
-  CHECK_THROWS_WITH(load("odd_entryless.so"), Equals("it does not export bulkhead_entry"));
-  CHECK_THROWS_WITH(load("odd_future.so"), Equals("its entry states ABI version 2, expected 1"));
+  CHECK_THROWS_WITH(load("odd_entryless.so"), Equals("not a bulkhead plugin: it does not export bulkhead_entry"));
+  CHECK_THROWS_WITH(load("odd_future.so"), Equals("not a bulkhead plugin: its entry states ABI version 2, expected 1"));
   CHECK_THROWS_WITH(load("odd_nothing.so"), Equals("its create() failed"));
   CHECK_THROWS_WITH(load("missing.so"), StartsWith("could not load it: "));
 }

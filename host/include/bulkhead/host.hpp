@@ -56,6 +56,9 @@ struct host_options {
   // How many threads run callbacks, completion handlers without an executor, and the functions lent to plugins.
   // Started when first needed. Not used when the host runs on the embedder's executor.
   unsigned handler_threads = 4;
+  // A version 2 cgroup that is delegated to the host and holds no processes: where cgroups for workers are made. Empty:
+  // below the host's own, if that can be.
+  std::filesystem::path cgroup{};
   // Whom workers run as when the host is root; by default nobody. The owner of as few files as can be.
   unsigned worker_user = 65534;
 };

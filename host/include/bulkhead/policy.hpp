@@ -73,8 +73,11 @@ class policy {
   policy& environment(const std::string& name, const std::string& value);
 
   // Limits; 0: none.
-  policy& memory_limit(std::size_t bytes);           // address space; cgroup memory as well where there is one
+  policy& memory_limit(std::size_t bytes);           // address space; and where cgroups can be made, what it and all
+                                                     // that it starts hold together
+  policy& cpus(double count);                        // CPU time per second, of it and all that it starts: a cgroup's
   policy& cpu_limit(std::chrono::nanoseconds time);  // CPU time of the worker's whole life
+  policy& default_memory_limit(std::size_t bytes);   // of the address space alone
   policy& threads(unsigned count);                   // and processes
   policy& file_size_limit(std::size_t bytes);
 
@@ -116,6 +119,8 @@ class policy {
     bool kill = false, explain = false, learn = false;
     std::uint64_t memory = 0, file_size = 0, cpu_ms = 0;
     unsigned threads = 64;
+    unsigned milli_cpus = 0;
+    bool counted_memory = false;  // not a grant: the limit was set here, and is not the default of load_options
     int landlock_abi = 1000;
     sandbox_level required = sandbox_level::confined;
     bool operator==(const values&) const = default;

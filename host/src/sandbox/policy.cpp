@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <sstream>
 #include <stdexcept>
 
@@ -124,11 +125,23 @@ policy& policy::environment(const std::string& name, const std::string& value) {
 
 policy& policy::memory_limit(std::size_t bytes) {
   values_.memory = bytes;
+  values_.counted_memory = bytes > 0;
+  return *this;
+}
+
+policy& policy::default_memory_limit(std::size_t bytes) {
+  values_.memory = bytes;
   return *this;
 }
 
 policy& policy::cpu_limit(std::chrono::nanoseconds time) {
   values_.cpu_ms = static_cast<std::uint64_t>(std::chrono::ceil<std::chrono::milliseconds>(time).count());
+  return *this;
+}
+
+policy& policy::cpus(double count) {
+  if (!(count >= 0.01 && count <= 100'000)) throw std::invalid_argument("policy: cpus must be from 0.01 to 100000");
+  values_.milli_cpus = static_cast<unsigned>(std::lround(count * 1000));
   return *this;
 }
 
@@ -194,6 +207,13 @@ policy& policy::add(std::string_view line) {
   if (key == "filesize") return file_size_limit(number(key, value, UINT64_MAX));
   if (key == "threads") return threads(static_cast<unsigned>(number(key, value, 1u << 20)));
   if (key == "cpu") return cpu_limit(std::chrono::milliseconds(number(key, value, UINT32_MAX)));
+  if (key == "cpus") {
+    double count = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), count);
+    if (error != std::errc() || end != value.data() + value.size())
+      throw std::invalid_argument("policy: cpus:" + value + " is not a number");
+    return cpus(count);
+  }
   if (key == "without") return without(value);
   if (key == "landlock-abi") return landlock_abi_at_most(static_cast<int>(number(key, value, 1000)));
   if (key == "environment") {
@@ -227,6 +247,16 @@ policy& policy::add(std::string_view line) {
   return *this;
 }
 
+namespace {
+// 1500 as "1.5".
+std::string milli(unsigned value) {
+  std::string text = std::to_string(value / 1000) + "." + std::to_string(1000 + value % 1000).substr(1);
+  text.erase(text.find_last_not_of('0') + 1);
+  if (text.back() == '.') text.pop_back();
+  return text;
+}
+}  // namespace
+
 std::string policy::to_text() const {
   std::string text;
   const auto line = [&](const std::string& what) { text += what + "\n"; };
@@ -254,6 +284,7 @@ std::string policy::to_text() const {
   count("memory", v.memory, 0);
   count("cpu", v.cpu_ms, 0);
   count("threads", v.threads, values{}.threads);
+  if (v.milli_cpus > 0) line("cpus:" + milli(v.milli_cpus));
   count("filesize", v.file_size, 0);
   flag("kill", v.kill);
   flag("explain", v.explain);

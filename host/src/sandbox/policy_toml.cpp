@@ -54,6 +54,8 @@ void add_value(policy& made, const std::string& key, const toml::node& node) {
     if (*flag) made.add(key);
   } else if (const auto number = node.value_exact<std::int64_t>()) {
     made.add(key + ":" + std::to_string(*number));
+  } else if (const auto real = node.value_exact<double>()) {
+    made.add(key + ":" + std::to_string(*real));
   } else if (const auto text = node.value_exact<std::string>()) {
     made.add(key + ":" + *text);
   } else if (const auto* table = node.as_table(); table && key == "environment") {

@@ -7,9 +7,12 @@ namespace bulkhead::sandbox {
 
 std::string to_lines(const sandbox_report& report) {
   std::string text = std::to_string(static_cast<int>(report.level)) + "\n";
-  for (const sandbox_layer& each : report.layers)
-    text += each.name + "\t" + (each.in_force ? "1" : "0") + "\t" + each.detail + "\n";
+  for (const sandbox_layer& each : report.layers) text += to_line(each);
   return text;
+}
+
+std::string to_line(const sandbox_layer& layer) {
+  return layer.name + "\t" + (layer.in_force ? "1" : "0") + "\t" + layer.detail + "\n";
 }
 
 sandbox_report from_lines(std::string_view text) {

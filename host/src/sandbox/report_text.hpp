@@ -6,6 +6,7 @@
 namespace bulkhead::sandbox {
 
 std::string to_lines(const sandbox_report& report);
+std::string to_line(const sandbox_layer& layer);
 sandbox_report from_lines(std::string_view text);
 
 }  // namespace bulkhead::sandbox

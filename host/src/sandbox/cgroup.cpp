@@ -1,0 +1,233 @@
+// See cgroup.hpp. The files and their meaning: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel.
+#include "sandbox/cgroup.hpp"
+
+#include <bulkhead/ipc/system.hpp>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace bulkhead::sandbox {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* controllers[] = {"memory", "pids", "cpu"};
+constexpr unsigned period_us = 100'000;
+
+void put(const fs::path& file, const std::string& text) {
+  const unique_fd opened(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!opened || ::write(opened.get(), text.data(), text.size()) < 0)
+    throw std::system_error(errno, std::generic_category(), file.string());
+}
+
+// For what not every kernel has: swap accounting, killing as a group.
+void try_put(const fs::path& file, const std::string& text) {
+  try {
+    put(file, text);
+  } catch (const std::system_error&) {
+  }
+}
+
+std::string contents(const fs::path& file) {
+  std::ifstream in(file);
+  std::ostringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+bool has_word(const std::string& text, const std::string& word) {
+  std::istringstream in(text);
+  for (std::string each; in >> each;)
+    if (each == word) return true;
+  return false;
+}
+
+struct mounted {
+  fs::path root, point;
+  std::string options;
+};
+
+// Of /proc/self/mountinfo (proc_pid_mountinfo(5)): the mounts of a type of file system.
+std::vector<mounted> mounts(const std::string& type) {
+  std::vector<mounted> found;
+  std::ifstream in("/proc/self/mountinfo");
+  for (std::string line; std::getline(in, line);) {
+    const std::size_t dash = line.find(" - ");
+    if (dash == std::string::npos) continue;
+    std::istringstream before(line), after(line.substr(dash + 3));
+    std::string skipped, root, point, kind, source, options;
+    before >> skipped >> skipped >> skipped >> root >> point;
+    after >> kind >> source >> options;
+    if (kind == type) found.push_back({root, point, options});
+  }
+  return found;
+}
+
+// This process's path in the hierarchy of `controller` (version 2: ""), as /proc/self/cgroup has it.
+std::string own_path(const std::string& controller) {
+  std::ifstream in("/proc/self/cgroup");
+  for (std::string line; std::getline(in, line);) {
+    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    std::string names = line.substr(first + 1, second - first - 1);
+    std::replace(names.begin(), names.end(), ',', ' ');
+    if (controller.empty() ? names.empty() : has_word(names, controller)) return line.substr(second + 1);
+  }
+  return "/";
+}
+
+// A mount may show a part of the hierarchy only, as in a container.
+fs::path directory(const mounted& where, const std::string& path) {
+  const fs::path below = fs::path(path).lexically_relative(where.root);
+  return below.empty() || *below.begin() == ".." ? where.point : (where.point / below).lexically_normal();
+}
+
+}  // namespace
+
+// --- one worker's ---------------------------------------------------------------------------------------------------
+
+cgroup::cgroup(bool unified, std::map<std::string, fs::path> directories)
+    : unified_(unified), directories_(std::move(directories)) {
+  for (const auto& [controller, path] : directories_)
+    if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST)
+      throw std::system_error(errno, std::generic_category(), path.string());
+}
+
+cgroup::~cgroup() {
+  for (const auto& [controller, path] : directories_) ::rmdir(path.c_str());
+}
+
+void cgroup::limit(const policy::values& granted) {
+  const auto in = [&](const char* controller) { return directories_.at(unified_ ? "" : controller); };
+  if (granted.counted_memory) {
+    const std::string bytes = std::to_string(granted.memory);
+    if (unified_) {
+      put(in("memory") / "memory.max", bytes);
+      try_put(in("memory") / "memory.swap.max", "0");
+      try_put(in("memory") / "memory.oom.group", "1");
+    } else {
+      put(in("memory") / "memory.limit_in_bytes", bytes);
+      try_put(in("memory") / "memory.memsw.limit_in_bytes", bytes);
+    }
+  }
+  if (granted.milli_cpus > 0) {
+    const std::string quota = std::to_string(std::uint64_t{granted.milli_cpus} * period_us / 1000);
+    if (unified_) {
+      put(in("cpu") / "cpu.max", quota + " " + std::to_string(period_us));
+    } else {
+      put(in("cpu") / "cpu.cfs_period_us", std::to_string(period_us));
+      put(in("cpu") / "cpu.cfs_quota_us", quota);
+    }
+  }
+  // Beside RLIMIT_NPROC, which a user may share with others.
+  if (granted.threads > 0 && (unified_ || directories_.contains("pids")))
+    try_put(in("pids") / "pids.max", std::to_string(granted.threads));
+}
+
+void cgroup::add(pid_t pid) const {
+  for (const auto& [controller, path] : directories_) put(path / "cgroup.procs", std::to_string(pid));
+}
+
+bool cgroup::ran_out_of_memory() const {
+  const auto found = directories_.find(unified_ ? "" : "memory");
+  if (found == directories_.end()) return false;
+  std::istringstream in(contents(found->second / (unified_ ? "memory.events" : "memory.oom_control")));
+  std::string key;
+  for (std::uint64_t value = 0; in >> key >> value;)
+    if (key == "oom_kill" && value > 0) return true;
+  return false;
+}
+
+// --- where they can be made -----------------------------------------------------------------------------------------
+
+void cgroup_maker::find() {
+  if (std::exchange(found_, true)) return;
+  if (!delegated_.empty()) return find_unified(delegated_);
+  // A machine with both has its controllers in version 1.
+  find_legacy();
+  if (!bases_.empty()) return;
+  if (const auto unified = mounts("cgroup2"); !unified.empty()) find_unified(directory(unified.front(), own_path("")));
+  else why_not_ = "no cgroup file system is mounted";
+}
+
+void cgroup_maker::find_unified(const fs::path& base) {
+  const std::string there = contents(base / "cgroup.controllers");
+  for (const char* each : controllers) {
+    if (!has_word(there, each)) {
+      why_not_ = "the controller " + std::string(each) + " is not there for " + base.string() +
+                 "; delegate it (systemd: Delegate=yes)";
+      return;
+    }
+    if (has_word(contents(base / "cgroup.subtree_control"), each)) continue;
+    try {
+      put(base / "cgroup.subtree_control", "+" + std::string(each));
+    } catch (const std::system_error& e) {
+      why_not_ = e.code() == std::errc::device_or_resource_busy
+                     ? base.string() +
+                           " holds processes itself, this host perhaps; name an empty cgroup that is "
+                           "delegated to it in host_options::cgroup"
+                     : e.what() + std::string("; delegate a cgroup to this user (systemd: Delegate=yes)");
+      return;
+    }
+  }
+  unified_ = true;
+  bases_[""] = base;
+}
+
+void cgroup_maker::find_legacy() {
+  for (const mounted& each : mounts("cgroup"))
+    for (const char* controller : controllers) {
+      std::string options = each.options;
+      std::replace(options.begin(), options.end(), ',', ' ');
+      if (has_word(options, controller)) bases_[controller] = directory(each, own_path(controller));
+    }
+}
+
+std::unique_ptr<cgroup> cgroup_maker::make(const policy::values& granted, sandbox_layer& layer) {
+  layer = {"cgroup", false, ""};
+  std::map<std::string, fs::path> directories;
+  bool unified = false;
+  {
+    std::lock_guard held(mutex_);
+    find();
+    unified = unified_;
+    const std::string name = "bulkhead-" + std::to_string(::getpid()) + "-" + std::to_string(next_++);
+    for (const auto& [controller, base] : bases_) {
+      const bool needed = unified || (controller == "memory" ? granted.counted_memory
+                                      : controller == "cpu"  ? granted.milli_cpus > 0
+                                                             : granted.threads > 0);
+      if (needed) directories[controller] = base / name;
+    }
+    layer.detail = why_not_;
+  }
+  const auto lacks = [&](const char* controller) { return !unified && !directories.contains(controller); };
+  if (layer.detail.empty() && ((granted.counted_memory && lacks("memory")) || (granted.milli_cpus > 0 && lacks("cpu"))))
+    layer.detail = "the controller " + std::string(granted.counted_memory && lacks("memory") ? "memory" : "cpu") +
+                   " of cgroup version 1 is not mounted";
+  if (!layer.detail.empty()) return nullptr;
+  try {
+    auto made = std::make_unique<cgroup>(unified, directories);
+    made->limit(granted);
+    layer.in_force = true;
+    layer.detail = unified ? "version 2" : "version 1";
+    if (granted.counted_memory) layer.detail += ", memory " + std::to_string(granted.memory >> 20) + " MiB";
+    if (granted.milli_cpus > 0) layer.detail += ", CPUs " + std::to_string(granted.milli_cpus / 1000.0).substr(0, 5);
+    return made;
+  } catch (const std::system_error& e) {
+    layer.detail = std::string(e.what()) + "; delegate a cgroup to this user (systemd: Delegate=yes)";
+    return nullptr;
+  }
+}
+
+sandbox_layer cgroup_maker::examine(const policy::values& granted) {
+  sandbox_layer layer;
+  make(granted, layer);
+  return layer;
+}
+
+}  // namespace bulkhead::sandbox

@@ -1,0 +1,59 @@
+// Cgroups for workers: memory and swap, processes and CPU time per second of a worker and all that it started. The host
+// makes them, since workers' users may not; version 2 where the host's own cgroup is delegated to it (or another is
+// named in host_options::cgroup), version 1 where that is what there is.
+#pragma once
+
+#include <bulkhead/policy.hpp>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
+
+namespace bulkhead::sandbox {
+
+// One worker's. Removed when it is destroyed, which is after its processes have gone.
+class cgroup {
+ public:
+  cgroup(bool unified, std::map<std::string, std::filesystem::path> directories);
+  ~cgroup();
+  cgroup(const cgroup&) = delete;
+  cgroup& operator=(const cgroup&) = delete;
+
+  // Throws std::system_error.
+  void limit(const policy::values& granted);
+  void add(pid_t pid) const;
+  // Whether the kernel has killed a process for want of memory.
+  bool ran_out_of_memory() const;
+
+ private:
+  const bool unified_;                                              // version 2
+  const std::map<std::string, std::filesystem::path> directories_;  // by controller; version 2: one, under ""
+};
+
+// Where the host can make them. Thread-safe.
+class cgroup_maker {
+ public:
+  explicit cgroup_maker(std::filesystem::path delegated) : delegated_(std::move(delegated)) {}
+
+  // Whether the policy asks for what only a cgroup can hold it to.
+  static bool wanted(const policy::values& granted) { return granted.counted_memory || granted.milli_cpus > 0; }
+  // The layer as it would be. Makes one and removes it, once.
+  sandbox_layer examine(const policy::values& granted);
+  // A cgroup with the limits of the policy; nothing, with the reason in `layer`, where none can be had.
+  std::unique_ptr<cgroup> make(const policy::values& granted, sandbox_layer& layer);
+
+ private:
+  void find();
+  void find_unified(const std::filesystem::path& base);
+  void find_legacy();
+
+  const std::filesystem::path delegated_;
+  std::mutex mutex_;
+  bool found_ = false, unified_ = false;
+  std::map<std::string, std::filesystem::path> bases_;  // by controller, as in cgroup
+  std::string why_not_;
+  std::uint64_t next_ = 0;
+};
+
+}  // namespace bulkhead::sandbox
