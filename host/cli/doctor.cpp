@@ -77,7 +77,7 @@ int run_doctor(int argc, char** argv) {
                               {"files", policy::files(), {}},
                               {"network", policy::network(), {}},
                               {"program", policy::program(), {}}};
-  for (finding& each : all) each.report = host.examine(each.rules);
+  for (finding& each : all) each.report = host.examine(policy(each.rules).memory_limit(std::size_t{1} << 30));
   if (json) {
     nlohmann::json out = {{"kernel", kernel()}, {"uid", ::geteuid()}, {"profiles", nlohmann::json::array()}};
     for (const finding& each : all) out["profiles"].push_back(as_json(each));
