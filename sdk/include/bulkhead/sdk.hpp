@@ -15,56 +15,12 @@
 #pragma once
 
 #include <bulkhead/sdk/context.hpp>
+#include <bulkhead/sdk/responder.hpp>
 
 #include <exception>
 #include <memory>
 
 namespace bulkhead {
-
-// The promise of an answer. Movable; answering twice is not possible; a responder destroyed unanswered fails the call.
-template <class R>
-class responder {
- public:
-  explicit responder(context cx) : context_(cx), open_(true) {}
-  responder(responder&& other) noexcept : context_(other.context_), open_(std::exchange(other.open_, false)) {}
-  responder& operator=(responder&& other) noexcept {
-    std::swap(context_, other.context_);
-    std::swap(open_, other.open_);
-    return *this;
-  }
-  ~responder() {
-    // Destroyed by an exception on its way out of the method: that exception's text will be the answer.
-    if (std::uncaught_exceptions() > exceptions_) open_ = false;
-    fail("the plugin dropped the call without answering it");
-  }
-
-  // The call's deadline, cancellation and so on, until it is answered.
-  const context& cx() const { return context_; }
-
-  void reply() requires std::is_void_v<R> { answer(msgpack::type::nil_t{}); }
-  template <class T>
-  void reply(const T& value) requires std::is_convertible_v<const T&, R> || std::is_same_v<T, R> {
-    answer(value);
-  }
-  void fail(std::string_view text) noexcept {
-    if (std::exchange(open_, false))
-      context_.raw()->fail(context_.raw(), context_.call(), text.data(), text.size(), nullptr, 0);
-  }
-
- private:
-  template <class T>
-  void answer(const T& value) {
-    if (!open_) return;
-    msgpack::sbuffer packed;
-    typed::pack_value(packed, value);
-    open_ = false;
-    context_.raw()->reply(context_.raw(), context_.call(), packed.data(), packed.size());
-  }
-
-  context context_;
-  bool open_;
-  int exceptions_ = std::uncaught_exceptions();
-};
 
 // What the body of BULKHEAD_PLUGIN fills.
 class plugin_definition {
@@ -191,22 +147,32 @@ class plugin_definition {
 
     template <class... P, class... A>
     void run(context& cx, std::tuple<A...>& arguments, std::tuple<P...>*) {
+      std::shared_ptr<open_answer> answer;  // of an asynchronous method
       auto invoke = [&]<std::size_t... I>(std::index_sequence<I...>)->decltype(auto) {
-        return function(parameter<P, sent_before<I, P...>()>(cx, arguments)...);
+        return function(parameter<P, sent_before<I, P...>()>(cx, arguments, answer)...);
       };
       using indices = std::index_sequence_for<P...>;
       if constexpr (parts::asynchronous) {
         static_assert(std::is_void_v<typename traits::result>, "a method with a responder returns void");
-        invoke(indices{});
+        answer = std::make_shared<open_answer>(cx);
+        try {
+          invoke(indices{});
+        } catch (...) {
+          if (answer->claim()) throw;  // it becomes the answer, whatever a responder that lives on does later
+          host_api(cx).log(BULKHEAD_LOG_WARNING, name + " threw an exception after it had answered");
+        }
       } else {
-        msgpack::sbuffer packed;
+        auto reply = [&](const auto& result) {
+          msgpack::sbuffer packed;
+          typed::pack_value(packed, result);
+          cx.raw()->reply(cx.raw(), cx.call(), packed.data(), packed.size());
+        };
         if constexpr (std::is_void_v<typename traits::result>) {
           invoke(indices{});
-          typed::pack_value(packed, msgpack::type::nil_t{});
+          reply(msgpack::type::nil_t{});
         } else {
-          typed::pack_value(packed, invoke(indices{}));
+          reply(invoke(indices{}));
         }
-        cx.raw()->reply(cx.raw(), cx.call(), packed.data(), packed.size());
       }
     }
 
@@ -220,12 +186,13 @@ class plugin_definition {
     }
 
     template <class P, std::size_t Index, class... A>
-    static decltype(auto) parameter(context& cx, std::tuple<A...>& arguments) {
+    static decltype(auto) parameter(context& cx, std::tuple<A...>& arguments,
+                                    const std::shared_ptr<open_answer>& answer) {
       using plain = std::remove_cvref_t<P>;
       if constexpr (std::is_same_v<plain, context>) {
         return (cx);
       } else if constexpr (is_responder<plain>::value) {
-        return plain(cx);
+        return plain(cx, answer);
       } else if constexpr (std::is_lvalue_reference_v<P>) {
         return (std::get<Index>(arguments));
       } else {
@@ -266,8 +233,10 @@ inline const bulkhead_plugin_t* plugin_definition::create(const bulkhead_host_t*
     return &made.release()->plugin_;
   } catch (const std::exception& e) {
     host_api(host).log(BULKHEAD_LOG_ERROR, e.what());
-    return nullptr;
+  } catch (...) {
+    host_api(host).log(BULKHEAD_LOG_ERROR, "an exception that is not a std::exception");
   }
+  return nullptr;
 }
 
 inline bool plugin_definition::init(const bulkhead_plugin_t* plugin, const char** error) noexcept {
@@ -285,9 +254,14 @@ inline bool plugin_definition::init(const bulkhead_plugin_t* plugin, const char*
 }
 
 inline void plugin_definition::destroy(const bulkhead_plugin_t* plugin) noexcept {
-  auto* me = &self(plugin);
-  if (me->destroy_) me->destroy_();
-  delete me;
+  const std::unique_ptr<plugin_definition> me(&self(plugin));
+  try {
+    if (me->destroy_) me->destroy_();
+  } catch (const std::exception& e) {
+    me->host_.log(BULKHEAD_LOG_ERROR, std::string("on_destroy: ") + e.what());
+  } catch (...) {
+    me->host_.log(BULKHEAD_LOG_ERROR, "on_destroy: an exception that is not a std::exception");
+  }
 }
 
 inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method,

@@ -3,122 +3,11 @@
 // a plugin's methods and by the host library for the functions it lends to plugins; needs msgpack-c only.
 #pragma once
 
-#include <msgpack.hpp>
+#include <bulkhead/sdk/type_names.hpp>
 
-#include <array>
-#include <cstddef>
-#include <cstdint>
 #include <functional>
-#include <map>
-#include <optional>
-#include <span>
-#include <stdexcept>
-#include <string>
-#include <string_view>
-#include <tuple>
-#include <type_traits>
-#include <unordered_map>
-#include <utility>
-#include <vector>
 
-namespace bulkhead {
-
-// Bytes: packed as MessagePack bin.
-using bytes = std::vector<std::uint8_t>;
-// Bytes that stay where they are: as a parameter, a view into the call's arguments, valid until the call returns.
-using bytes_view = std::span<const std::uint8_t>;
-
-// Thrown when an argument or a result does not have the type asked for. The text names it.
-class type_mismatch : public std::invalid_argument {
- public:
-  using std::invalid_argument::invalid_argument;
-};
-
-namespace typed {
-
-// --- names of types, as in the signature grammar of bulkhead/plugin.h -----------------------------------------------
-
-template <class T, class = void>
-struct type_name {  // a type of the author's own, packed with MSGPACK_DEFINE_MAP or an adaptor
-  static std::string get() { return "any"; }
-};
-template <class T>
-std::string name_of() {
-  return type_name<std::remove_cvref_t<T>>::get();
-}
-template <>
-struct type_name<void> {
-  static std::string get() { return "nil"; }
-};
-template <>
-struct type_name<bool> {
-  static std::string get() { return "bool"; }
-};
-template <class T>
-struct type_name<T, std::enable_if_t<std::is_integral_v<T> && !std::is_same_v<T, bool>>> {
-  static std::string get() { return "int"; }
-};
-template <class T>
-struct type_name<T, std::enable_if_t<std::is_floating_point_v<T>>> {
-  static std::string get() { return "float"; }
-};
-template <class T>
-struct type_name<T, std::enable_if_t<std::is_convertible_v<T, std::string_view>>> {
-  static std::string get() { return "str"; }
-};
-template <class T>
-concept byte_like = std::is_same_v<T, char> || std::is_same_v<T, unsigned char> || std::is_same_v<T, std::byte>;
-template <class T, class A>
-struct type_name<std::vector<T, A>> {
-  static std::string get() {
-    if constexpr (byte_like<T>) return "bin";
-    else return "array<" + name_of<T>() + ">";
-  }
-};
-template <>
-struct type_name<bytes_view> {
-  static std::string get() { return "bin"; }
-};
-template <class T, std::size_t N>
-struct type_name<std::array<T, N>> {
-  static std::string get() { return type_name<std::vector<T>>::get(); }
-};
-template <class... T>
-struct type_name<std::tuple<T...>> {
-  static std::string get() { return "array"; }
-};
-template <class A, class B>
-struct type_name<std::pair<A, B>> {
-  static std::string get() { return "array"; }
-};
-template <class K, class V, class... R>
-struct type_name<std::map<K, V, R...>> {
-  static std::string get() { return "map<" + name_of<K>() + "," + name_of<V>() + ">"; }
-};
-template <class K, class V, class... R>
-struct type_name<std::unordered_map<K, V, R...>> : type_name<std::map<K, V>> {};
-template <class T>
-struct type_name<std::optional<T>> {
-  static std::string get() { return name_of<T>() + "?"; }
-};
-
-// What a received value is, in the same words.
-inline const char* kind_of(const msgpack::object& value) {
-  switch (value.type) {
-    case msgpack::type::NIL: return "nil";
-    case msgpack::type::BOOLEAN: return "bool";
-    case msgpack::type::POSITIVE_INTEGER:
-    case msgpack::type::NEGATIVE_INTEGER: return "int";
-    case msgpack::type::FLOAT32:
-    case msgpack::type::FLOAT64: return "float";
-    case msgpack::type::STR: return "str";
-    case msgpack::type::BIN: return "bin";
-    case msgpack::type::ARRAY: return "array";
-    case msgpack::type::MAP: return "map";
-    case msgpack::type::EXT: return "ext";
-  }
-  return "unknown";
-}
+namespace bulkhead::typed {
 
 // --- one value ------------------------------------------------------------------------------------------------------
 
@@ -127,51 +16,136 @@ struct is_optional : std::false_type {};
 template <class T>
 struct is_optional<std::optional<T>> : std::true_type {};
 
+// Bytes that are owned; a bytes_view is read on its own.
 template <class T>
-struct is_vector : std::false_type {};
-template <class T>
-struct is_vector<std::vector<T>> : std::true_type {};
+struct is_bytes : std::false_type {};
+template <class T, class A>
+struct is_bytes<std::vector<T, A>> : std::bool_constant<byte_like<T>> {};
+template <class T, std::size_t N>
+struct is_bytes<std::array<T, N>> : std::bool_constant<byte_like<T>> {};
 
 template <class T>
-T convert(const msgpack::object& value);
+struct is_list : std::false_type {};
+template <class T, class A>
+struct is_list<std::vector<T, A>> : std::bool_constant<!byte_like<T>> {};
 
-// What is wrong with a value that is not a T: its kind, that it is out of range, or which element is at fault.
 template <class T>
-std::string described(const msgpack::object& value) {
-  const std::string kind = kind_of(value);
-  if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
-    if (kind == "int") return "an int out of range";
-  } else if constexpr (is_vector<T>::value) {
-    for (std::uint32_t i = 0; value.type == msgpack::type::ARRAY && i < value.via.array.size; ++i) {
-      try {
-        convert<typename T::value_type>(value.via.array.ptr[i]);
-      } catch (const type_mismatch&) {
-        return described<typename T::value_type>(value.via.array.ptr[i]) + " at index " + std::to_string(i);
-      }
-    }
+struct is_map : std::false_type {};
+template <class K, class V, class... R>
+struct is_map<std::map<K, V, R...>> : std::true_type {};
+template <class K, class V, class... R>
+struct is_map<std::unordered_map<K, V, R...>> : std::true_type {};
+
+// Arrays whose size is part of the type: each element with a type of its own, or all with the same.
+template <class T>
+struct is_tuple : std::false_type {};
+template <class... T>
+struct is_tuple<std::tuple<T...>> : std::true_type {};
+template <class A, class B>
+struct is_tuple<std::pair<A, B>> : std::true_type {};
+template <class T, std::size_t N>
+struct is_tuple<std::array<T, N>> : std::bool_constant<!byte_like<T>> {};
+
+// What a value is that is not of the type asked for: its kind, that it is out of range, or which element is at fault.
+struct misfit {
+  std::string got;
+};
+
+// The value as a T. Throws misfit.
+template <class T>
+T read(const msgpack::object& value);
+
+// An element of a value: what is wrong with it is told with its place. `place` makes the text for it.
+template <class T, class Place>
+T read_element(const msgpack::object& element, Place&& place) {
+  try {
+    return read<T>(element);
+  } catch (misfit& found) {
+    found.got += place();
+    throw;
   }
-  return kind;
 }
 
-// Converts one value, or throws type_mismatch "expected X, got Y".
 template <class T>
-T convert(const msgpack::object& value) {
+T read_indexed(const msgpack::object_array& array, std::size_t i) {
+  return read_element<T>(array.ptr[i], [&] { return " at index " + std::to_string(i); });
+}
+
+template <class T>
+T read_list(const msgpack::object_array& array) {
+  T list;
+  list.reserve(array.size);
+  for (std::uint32_t i = 0; i < array.size; ++i) list.push_back(read_indexed<typename T::value_type>(array, i));
+  return list;
+}
+
+template <class T>
+T read_tuple(const msgpack::object_array& array) {
+  constexpr std::size_t size = std::tuple_size_v<T>;
+  if (array.size != size)
+    throw misfit{"an array of " + std::to_string(array.size) + " instead of " + std::to_string(size)};
+  return [&]<std::size_t... I>(std::index_sequence<I...>) {
+    return T{read_indexed<std::tuple_element_t<I, T>>(array, I)...};
+  }
+  (std::make_index_sequence<size>{});
+}
+
+template <class T>
+T read_map(const msgpack::object_map& pairs) {
+  T map;
+  for (std::uint32_t i = 0; i < pairs.size; ++i) {
+    const auto& [packed_key, packed_value] = pairs.ptr[i];
+    auto key = read_element<typename T::key_type>(packed_key, [&] { return " as key of entry " + std::to_string(i); });
+    map.insert_or_assign(std::move(key), read_element<typename T::mapped_type>(packed_value, [&, &k = packed_key] {
+                           return k.type == msgpack::type::STR ? " at key '" + k.as<std::string>() + "'"
+                                                               : " in entry " + std::to_string(i);
+                         }));
+  }
+  return map;
+}
+
+template <class T>
+T read(const msgpack::object& value) {
   if constexpr (std::is_same_v<T, msgpack::object>) {
     return value;
   } else if constexpr (std::is_same_v<T, bytes_view>) {
     if (value.type == msgpack::type::BIN)
       return {reinterpret_cast<const std::uint8_t*>(value.via.bin.ptr), value.via.bin.size};
+  } else if constexpr (is_optional<T>::value) {
+    if (value.type == msgpack::type::NIL) return std::nullopt;
+    return read<typename T::value_type>(value);
+  } else if constexpr (is_list<T>::value) {
+    if (value.type == msgpack::type::ARRAY) return read_list<T>(value.via.array);
+  } else if constexpr (is_tuple<T>::value) {
+    if (value.type == msgpack::type::ARRAY) return read_tuple<T>(value.via.array);
+  } else if constexpr (is_map<T>::value) {
+    if (value.type == msgpack::type::MAP) return read_map<T>(value.via.map);
   } else {
     // msgpack-c takes bin for a string and a string for bytes; a plugin should not have to wonder which it got.
     constexpr bool wants_text = std::is_convertible_v<T, std::string_view>;
-    if (!(wants_text && value.type == msgpack::type::BIN)) {
+    if (!(wants_text && value.type == msgpack::type::BIN) &&
+        !(is_bytes<T>::value && value.type == msgpack::type::STR)) {
       try {
         return value.as<T>();
       } catch (const msgpack::type_error&) {
       }
     }
   }
-  throw type_mismatch("expected " + name_of<T>() + ", got " + described<T>(value));
+  std::string got = kind_of(value);
+  if (std::is_integral_v<T> && !std::is_same_v<T, bool> && got == "int") got = "an int out of range";
+  if (name_of<T>() == "any" && got == "map") got += ", a field of which does not fit";
+  throw misfit{std::move(got)};
+}
+
+// Converts one value, or throws type_mismatch "expected X, got Y".
+template <class T>
+T convert(const msgpack::object& value) {
+  try {
+    return read<T>(value);
+  } catch (const misfit& found) {
+    const std::string expected = name_of<T>();
+    throw type_mismatch("expected " + (expected == "any" ? "a structure" : expected) + ", got " + found.got);
+  }
 }
 
 // --- functions ------------------------------------------------------------------------------------------------------
@@ -183,6 +157,8 @@ struct function_traits<R (*)(A...)> {
   using result = R;
   using parameters = std::tuple<A...>;
 };
+template <class R, class... A>
+struct function_traits<R (*)(A...) noexcept> : function_traits<R (*)(A...)> {};
 template <class C, class R, class... A>
 struct function_traits<R (C::*)(A...)> : function_traits<R (*)(A...)> {};
 template <class C, class R, class... A>
@@ -238,5 +214,4 @@ std::tuple<A...> arguments(std::string_view function, const msgpack::object& pac
   return std::tuple<A...>{one(std::type_identity<A>{})...};  // braces: evaluated in order
 }
 
-}  // namespace typed
-}  // namespace bulkhead
+}  // namespace bulkhead::typed
