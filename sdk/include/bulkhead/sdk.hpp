@@ -17,21 +17,9 @@
 #include <bulkhead/sdk/context.hpp>
 #include <bulkhead/sdk/responder.hpp>
 
-#include <exception>
 #include <memory>
 
 namespace bulkhead {
-
-// Of the exception being handled.
-inline std::string text_of_exception() {
-  try {
-    throw;
-  } catch (const std::exception& e) {
-    return e.what();
-  } catch (...) {
-    return "an exception that is not a std::exception";
-  }
-}
 
 // What the body of BULKHEAD_PLUGIN fills.
 class plugin_definition {
