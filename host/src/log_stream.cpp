@@ -30,9 +30,9 @@ void log_stream::finish(ipc::time_point now) {
   std::lock_guard held(mutex_);
   if (!partial_.empty()) line(log_level::info, partial_, now);
   partial_.clear();
-  if (dropped_ > 0 && sink_)  // no line will come that could tell of them
-    sink_(log_level::warning, "the last lines of its output were too many and were dropped",
-          std::exchange(dropped_, 0));
+  // No line will come that could tell of what was dropped.
+  constexpr const char* lost = "the last lines of its output were too many and were dropped";
+  if (dropped_ > 0 && sink_) sink_(log_level::warning, lost, std::exchange(dropped_, 0));
 }
 
 void log_stream::record(log_level level, std::string_view text, ipc::time_point now) {

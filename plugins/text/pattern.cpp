@@ -89,8 +89,8 @@ void pattern::each(std::string_view subject, const std::function<bool(match)>& t
     for (std::uint32_t i = 0; i < name_count; ++i) {
       const PCRE2_SPTR entry = names + std::size_t{i} * entry_size;  // two bytes of number, then the name
       auto& named = one.named[reinterpret_cast<const char*>(entry + 2)];
-      if (!named)
-        named = group(static_cast<std::uint32_t>(entry[0] << 8 | entry[1]));  // (?J): a name of several groups
+      // (?J) gives a name to several groups: the one that matched counts.
+      if (!named) named = group(static_cast<std::uint32_t>(entry[0] << 8 | entry[1]));
     }
     at = one.end;
     options = one.start == one.end ? PCRE2_NOTEMPTY_ATSTART | PCRE2_ANCHORED : 0;

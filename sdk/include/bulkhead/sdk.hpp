@@ -17,7 +17,6 @@
 #include <bulkhead/sdk/context.hpp>
 #include <bulkhead/sdk/responder.hpp>
 
-#include <exception>
 #include <memory>
 
 namespace bulkhead {
@@ -231,12 +230,10 @@ inline const bulkhead_plugin_t* plugin_definition::create(const bulkhead_host_t*
         made.get(), made->table_.data(), made->table_.size(), &plugin_definition::init, &plugin_definition::destroy,
         nullptr};
     return &made.release()->plugin_;
-  } catch (const std::exception& e) {
-    host_api(host).log(BULKHEAD_LOG_ERROR, e.what());
   } catch (...) {
-    host_api(host).log(BULKHEAD_LOG_ERROR, "an exception that is not a std::exception");
+    host_api(host).log(BULKHEAD_LOG_ERROR, text_of_exception());
+    return nullptr;
   }
-  return nullptr;
 }
 
 inline bool plugin_definition::init(const bulkhead_plugin_t* plugin, const char** error) noexcept {
@@ -244,10 +241,8 @@ inline bool plugin_definition::init(const bulkhead_plugin_t* plugin, const char*
   try {
     if (me.init_) me.init_();
     return true;
-  } catch (const std::exception& e) {
-    me.init_error_ = e.what();
   } catch (...) {
-    me.init_error_ = "an exception that is not a std::exception";
+    me.init_error_ = text_of_exception();
   }
   *error = me.init_error_.c_str();
   return false;
@@ -257,10 +252,8 @@ inline void plugin_definition::destroy(const bulkhead_plugin_t* plugin) noexcept
   const std::unique_ptr<plugin_definition> me(&self(plugin));
   try {
     if (me->destroy_) me->destroy_();
-  } catch (const std::exception& e) {
-    me->host_.log(BULKHEAD_LOG_ERROR, std::string("on_destroy: ") + e.what());
   } catch (...) {
-    me->host_.log(BULKHEAD_LOG_ERROR, "on_destroy: an exception that is not a std::exception");
+    me->host_.log(BULKHEAD_LOG_ERROR, "on_destroy: " + text_of_exception());
   }
 }
 
@@ -280,10 +273,8 @@ inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bul
     fail(e.what(), e.details());
   } catch (const std::bad_alloc&) {
     fail("out of memory");
-  } catch (const std::exception& e) {
-    fail(e.what());
   } catch (...) {
-    fail("an exception that is not a std::exception");
+    fail(text_of_exception());
   }
 }
 

@@ -6,6 +6,7 @@
 #include <bulkhead/sdk/typed.hpp>
 
 #include <chrono>
+#include <exception>
 
 #include <unistd.h>
 
@@ -33,6 +34,17 @@ class cancelled_error : public error {
  public:
   cancelled_error() : error("cancelled") {}
 };
+
+// The text of the exception being handled; inside a catch only.
+inline std::string text_of_exception() {
+  try {
+    throw;
+  } catch (const std::exception& e) {
+    return e.what();
+  } catch (...) {
+    return "an exception that is not a std::exception";
+  }
+}
 
 // A file descriptor that came with a call. Owned: closed when it goes out of scope, unless released.
 class handle {

@@ -31,8 +31,8 @@ class open_answer {
   std::atomic<bool> claimed_{false};
 };
 
-// The promise of an answer. Movable. The first answer counts, others change nothing; a call whose responder is destroyed
-// unanswered fails. An exception that leaves the method fails the call with its text, and the responder is spent.
+// The promise of an answer. Movable. The first answer counts, others change nothing; a call whose responder is
+// destroyed unanswered fails. An exception that leaves the method fails the call with its text, and the responder is spent.
 template <class R>
 class responder {
  public:
