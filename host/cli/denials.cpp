@@ -53,7 +53,7 @@ std::vector<std::string> least_grants(const std::set<std::string>& needed) {
     for (const std::string& path : all)
       if (std::none_of(all.begin(), all.end(),
                        [&](const std::string& top) { return top != path && beneath(path, top); }))
-        least.push_back(kind + ":" + path);
+        least.push_back(std::string(kind).append(":").append(path));
   std::sort(least.begin(), least.end());
   return least;
 }

@@ -12,7 +12,17 @@ reply::reply(ipc::completion&& data, std::shared_ptr<const crash_report> report)
       frame_(std::move(data.frame)),
       offset_(data.result_offset),
       size_(data.result_size),
+      handles_(std::make_shared<const std::vector<unique_fd>>(std::move(data.handles))),
       report_(std::move(report)) {}
+
+unique_fd reply::handle(std::size_t index) const {
+  throw_if_failed();
+  if (!handles_ || index >= handles_->size())
+    throw call_error(bulkhead::outcome::plugin_error, "the result has " +
+                                                          std::to_string(handles_ ? handles_->size() : 0) +
+                                                          " descriptors, not one numbered " + std::to_string(index));
+  return detail::duplicate((*handles_)[index].get());
+}
 
 namespace detail {
 

@@ -103,6 +103,10 @@ void in_process_instance::answer(bulkhead_call& call, ipc::byte_span result) {
   ipc::completion completion;
   completion.frame.assign(result.begin(), result.end());
   completion.result_size = result.size();
+  {
+    std::lock_guard held(call.attaching);
+    completion.handles.swap(call.attached);
+  }
   --outstanding_;
   (*share)->finish(std::move(completion));
 }

@@ -30,6 +30,7 @@ class in_process_instance final : public instance,
  private:
   struct pending;
   void answer(bulkhead_call& call, ipc::byte_span result) override;
+  bool may_send_handles() const override { return true; }
   void fail(bulkhead_call& call, ipc::call_failure failure) override;
   void progress(bulkhead_call& call, ipc::byte_span value) override;
   void log(int level, std::string_view text) override;

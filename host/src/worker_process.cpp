@@ -131,7 +131,9 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       settings_(std::move(settings)),
       owner_(std::move(owner)),
       socket_(socket.get()),
-      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), 0, ipc::read_patience),
+      channel_(std::make_unique<ipc::socket_transport>(
+                   std::move(socket), settings_->rules.granted().handles ? settings_->options.limits.handles : 0,
+                   ipc::read_patience),
                settings_->options.limits, *this, this),
       socket_watch_(core_->reactor->new_watch()),
       pidfd_watch_(core_->reactor->new_watch()),

@@ -75,7 +75,8 @@ int run_worker(const std::string& path, const worker_sandbox& sandbox) {
   }
 
   install_crash_handlers(*box, sandbox.memory_limited);
-  auto* worker = new session(unique_fd(*channel), box);  // never destroyed: the plugin's threads may outlive main()
+  auto* worker = new session(unique_fd(*channel), box,
+                             sandbox.may_send_handles);  // never destroyed: the plugin's threads may outlive main()
   worker->enter(static_cast<std::uint32_t>(phase::hello));
   if (!worker->say_hello()) ::_exit(1);
   // Lanes are mapped and sealed here, before the sandbox closes.
@@ -92,7 +93,7 @@ int run_worker(const std::string& path, const worker_sandbox& sandbox) {
 int run_worker_alone(const std::string& path) {
   const unique_fd library(path.empty() ? -1 : ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   std::optional<sandbox::prepared> prepared;
-  const worker_sandbox own{"", false, [&](black_box& box) {
+  const worker_sandbox own{"", false, false, [&](black_box& box) {
                              prepared.emplace(sandbox::namespaces(), policy{}.at_least(sandbox_level::limited),
                                               library.get());
                              prepared->enter();

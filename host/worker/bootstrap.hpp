@@ -13,6 +13,7 @@ namespace bulkhead {
 struct worker_sandbox {
   std::string library;                   // the plugin's file as the worker sees it; empty: by its descriptor
   bool memory_limited = false;           // whether running out of memory is a likely end
+  bool may_send_handles = false;         // the host takes descriptors from it
   std::function<void(black_box&)> seal;  // puts up what is left of the sandbox; throws
 };
 

@@ -255,7 +255,7 @@ class server {
     if (plugin) {
       ::setenv("BULKHEAD_BLACK_BOX_FD", std::to_string(black_box_fd).c_str(), 1);
       ::setenv("BULKHEAD_PLUGIN_FD", std::to_string(plugin_fd).c_str(), 1);
-      worker_sandbox seal{prepared.library(), prepared.granted().memory > 0,
+      worker_sandbox seal{prepared.library(), prepared.granted().memory > 0, prepared.granted().handles,
                           [&](black_box& box) { prepared.seal(box, plugin_fd); }};
       ::_exit(run_worker("", seal));
     }

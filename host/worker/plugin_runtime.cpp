@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include <dlfcn.h>
+#include <fcntl.h>
 
 namespace bulkhead {
 
@@ -161,7 +162,19 @@ struct plugin_runtime::vtable {
     *blob = {};
   }
 
-  static const void* get_extension(const bulkhead_host_t*, const char*) noexcept { return nullptr; }
+  static int attach(const bulkhead_host_t*, bulkhead_call_t* call, int fd) noexcept {
+    unique_fd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    std::lock_guard held(call->attaching);
+    if (!copy || call->attached.size() >= ipc::limits{}.handles) return -1;
+    call->attached.push_back(std::move(copy));
+    return static_cast<int>(call->attached.size()) - 1;
+  }
+
+  static const void* get_extension(const bulkhead_host_t* host, const char* id) noexcept {
+    static constexpr bulkhead_send_handles_t send_handles{attach};
+    if (link_of(host).may_send_handles() && std::strcmp(id, BULKHEAD_SEND_HANDLES) == 0) return &send_handles;
+    return nullptr;
+  }
 };
 
 plugin_runtime::plugin_runtime(link& link)

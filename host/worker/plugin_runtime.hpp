@@ -11,6 +11,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ struct bulkhead_call {
   std::vector<std::uint8_t> storage;  // keeps `arguments` alive
   bulkhead::ipc::byte_span arguments;
   std::vector<bulkhead::unique_fd> handles;
+  std::vector<bulkhead::unique_fd> attached;  // to go with the answer
+  std::mutex attaching;
   bulkhead::ipc::time_point deadline = bulkhead::ipc::never;
   std::atomic<bool> cancelled{false};
   std::atomic<bool> answered{false};
@@ -45,6 +48,7 @@ class plugin_runtime {
    public:
     virtual ~link() = default;
     virtual void answer(bulkhead_call& call, ipc::byte_span result) = 0;
+    virtual bool may_send_handles() const { return false; }  // whether results may carry descriptors
     virtual void fail(bulkhead_call& call, ipc::call_failure failure) = 0;
     virtual void progress(bulkhead_call& call, ipc::byte_span value) = 0;
     virtual void log(int level, std::string_view text) = 0;

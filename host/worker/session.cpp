@@ -23,8 +23,9 @@ constexpr std::size_t log_line_limit = 4096;
 
 }  // namespace
 
-session::session(unique_fd socket, black_box* box)
+session::session(unique_fd socket, black_box* box, bool may_send_handles)
     : box_(box),
+      may_send_handles_(may_send_handles),
       runtime_(*this),
       channel_(std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles), worker_limits(),
                *this, nullptr),
@@ -248,8 +249,22 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
                 {}});
     return;
   }
+  std::vector<unique_fd> handles;
+  {
+    std::lock_guard held(call.attaching);
+    handles.swap(call.attached);
+  }
+  if (!handles.empty() || may_send_handles_) {
+    ipc::scanner counting(worker_limits());
+    std::size_t used = 0;
+    counting.feed(result, used);
+    if (counting.handles() != handles.size()) {
+      fail(call, {outcome::plugin_error, "the result does not refer to each of its descriptors once", {}});
+      return;
+    }
+  }
   end(id);
-  channel_.send(ipc::make_response(id, result).take());
+  channel_.send(ipc::make_response(id, result).take(), std::move(handles));
 }
 
 void session::fail(bulkhead_call& call, ipc::call_failure failure) {

@@ -16,7 +16,7 @@ namespace bulkhead {
 
 class session final : ipc::channel::receiver, plugin_runtime::link {
  public:
-  session(unique_fd socket, black_box* box);
+  session(unique_fd socket, black_box* box, bool may_send_handles);
 
   // Waits for the host's $/hello and answers it. False when the host has gone away.
   bool say_hello();
@@ -43,6 +43,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void on_closed(const std::string& violation) override;
   // plugin_runtime::link
   void answer(bulkhead_call& call, ipc::byte_span result) override;
+  bool may_send_handles() const override { return may_send_handles_; }
   void fail(bulkhead_call& call, ipc::call_failure failure) override;
   void progress(bulkhead_call& call, ipc::byte_span value) override;
   void log(int level, std::string_view text) override;
@@ -58,6 +59,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void notify(std::string_view method, const std::function<void(ipc::packer&)>& params);
 
   black_box* const box_;
+  const bool may_send_handles_;
   plugin_runtime runtime_;
   ipc::channel channel_;
   const std::thread::id dispatch_thread_;

@@ -71,11 +71,11 @@ channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<uni
   return {outcome::ok, id};
 }
 
-bool channel::send(std::vector<std::uint8_t> frame) {
+bool channel::send(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles) {
   lock held(mutex_);
   if (closed_ || failed_) return false;
   if (loop_ && !out_.empty() && out_bytes_ + frame.size() > limits_.queued_bytes) return false;
-  enqueue(held, std::move(frame), {});
+  enqueue(held, std::move(frame), std::move(handles));
   if (!loop_) write_all(held);
   return !closed_;
 }
@@ -302,6 +302,9 @@ bool channel::read_some(lock& held, bool block) {
     if (got.status == transport::io::violation) ended = !violate("more file descriptors than a message may carry");
     else if (got.status == transport::io::closed) ended = true;
     else ended = !take_bytes({chunk, got.bytes});
+    // They come with a message's first byte: those left over belong to the one that is still on its way.
+    if (!ended && handles_.size() > (partial_.empty() ? 0 : limits_.handles))
+      ended = !violate("file descriptors that no message refers to");
     if (got.bytes < read_chunk) break;  // most likely all there was; if not, the next wait says so at once
   }
   held.lock();
@@ -354,14 +357,14 @@ bool channel::dispatch(byte_span frame, unsigned handle_count) {
   for (unsigned i = 0; i < handle_count; ++i) handles.push_back(std::move(handles_[i]));
   handles_.erase(handles_.begin(), handles_.begin() + handle_count);
   switch (parsed->kind) {
-    case message_kind::response: return on_response(*parsed, frame);
+    case message_kind::response: return on_response(*parsed, frame, std::move(handles));
     case message_kind::request: receiver_.on_request(*parsed, std::move(handles)); return true;
     case message_kind::notification: receiver_.on_notification(*parsed, std::move(handles)); return true;
   }
   return true;
 }
 
-bool channel::on_response(const message& response, byte_span frame) {
+bool channel::on_response(const message& response, byte_span frame, std::vector<unique_fd>&& handles) {
   lock held(mutex_);
   slot* slot = find(response.id);
   if (!slot) {
@@ -379,6 +382,7 @@ bool channel::on_response(const message& response, byte_span frame) {
     result.result_size = response.result.size();
     if (!partial_.empty()) result.frame = std::move(partial_);
     else result.frame.assign(frame.begin(), frame.end());
+    result.handles = std::move(handles);
   } else {
     result.failure = parse_failure(response.error);
     result.code = result.failure.code;

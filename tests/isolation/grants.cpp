@@ -5,6 +5,7 @@
 #include <csignal>
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -140,6 +141,32 @@ TEST_CASE("a fork bomb is held to its number and gone with its worker") {
   bomb.unload();
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - before);
   WARN("a worker with 1,100 descendants was gone after " << took.count() << " ms");
+}
+
+TEST_CASE("a plugin that is granted handles sends descriptors with its results") {
+  host host;
+  auto opener = guest(host, policy{}.allow_read("/etc/passwd").allow_handles());
+  const auto fds = entries("/proc/self/fd");
+  {
+    const unique_fd file = opener.call<unique_fd>("open_file", "/etc/passwd");
+    char begin[5]{};
+    CHECK(::read(file.get(), begin, 5) == 5);
+    CHECK(std::string_view(begin, 5) == "root:");
+    CHECK((::fcntl(file.get(), F_GETFD) & FD_CLOEXEC) != 0);
+    const reply again = opener.try_call("open_file", "/etc/passwd");
+    CHECK(::fcntl(again.handle(0).get(), F_GETFD) != -1);
+    CHECK_THROWS_WITH(again.handle(1), Catch::Contains("the result has 1 descriptors"));
+    CHECK_THROWS_WITH(opener.call<unique_fd>("variable", "X"), Catch::Contains("expected handle, got str"));
+  }
+  CHECK(entries("/proc/self/fd") == fds);
+}
+
+TEST_CASE("a plugin that is not granted handles can't send any, and is told") {
+  host host;
+  auto opener = guest(host, policy{}.allow_read("/etc/passwd"));
+  const reply refused = opener.try_call("open_file", "/etc/passwd");
+  CHECK(refused.outcome() == outcome::plugin_error);
+  CHECK(refused.message().find("does not grant handles") != std::string::npos);
 }
 
 namespace {

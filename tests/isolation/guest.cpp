@@ -152,6 +152,11 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("make_threads", make_threads);
   plugin.method("make_children", make_children);
   plugin.method("hold_memory", hold_memory);
+  plugin.method("open_file", [](const std::string& path) {
+    const int fd = ::open(path.c_str(), O_RDONLY);
+    if (fd < 0) throw bulkhead::error("can't open it");
+    return bulkhead::handle(fd);
+  });
   plugin.method("seconds_for", seconds_for);
   plugin.method("run", run);
   plugin.method("blocked", open_with_all_signals_blocked);

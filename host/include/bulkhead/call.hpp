@@ -95,14 +95,25 @@ class reply {
           return bytes(body.begin(), body.end());
         }
       }
-      const msgpack::object_handle handle = ipc::unpack(raw());
-      try {
-        return typed::convert<R>(handle.get());
-      } catch (const type_mismatch& mismatch) {
-        throw call_error(bulkhead::outcome::plugin_error, std::string("the result: ") + mismatch.what());
-      }
+      const msgpack::object_handle unpacked = ipc::unpack(raw());
+      if constexpr (std::is_same_v<R, unique_fd>) {
+        const msgpack::object& value = unpacked.get();
+        if (value.type == msgpack::type::EXT && value.via.ext.type() == ipc::ext_handle && value.via.ext.size == 1)
+          return handle(static_cast<std::uint8_t>(value.via.ext.data()[0]));
+        throw call_error(bulkhead::outcome::plugin_error,
+                         std::string("the result: expected handle, got ") + typed::kind_of(value));
+      } else try {
+          return typed::convert<R>(unpacked.get());
+        } catch (const type_mismatch& mismatch) {
+          throw call_error(bulkhead::outcome::plugin_error, std::string("the result: ") + mismatch.what());
+        }
     }
   }
+  // A file descriptor that came with the result, by the index that stands for it there; the caller's own. Plugins may
+  // send some when their policy grants handles: expect any kind of file, one that never gets ready included. Throws
+  // call_error when the call failed, or plugin_error when there is none. A single one is `as<unique_fd>()`, too.
+  unique_fd handle(std::size_t index = 0) const;
+
   void throw_if_failed() const {
     if (outcome_ != bulkhead::outcome::ok) throw call_error(outcome_, message_, data_, report_);
   }
@@ -113,6 +124,7 @@ class reply {
   std::vector<std::uint8_t> data_;
   std::vector<std::uint8_t> frame_;
   std::size_t offset_ = 0, size_ = 0;
+  std::shared_ptr<const std::vector<unique_fd>> handles_;
   std::shared_ptr<const crash_report> report_;
 };
 

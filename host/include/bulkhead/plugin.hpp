@@ -171,7 +171,8 @@ template <class R, class... A, class Token>
 auto plugin::async_call(std::string_view method, const std::tuple<A...>& arguments, Token&& token,
                         call_options options) const {
   packed_arguments packed = std::apply([](const A&... each) { return pack_arguments(each...); }, arguments);
-  auto start = [self = *this](auto handler, std::string name, packed_arguments args, call_options with) {
+  auto start = [self = *this](auto handler, const std::string& name, packed_arguments&& args,
+                              const call_options& with) {
     using carrier = detail::handler_carrier<R, decltype(handler)>;
     self.async_call_packed(name, std::move(args), with,
                            std::make_unique<carrier>(std::move(handler), self.handler_executor()));

@@ -141,6 +141,16 @@ struct bulkhead_host {
   const void* (*get_extension)(const bulkhead_host_t* host, const char* id);
 };
 
+/* get_extension(host, BULKHEAD_SEND_HANDLES): file descriptors in results. The host takes them only from plugins whose
+ * policy grants handles; without that the extension is NULL. */
+#define BULKHEAD_SEND_HANDLES "bulkhead.send-handles/1"
+typedef struct bulkhead_send_handles {
+  /* Has a duplicate of `fd` go with the answer of `call`. Gives the index that stands for it there: the one byte of a
+   * BULKHEAD_EXT_HANDLE. Every descriptor attached must occur in the result once, in order. -1 when there are too many
+   * or `fd` is not open. [any-thread] */
+  int (*attach)(const bulkhead_host_t* host, bulkhead_call_t* call, int fd);
+} bulkhead_send_handles_t;
+
 /* Flags of a method. */
 #define BULKHEAD_METHOD_IDEMPOTENT 1u /* running it twice is as good as once: it may be retried after a crash */
 

@@ -163,7 +163,7 @@ class plugin_definition {
       } else {
         auto reply = [&](const auto& result) {
           msgpack::sbuffer packed;
-          typed::pack_value(packed, result);
+          pack_result(cx, packed, result);
           cx.raw()->reply(cx.raw(), cx.call(), packed.data(), packed.size());
         };
         if constexpr (std::is_void_v<typename traits::result>) {

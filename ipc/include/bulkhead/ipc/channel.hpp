@@ -104,7 +104,7 @@ class channel {
 
   // Sends a whole frame: a notification or a response. False when the channel is closed, or its queue is over the
   // limit (only with wakeups; without, it blocks).
-  bool send(std::vector<std::uint8_t> frame);
+  bool send(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles = {});
 
   // For the event loop.
   void on_event(bool readable, bool writable);
@@ -160,7 +160,7 @@ class channel {
   void finish(lock& held, std::uint32_t index, completion&& result);
   bool take_bytes(byte_span bytes);
   bool dispatch(byte_span frame, unsigned handle_count);
-  bool on_response(const message& response, byte_span frame);
+  bool on_response(const message& response, byte_span frame, std::vector<unique_fd>&& handles);
   bool violate(std::string what);
   void close(lock& held, const std::string& violation);
   void release_reader(lock& held, bool more_likely);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <bulkhead/ipc/limits.hpp>
+#include <bulkhead/ipc/system.hpp>
 #include <bulkhead/outcome.hpp>
 
 #include <msgpack.hpp>
@@ -54,6 +55,7 @@ struct completion {
   call_failure failure;
   std::vector<std::uint8_t> frame;
   std::size_t result_offset = 0, result_size = 0;
+  std::vector<unique_fd> handles;  // that came with the result, in the order of their indices
 
   byte_span result() const { return byte_span(frame).subspan(result_offset, result_size); }
   static completion failed(outcome code, std::string message) {

@@ -234,4 +234,22 @@ class context : public host_api {
   bulkhead_call_t* call_;
 };
 
+// A method's result. A handle goes along with the answer, duplicated; throws error when the policy grants none.
+template <class T>
+void pack_result(const context& cx, msgpack::sbuffer& packed, const T& value) {
+  if constexpr (std::is_same_v<T, handle>) {
+    const auto* handles =
+        static_cast<const bulkhead_send_handles_t*>(cx.raw()->get_extension(cx.raw(), BULKHEAD_SEND_HANDLES));
+    if (!handles) throw error("a file descriptor can't be sent: the policy of this plugin does not grant handles");
+    const int index = handles->attach(cx.raw(), cx.call(), value.fd());
+    if (index < 0) throw error("the file descriptor " + std::to_string(value.fd()) + " can't be sent: it is not open");
+    const char byte = static_cast<char>(index);
+    msgpack::packer packer(packed);
+    packer.pack_ext(1, BULKHEAD_EXT_HANDLE);
+    packer.pack_ext_body(&byte, 1);
+  } else {
+    typed::pack_value(packed, value);
+  }
+}
+
 }  // namespace bulkhead

@@ -57,7 +57,7 @@ class responder {
   void pack(const T& value) {
     if (!answer_) return;  // moved from
     msgpack::sbuffer packed;
-    typed::pack_value(packed, value);
+    pack_result(context_, packed, value);
     answer_->reply(packed);
   }
 
