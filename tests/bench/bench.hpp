@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include <sched.h>
 #include <sys/types.h>
 
 namespace bench {
@@ -32,6 +33,19 @@ inline void row(const std::string& name, double value, const std::string& unit, 
                 double ratio = 0) {
   fmt::print("{:<48} {:>10.2f} {:<3} {:<34} {}\n", name, value, unit, floor,
              ratio > 0 ? fmt::format("{:.2f} x", ratio) : "");
+}
+
+// Puts the calling thread on the `index`-th CPU it may use (the last, if there are fewer); what it starts inherits that.
+inline void run_on_cpu(const cpu_set_t& allowed, int index) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (std::size_t i = 0, seen = 0; i < CPU_SETSIZE && seen <= static_cast<std::size_t>(index); ++i) {
+    if (!CPU_ISSET(i, &allowed)) continue;
+    CPU_ZERO(&one);
+    CPU_SET(i, &one);
+    ++seen;
+  }
+  ::sched_setaffinity(0, sizeof one, &one);
 }
 
 // The proportional set size of a process, in kB; 0 when it can't be read.

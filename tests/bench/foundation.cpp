@@ -51,19 +51,6 @@ class ping_pong {
   pid_t child_ = -1;
 };
 
-// Puts the calling thread on the `index`-th CPU it may use (the last, if there are fewer); what it starts inherits that.
-void run_on_cpu(const cpu_set_t& allowed, int index) {
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  for (std::size_t i = 0, seen = 0; i < CPU_SETSIZE && seen <= static_cast<std::size_t>(index); ++i) {
-    if (!CPU_ISSET(i, &allowed)) continue;
-    CPU_ZERO(&one);
-    CPU_SET(i, &one);
-    ++seen;
-  }
-  ::sched_setaffinity(0, sizeof one, &one);
-}
-
 // Where the scheduler puts two processes rules the figure, so both get the same place: on one CPU, where it is the work
 // done, and on two, where waking the other CPU is most of it.
 void small_calls(bool one_cpu) {
