@@ -252,4 +252,25 @@ TEST_CASE("an answer that comes after the deadline is dropped; none at all withi
   CHECK(ends.values()[0] == exit_reason::hung);
 }
 
+TEST_CASE("a worker that is granted handles and abuses it costs one error and no descriptor") {
+  host host;
+  auto neighbour = host.load(plugin_path("echo"));
+  const auto fds = entries("/proc/self/fd");
+  const std::vector<attack> attacks = {
+      {"descriptors that no message refers to", "fds:10 answer", outcome::protocol},
+      {"more descriptors than a message may carry", "fds:200 answer", outcome::protocol},
+      {"a result that refers to a descriptor that was not sent", "x:9401@c0d40100", outcome::protocol},
+  };
+  for (const attack& each : attacks) {
+    INFO(each.name);
+    auto options = impatient();
+    options.policy = policy::program().allow_handles();
+    auto peer = host.launch(command("hello ready call " + each.steps), options);
+    CHECK(outcome_of([&] { peer.call<bool>("attack"); }) == each.expected);
+    peer.unload();
+    CHECK(neighbour.call<int>("add", 20, 22) == 42);
+  }
+  CHECK(entries("/proc/self/fd") == fds);
+}
+
 }  // namespace bulkhead::testing

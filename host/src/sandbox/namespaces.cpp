@@ -2,6 +2,7 @@
 #include "sandbox/namespaces.hpp"
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace bulkhead::sandbox {
@@ -32,6 +34,13 @@ bool has_capability(int which) {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2]{};
   return ::syscall(SYS_capget, &header, data) == 0 && (data[0].effective & (1u << which));
+}
+
+// Capabilities tell what may be; a security module or a filter may deny it all the same.
+bool can_clone(unsigned long flag) {
+  const long child = ::syscall(SYS_clone, flag | SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+  if (child == 0) ::_exit(0);
+  return child > 0 && ::waitpid(static_cast<pid_t>(child), nullptr, 0) == child;
 }
 
 // Why the kernel refuses user namespaces, and what to do about it; the usual three.
@@ -104,7 +113,8 @@ namespaces::namespaces(const options& wanted) {
   ipc_ = enter(CLONE_NEWIPC, "ipc");
   uts_ = enter(CLONE_NEWUTS, "uts");
   cgroup_ = enter(CLONE_NEWCGROUP, "cgroup");
-  pid_ = has_capability(CAP_SYS_ADMIN);
+  pid_ = has_capability(CAP_SYS_ADMIN) && can_clone(CLONE_NEWPID);
+  if (!pid_) note("PID namespaces are denied");
 }
 
 sandbox_layer namespaces::status(const policy::values& granted) const {

@@ -173,6 +173,18 @@ TEST_CASE("the suite holds inside the filter of a container") {
   });
 }
 
+// Ubuntu's restriction: an ordinary user may make a user namespace and has no rights in it.
+TEST_CASE("the suite holds where user namespaces give no rights") {
+  holds("user namespaces without rights", "confined", [] {
+    be_ordinary();
+    std::vector<refusal> calls = {{"mount", EPERM}, {"umount2", EPERM}, {"pivot_root", EPERM}, {"sethostname", EPERM}};
+    for (const unsigned flag : {CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP, CLONE_NEWPID})
+      for (const char* call : {"unshare", "clone"}) calls.push_back({call, EPERM, flag});
+    calls.push_back({"clone3", ENOSYS});
+    refuse(calls);
+  });
+}
+
 TEST_CASE("where neither namespaces nor Landlock are to be had, no worker starts unless less is asked for") {
   const int status =
       run("in this situation the worker is not started", {"BULKHEAD_TEST_REMEDY=seccomp=unconfined"}, [] {
