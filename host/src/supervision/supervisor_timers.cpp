@@ -10,8 +10,8 @@ void supervisor::settle() {
   expire();
   probe();
   if (open()) {
-    spawn_due();
     fill_from_spares();
+    spawn_due();
     recycle_one();
     conclude();
   }
@@ -32,7 +32,7 @@ void supervisor::expire() {
 }
 
 void supervisor::expire(worker_id id, worker& each) {
-  while (each.deadline <= now_) {
+  while (each.deadline != never && each.deadline <= now_) {
     each.deadline = never;
     switch (each.state) {
       case worker_state::starting: kill(id, exit_reason::start_timeout); break;
