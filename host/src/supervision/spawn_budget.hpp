@@ -1,0 +1,74 @@
+// What all plugins of a host may spend together on spawns: so many at once, and so many restarts within some seconds.
+// Spawns beyond that wait their turn here, in the order they were asked for; a restart that must wait lets first starts
+// pass. Pure: the driver asks, spawns what is granted, and says when a worker is ready or gone.
+#pragma once
+
+#include "restart_window.hpp"
+
+#include <list>
+#include <set>
+#include <vector>
+
+namespace bulkhead::supervision {
+
+class spawn_budget {
+ public:
+  using ticket = std::uint64_t;
+
+  explicit spawn_budget(unsigned at_once = 4, restart_intensity restarts = {50, std::chrono::seconds(10)})
+      : at_once_(at_once), restarts_(restarts) {}
+
+  // Queues a spawn; granted() returns the ticket when its turn has come.
+  ticket ask(bool restart) {
+    queue_.push_back({++last_, restart});
+    return last_;
+  }
+
+  // The spawn is over: its worker is ready or gone, or is no longer wanted. Harmless for a ticket that is over already.
+  void done(ticket spawn) {
+    starting_.erase(spawn);
+    queue_.remove_if([&](const request& each) { return each.spawn == spawn; });
+  }
+
+  // Those whose turn it is now. To be asked after each ask(), done() and resume(), and at wake_at().
+  std::vector<ticket> granted(time_point now) {
+    std::vector<ticket> turn;
+    for (auto each = queue_.begin(); each != queue_.end() && !paused_ && starting_.size() < at_once_;) {
+      if (each->restart && !restarts_.admit(now)) {
+        ++each;
+        continue;
+      }
+      starting_.insert(each->spawn);
+      turn.push_back(each->spawn);
+      each = queue_.erase(each);
+    }
+    return turn;
+  }
+
+  // When a spawn that waits could be granted though nothing else happens.
+  time_point wake_at(time_point now) {
+    if (paused_ || queue_.empty() || starting_.size() >= at_once_) return never;
+    return restarts_.open_at(now);
+  }
+
+  // Nothing is granted while there is no fork server to spawn from.
+  void pause() { paused_ = true; }
+  void resume() { paused_ = false; }
+
+  std::size_t waiting() const { return queue_.size(); }
+  std::size_t starting() const { return starting_.size(); }
+
+ private:
+  struct request {
+    ticket spawn;
+    bool restart;
+  };
+  unsigned at_once_;
+  restart_window restarts_;
+  std::list<request> queue_;
+  std::set<ticket> starting_;
+  ticket last_ = 0;
+  bool paused_ = false;
+};
+
+}  // namespace bulkhead::supervision

@@ -1,0 +1,221 @@
+// What events do at once; what falls due by itself is in supervisor_timers.cpp. See supervisor.hpp.
+#include "supervisor.hpp"
+
+#include <utility>
+
+namespace bulkhead::supervision {
+namespace {
+
+std::string seconds_text(std::chrono::nanoseconds value) {
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(value).count();
+  return ms % 1000 == 0 ? std::to_string(ms / 1000) + " s" : std::to_string(ms) + " ms";
+}
+
+}  // namespace
+
+supervisor::supervisor(supervisor_settings settings, jitter_source jitter, restart_window* group_window)
+    : settings_(std::move(settings)),
+      jitter_(std::move(jitter)),
+      own_window_(settings_.rules.intensity),
+      group_window_(group_window),
+      places_(settings_.instances + settings_.rules.spares) {}
+
+action_list supervisor::handle(const event& what, time_point now) {
+  now_ = now;
+  std::visit([this](const auto& each) { on(each); }, what);
+  settle();
+  return std::exchange(out_, {});
+}
+
+void supervisor::on(const events::start&) {
+  if (state_ != supervisor_state::stopped) return;
+  state_ = supervisor_state::running;
+  degraded_ = false;
+  admit();
+  open_places();
+}
+
+void supervisor::on(const events::stop& e) {
+  if (!e.calls_wait) fail(e.reason);
+  if (state_ == supervisor_state::stopping) return;
+  state_ = supervisor_state::stopping;
+  abandon_places();
+}
+
+void supervisor::on(const events::reset& e) {
+  forget_failures();
+  if (state_ == supervisor_state::stopped || state_ == supervisor_state::stopping) return;
+  probe_at_ = never;
+  if (!open() && !e.start) {
+    state_ = supervisor_state::stopped;
+    return;
+  }
+  state_ = supervisor_state::running;
+  admit();
+  open_places();
+}
+
+void supervisor::on(const events::started& e) {
+  worker* const each = find(e.worker);
+  if (!each || (each->state != worker_state::queued && each->state != worker_state::starting)) return;
+  if (each->state == worker_state::queued) each->deadline = after(now_, settings_.rules.start_limit);
+  each->state = worker_state::starting;
+  each->reached = e.reached;
+}
+
+void supervisor::on(const events::ready& e) {
+  worker* const each = find(e.worker);
+  if (!each || (each->state != worker_state::queued && each->state != worker_state::starting)) return;
+  each->state = worker_state::ready;
+  each->reached = phase::ready;
+  each->deadline = never;
+  each->ready_at = now_;
+  const auto& rules = settings_.rules;
+  if (rules.heartbeat.interval.count() > 0) each->ping_at = after(now_, rules.heartbeat.interval);
+  each->limits = 1 + rules.recycle.jitter * jitter_();
+
+  place& where = *place_of(e.worker);
+  const worker_id old = where.successor == e.worker ? std::exchange(where.worker, where.successor) : 0;
+  where.successor = where.successor == e.worker ? 0 : where.successor;
+  if (state_ == supervisor_state::half_open) {
+    probe_at_ = after(now_, rules.backoff.healthy_after);
+    admit();
+  }
+  seat(static_cast<std::size_t>(&where - places_.data()));
+  if (old) retire(old);
+}
+
+void supervisor::on(const events::drained& e) {
+  worker* const each = find(e.worker);
+  if (each && each->state == worker_state::draining) each->deadline = now_;
+}
+
+void supervisor::on(const events::leaving& e) {
+  worker* const each = find(e.worker);
+  if (!each || each->state != worker_state::ready || each->leave_by != never) return;
+  if (state_ == supervisor_state::half_open) return give_up("the worker that tried it again left");
+  place& where = *place_of(e.worker);
+  if (settings_.rules.restart == restart_kind::temporary) {
+    retire(e.worker);
+    if (!where.worker) close(where);
+    return;
+  }
+  each->leave_by = after(now_, settings_.rules.start_limit);
+  if (where.successor) return;
+  // One that leaves soon after it came counts as a restart: else a worker could have the host spawn without end.
+  std::chrono::nanoseconds delay{0};
+  where.restart = now_ - each->ready_at < settings_.rules.backoff.healthy_after;
+  if (where.restart && !admit_restart(e.worker, delay)) return;
+  where.due = after(now_, delay);
+}
+
+void supervisor::on(const events::answered& e) {
+  if (worker* const each = find(e.worker)) each->unanswered = 0;
+}
+
+void supervisor::on(const events::usage& e) {
+  worker* const each = find(e.worker);
+  if (!each) return;
+  const auto& limit = settings_.rules.recycle;
+  const auto reached = [&](double value, double of) { return of > 0 && value >= of * each->limits; };
+  if (reached(static_cast<double>(e.calls), static_cast<double>(limit.calls)) ||
+      reached(static_cast<double>(e.memory), limit.memory * static_cast<double>(settings_.memory_limit)))
+    on(events::recycle{e.worker});
+}
+
+void supervisor::on(const events::recycle& e) {
+  if (worker* const each = find(e.worker); each && each->state == worker_state::ready) each->recycle = true;
+}
+
+void supervisor::on(const events::exited& e) {
+  const auto found = workers_.find(e.worker);
+  if (found == workers_.end()) return;
+  const worker was = found->second;
+  workers_.erase(found);
+  if (recycling_ == e.worker) recycling_ = 0;
+  if ((!was.expected || e.how == exit_class::violation) && e.report) {
+    last_exits_.push_back(e.report);
+    if (last_exits_.size() > 5) last_exits_.erase(last_exits_.begin());
+  }
+  if (e.how == exit_class::violation) quarantine(e.report);
+  else if (!was.expected) lost(e.worker, was, e.how, e.calls_pending);
+}
+
+// A worker that held a place is gone, and nobody had asked for it.
+void supervisor::lost(worker_id gone, const worker& was, exit_class how, bool calls_pending) {
+  place& where = *place_of(gone);
+  if (state_ == supervisor_state::half_open) return give_up("the worker that tried it again ended, too");
+  if (where.successor == gone) {
+    where.successor = 0;
+    if (const worker* const old = find(where.worker); old->leave_by == never) {  // a recycle: the old one stays
+      recycling_ = 0;
+      next_recycle_ = after(now_, settings_.rules.backoff.healthy_after);
+      return;
+    }
+  } else {
+    where.worker = std::exchange(where.successor, 0);
+    if (where.worker || where.due != never || where.closed) return;  // what follows it was decided before
+  }
+  const bool failed =
+      how == exit_class::abnormal || calls_pending || was.ready_at == never || was.state == worker_state::killed;
+  const auto kind = settings_.rules.restart;
+  if (how == exit_class::rejected || kind == restart_kind::temporary || (kind == restart_kind::transient && !failed))
+    return close(where);
+  std::chrono::nanoseconds delay{0};
+  if (!admit_restart(gone, delay)) return;
+  if (settings_.coupled) return emit(actions::restart_group{after(now_, delay)});
+  where.due = after(now_, delay);
+  where.restart = true;
+}
+
+// Counts a restart and says when; or gives up and returns false.
+bool supervisor::admit_restart(worker_id gone, std::chrono::nanoseconds& delay) {
+  const auto& rules = settings_.rules;
+  if (!window().admit(now_)) {
+    const auto& limit = window().limit();
+    give_up("more than " + std::to_string(limit.restarts) + " restarts in " + seconds_text(limit.period));
+    return false;
+  }
+  if (healthy_since_ && now_ - *healthy_since_ >= rules.backoff.healthy_after) failures_ = 0;
+  healthy_since_.reset();
+  delay = backoff_delay(rules.backoff, failures_++, jitter_());
+  emit(actions::restarting{gone, delay});
+  return true;
+}
+
+void supervisor::fail(std::string reason) {
+  failing_ = true;
+  emit(actions::fail_calls{std::move(reason)});
+}
+
+void supervisor::admit() {
+  if (std::exchange(failing_, false)) emit(actions::admit_calls{});
+}
+
+void supervisor::forget_failures() {
+  window().clear();
+  failures_ = 0;
+  last_exits_.clear();
+  violated_.reset();
+}
+
+void supervisor::give_up(std::string reason) {
+  state_ = supervisor_state::gave_up;
+  fail(reason);
+  emit(actions::gave_up{std::move(reason), last_exits_});
+  abandon_places();
+  if (settings_.rules.probe_after.count() > 0) probe_at_ = after(now_, settings_.rules.probe_after);
+}
+
+void supervisor::quarantine(const std::shared_ptr<const crash_report>& report) {
+  if (state_ == supervisor_state::stopping) violated_ = report;
+  if (state_ == supervisor_state::stopping || state_ == supervisor_state::stopped ||
+      state_ == supervisor_state::quarantined)
+    return;
+  state_ = supervisor_state::quarantined;
+  fail("a worker of it broke the rules, so it is quarantined");
+  emit(actions::quarantined{report});
+  abandon_places();
+}
+
+}  // namespace bulkhead::supervision
