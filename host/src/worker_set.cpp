@@ -151,9 +151,14 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::ping>) {
       const auto memory = settings_->options.memory_limit > 0 ? process->resident_bytes() : 0;
       if (memory > 0) apply(events::usage{action.worker, worker->served, memory});
-      if (process->outstanding() > 0) return apply(events::answered{action.worker});
-      process->ask("$/ping", [weak = weak_from_this(), id = action.worker] {
-        if (const auto self = weak.lock()) self->tell(events::answered{id});
+      if (process->outstanding() > (worker->pinged ? 1u : 0u)) return apply(events::answered{action.worker});
+      if (std::exchange(worker->pinged, true)) return;  // the last one is not answered yet
+      process->ask("$/ping", [weak = weak_from_this(), worker] {
+        const auto self = weak.lock();
+        if (!self) return;
+        std::unique_lock held(*self->mutex_);
+        worker->pinged = false;
+        self->apply(events::answered{worker->id});
       });
     } else if constexpr (std::is_same_v<Action, actions::drain>) {
       worker->draining = true;

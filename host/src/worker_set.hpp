@@ -20,6 +20,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
     supervision::spawner::ticket spawn = 0;
     std::size_t place = 0;
     bool draining = false;
+    bool pinged = false;  // and has not answered yet
     std::optional<exit_reason> killed;
     unsigned in_progress = 0;  // calls given to it and not yet given back
     std::uint64_t served = 0;
