@@ -13,11 +13,14 @@ struct escape_facts escape_facts;
 
 namespace {
 
-std::vector<escape_attempt> attempts() {
+// Those for a plugin that is granted nothing, or for one that is granted what `setting` says.
+std::vector<escape_attempt> attempts(const std::string& setting) {
+  std::vector<escape_list> lists = {escape_links()};
+  if (setting == "strict")
+    lists = {escape_files(),     escape_descriptors(), escape_network(),
+             escape_processes(), escape_kernel(),      escape_memory()};
   std::vector<escape_attempt> all;
-  for (const auto& list :
-       {escape_files(), escape_descriptors(), escape_network(), escape_processes(), escape_kernel(), escape_memory()})
-    all.insert(all.end(), list.first, list.first + list.count);
+  for (const escape_list& list : lists) all.insert(all.end(), list.first, list.first + list.count);
   return all;
 }
 
@@ -40,20 +43,20 @@ BULKHEAD_PLUGIN("escape", "1.0.0") {
                   copy(escape_facts.target, sizeof escape_facts.target, texts.at(2));
                 },
                 "What an attacker might know", {"numbers", "texts"});
-  plugin.method(
-      "list",
-      [] {
-        std::vector<std::vector<std::string>> all;
-        for (const escape_attempt& each : attempts()) all.push_back({each.family, each.name, each.stops});
-        return all;
-      },
-      "Family, name and expected stops of each attempt");
+  plugin.method("list",
+                [](const std::string& setting) {
+                  std::vector<std::vector<std::string>> all;
+                  for (const escape_attempt& each : attempts(setting))
+                    all.push_back({each.family, each.name, each.stops});
+                  return all;
+                },
+                "Family, name and expected stops of each attempt", {"setting"});
   plugin.method("attempt",
-                [](int which) {
-                  const escape_attempt chosen = attempts().at(static_cast<std::size_t>(which));
+                [](const std::string& setting, int which) {
+                  const escape_attempt chosen = attempts(setting).at(static_cast<std::size_t>(which));
                   return chosen.run(chosen.detail);
                 },
-                "Makes one attempt", {"which"});
+                "Makes one attempt", {"setting", "which"});
   plugin.method("raw", [](int table, int number) { return escape_raw(static_cast<escape_table>(table), number); },
                 "One system call by its number", {"table", "number"});
 }
