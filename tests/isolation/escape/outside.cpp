@@ -78,7 +78,7 @@ std::string outside::damage() const {
     if (!S_ISREG(status.st_mode) || text_of(path) != content) return each + " was changed";
     if (status.st_nlink != 1) return each + " has another name";
     if ((status.st_mode & 07777) != 0666) return each + " has another mode";
-    if (status.st_mtim.tv_sec == 0) return each + " has other times";
+    if (status.st_mtim.tv_sec == 1) return each + " has other times";
   }
   for (const std::string& each : {std::string(), std::string("/elsewhere"), std::string("/readable")})
     for (const auto& entry : std::filesystem::directory_iterator(directory_ + each)) {

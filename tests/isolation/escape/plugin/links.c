@@ -174,6 +174,7 @@ static const struct way {
   enum right least;  /* uses that need less are allowed there */
 } ways[] = {
 #define OUTSIDE "root:ENOENT landlock:EACCES|EXDEV"
+#define CHANGE "root:ENOENT|EROFS seccomp"
 #define READ_ONLY "root:EROFS|EXDEV landlock:EACCES|EXDEV"
     {"links in a grant", "by an absolute link", by_absolute_link, NULL, OUTSIDE, to_read},
     {"links in a grant", "by a relative link", by_relative_link, NULL, OUTSIDE, to_read},
@@ -266,11 +267,15 @@ struct escape_list escape_links(void) {
   size_t count = 0;
   for (size_t way = 0; way < sizeof ways / sizeof *ways; ++way)
     for (size_t use = 0; use < escape_use_count; ++use) {
-      if (escape_uses[use].needs < ways[way].least) continue;
+      const enum right needs = escape_uses[use].needs;
+      if (needs < ways[way].least) continue;
       /* There, EXDEV would not tell which layer it was. */
       if (escape_uses[use].between && ways[way].least == to_make) continue;
+      /* Denied by its number, it gets nowhere; and what may be written may be changed. */
+      if (needs == to_change && (ways[way].swap || ways[way].least == to_make)) continue;
+      const char* stops = needs == to_change ? CHANGE : ways[way].stops;
       snprintf(names[count], sizeof *names, "%s %s", escape_uses[use].name, ways[way].name);
-      list[count] = (struct escape_attempt){ways[way].family, names[count], run, way * 64 + use, ways[way].stops};
+      list[count] = (struct escape_attempt){ways[way].family, names[count], run, way * 64 + use, stops};
       ++count;
     }
   return (struct escape_list){list, count};

@@ -125,6 +125,22 @@ static long remove_file(const struct scene* scene) {
   if (unlink(there(scene, "victim")) < 0) return escape_result(-1);
   return inode(scene->inside, "victim") ? escaped : stayed_inside;
 }
+/* Landlock knows neither modes nor times; only the file's owner may change them. */
+static long change_mode(const struct scene* scene) {
+  if (fchmodat(scene->inside, "target", 0600, 0) < 0) return escape_result(-1);
+  if (chmod(there(scene, "target"), 0666) < 0) return escape_result(-1);
+  struct stat status;
+  if (fstatat(scene->inside, "target", &status, 0) < 0) return -ENOTRECOVERABLE;
+  return (status.st_mode & 0777) == 0666 ? stayed_inside : escaped;
+}
+static long change_times(const struct scene* scene) {
+  const struct timespec old[2] = {{1, 0}, {1, 0}}, now[2] = {{0, UTIME_NOW}, {0, UTIME_NOW}};
+  if (utimensat(scene->inside, "target", now, 0) < 0) return escape_result(-1);
+  if (utimensat(AT_FDCWD, there(scene, "target"), old, 0) < 0) return escape_result(-1);
+  struct stat status;
+  if (fstatat(scene->inside, "target", &status, 0) < 0) return -ENOTRECOVERABLE;
+  return status.st_mtim.tv_sec == 1 ? stayed_inside : escaped;
+}
 
 const struct use escape_uses[escape_use_count] = {
     {"read a file", read_file, to_read, 0},
@@ -143,4 +159,6 @@ const struct use escape_uses[escape_use_count] = {
     {"move a file in", rename_in, to_make, 1},
     {"exchange a file", exchange_files, to_make, 1},
     {"remove a file", remove_file, to_make, 0},
+    {"change a file's mode", change_mode, to_change, 0},
+    {"change a file's times", change_times, to_change, 0},
 };

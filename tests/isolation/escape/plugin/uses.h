@@ -14,7 +14,7 @@ struct scene {
   int broken;              /* an error that left the attempt unmade */
 };
 
-enum right { to_read, to_write, to_make };
+enum right { to_read, to_write, to_make, to_change };
 
 struct use {
   const char* name;
@@ -24,7 +24,7 @@ struct use {
   int between;      /* it is one of two directories */
 };
 
-enum { escape_use_count = 16 };
+enum { escape_use_count = 18 };
 extern const struct use escape_uses[escape_use_count];
 
 #endif
