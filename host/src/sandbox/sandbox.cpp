@@ -45,7 +45,12 @@ prepared::prepared(const namespaces& spaces, const policy& wanted, int library)
     enter_mounts(spaces.host_view());
     root_.reset(::fcntl(spaces.host_view(), F_DUPFD_CLOEXEC, 10));
   }
-  landlock_.emplace(granted_, library_, library);
+  policy::values to_be_had = granted_;
+  if (granted_.private_tmp && !root_status_.in_force && !granted_.learn) {
+    to_be_had.private_tmp = false;  // /tmp is the machine's there
+    root_status_.detail += "; so no /tmp of its own";
+  }
+  landlock_.emplace(to_be_had, library_, library);
   seccomp_.emplace(granted_, pid_.in_force, root_status_.in_force);
 
   report_.layers = {namespaces_,         root_status_,      pid_, limits_.status(), privileges_.status(),
