@@ -76,7 +76,7 @@ TEST_CASE("in this situation every attempt is stopped", "[.situation]") {
   const char* level = std::getenv("BULKHEAD_TEST_SITUATION");
   REQUIRE(expected);
   REQUIRE(level);
-  for (const char* setting : {"strict", "grants"}) {
+  for (const char* setting : {"strict", "grants", "passed", "returned"}) {
     firing_range range(policy{}.memory_limit(std::size_t{1} << 30), setting);
     INFO(level << ", " << setting);
     for (const sandbox_layer& each : range.report().layers)
@@ -118,16 +118,23 @@ TEST_CASE("links and renames in a grant lead out of it neither at once nor while
   check_all("full", range);
 }
 
+TEST_CASE("descriptors that are passed and returned serve for nothing but what they were passed for") {
+  for (const char* setting : {"passed", "returned"}) {
+    firing_range range(leaving_out({}), setting);
+    CHECK(range.report().level == sandbox_level::full);
+    check_all("full", range);
+  }
+}
+
 TEST_CASE("with a layer or two left out the next one holds") {
   const std::vector<std::vector<std::string>> cases = {
       {"seccomp"}, {"root"}, {"landlock"}, {"pid"}, {"seccomp", "root"}, {"seccomp", "landlock"}, {"root", "pid"}};
   const std::set<std::string> of_files = {"root", "landlock", "seccomp root"};
   for (const auto& missing : cases)
-    for (const char* setting : {"strict", "grants"}) {
+    for (const std::string setting : {"strict", "grants", "passed", "returned"}) {
       std::string level = "without";
       for (const std::string& each : missing) level += " " + each;
-      const bool strict = setting == std::string("strict");
-      if (!strict && !of_files.contains(level.substr(sizeof "without"))) continue;
+      if (setting == "grants" && !of_files.contains(level.substr(sizeof "without"))) continue;
       firing_range range(leaving_out(missing), setting);
       for (const std::string& each : missing) CHECK(!range.layers_in_force().contains(each));
       check_all(level, range);
@@ -141,20 +148,22 @@ struct redness {
   std::vector<std::string> green;  // those of them that look stopped by it also when it is gone
 };
 
-redness red_without(const std::string& missing, const char* setting) {
+redness red_without(const std::string& missing, const std::string& setting) {
   std::set<std::string> counted = firing_range(leaving_out({}), setting).layers_in_force();
-  std::vector<std::string> out = {missing};
+  std::vector<std::string> out;
+  if (missing != "seals") out.push_back(missing);
   // What stands in front of it would hide that it is gone.
   const std::map<std::string, std::vector<std::string>> in_front = {{"landlock", {"root", "seccomp"}},
                                                                     {"limits", {"seccomp"}},
                                                                     {"privileges", {"seccomp", "root"}},
-                                                                    {"pid", {"seccomp"}}};
+                                                                    {"pid", {"seccomp"}},
+                                                                    {"seals", {"root", "seccomp"}}};
   if (const auto found = in_front.find(missing); found != in_front.end())
     for (const std::string& each : found->second) {
       out.push_back(each);
       counted.erase(each);
     }
-  firing_range range(leaving_out(out), setting);
+  firing_range range(leaving_out(out), missing == "seals" ? "unsealed " + setting : setting);
   redness result;
   for (const shot& each : fire_all(range, counted)) {
     if (each.expected != missing) continue;
@@ -184,6 +193,17 @@ TEST_CASE("each attempt by links and renames turns red without the layer that it
                               "be read: EXDEV"});
   CHECK(neither.expected > 200);
   CHECK(neither.green == std::vector<std::string>{});
+}
+
+TEST_CASE("each attempt on descriptors turns red without the layer that it counts on") {
+  using green = std::vector<std::string>;
+  for (const char* setting : {"passed", "returned"})
+    for (const std::string missing : {"seals", "seccomp", "root", "landlock"}) {
+      INFO(setting << " without " << missing);
+      const redness found = red_without(missing, setting);
+      CHECK(found.green == green{});
+      CHECK((found.expected > 0 || (missing != "seals" && setting == std::string("returned"))));
+    }
 }
 
 TEST_CASE("every native system call by number is denied and reported, except those of the base group") {

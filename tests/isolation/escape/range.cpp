@@ -1,6 +1,8 @@
 // See range.hpp.
 #include "range.hpp"
 
+#include "passed.hpp"
+
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -43,6 +45,7 @@ firing_range::firing_range(policy rules, std::string setting)
     rules.allow_create(outside_.directory() + "/granted")
         .allow_write(outside_.directory() + "/writable")
         .allow_read(outside_.directory() + "/readable");
+  if (setting_.ends_with("returned")) rules.allow_handles().allow_syscalls("memory-files");
   sibling_ = host_->load(BULKHEAD_TEST_PLUGINS "/echo.so");
   attacker_ = host_->load(BULKHEAD_TEST_PLUGINS "/escape.so", {.policy = std::move(rules)});
   tell_facts();
@@ -62,15 +65,25 @@ sandbox_report firing_range::report() { return attacker_.workers().at(0).sandbox
 
 std::set<std::string> firing_range::layers_in_force() {
   std::set<std::string> names = {"inventory", "channel", "kernel"};
+  if (!setting_.starts_with("unsealed")) names.insert("seals");
   for (const sandbox_layer& each : report().layers)
     if (each.in_force) names.insert(each.name);
   return names;
 }
 
-reply firing_range::make_attempt(const attempt& what) {
+// `damage`: what it did outside.
+reply firing_range::make_attempt(const attempt& what, std::string& damage) {
   std::optional<outside::mover> mover;
+  std::optional<passed> descriptors;
   if (what.family == "swaps by another") mover.emplace(outside_);
-  return attacker_.try_call("attempt", setting_, what.index);
+  if (setting_.ends_with("passed") || setting_.ends_with("returned"))
+    descriptors.emplace(attacker_, outside_.directory(), setting_.ends_with("returned"), !setting_.starts_with("un"));
+  reply answer = attacker_.try_call("attempt", setting_, what.index);
+  mover.reset();
+  damage = outside_.damage();
+  if (!damage.empty()) outside_.repair();
+  else if (descriptors) damage = descriptors->damage();
+  return answer;
 }
 
 shot firing_range::fire(const attempt& what, const std::set<std::string>& layers) {
@@ -83,9 +96,8 @@ shot firing_range::fire(const attempt& what, const std::set<std::string>& layers
   }
   made.expected = first->layer;
   const unsigned before = attacker_.workers().at(0).violations;
-  const reply answer = make_attempt(what);
-  const std::string damage = outside_.damage();
-  if (!damage.empty()) outside_.repair();
+  std::string damage;
+  const reply answer = make_attempt(what, damage);
   if (!answer) {
     made.got = "the call ended with " + std::string(to_string(answer.outcome())) + ": " + answer.message();
     attacker_.call("list", setting_);  // the next worker

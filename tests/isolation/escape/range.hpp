@@ -30,7 +30,9 @@ struct shot {
   bool as_expected = false;
 };
 
-// What the attacker is given: "strict" is nothing; "grants" are three directories, to create in, to write and to read.
+// What the attacker is given: "strict" is nothing; "grants" are three directories, to create in, to write and to read;
+// "passed" are descriptors; "returned" is that it may send some. "unsealed passed" and "unsealed returned" are the same
+// without the layer "seals".
 class firing_range {
  public:
   explicit firing_range(policy rules, std::string setting = "strict");
@@ -49,7 +51,7 @@ class firing_range {
 
  private:
   void tell_facts();
-  reply make_attempt(const attempt& what);
+  reply make_attempt(const attempt& what, std::string& damage);
   const std::string setting_;
   outside outside_;
   std::unique_ptr<bulkhead::host> host_;
