@@ -84,6 +84,7 @@ void host_core::shutdown() {
     io_thread_.join();
   }
   if (pool_) pool_->join();  // handlers that are under way or queued still run
+  closer.stop();
 }
 
 void host_core::log(log_record record) {

@@ -1,6 +1,7 @@
 // What all plugins of a host share: the fork server, the reactor with its thread, the executor for handlers.
 #pragma once
 
+#include "closer.hpp"
 #include "fork_server/client.hpp"
 #include "reactor.hpp"
 #include "sandbox/cgroup.hpp"
@@ -42,6 +43,7 @@ class host_core : public std::enable_shared_from_this<host_core> {
   sandbox::manifest_requests requests;
   sandbox::cgroup_maker cgroups;
   supervision::spawner spawner;
+  bulkhead::closer closer;
 
  private:
   const std::optional<boost::asio::any_io_executor> external_;

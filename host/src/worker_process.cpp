@@ -136,6 +136,11 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
 
 worker_process::~worker_process() {
   stop_watching();
+  if (settings_->rules.granted().handles) {  // the socket may hold some that were never read
+    std::vector<unique_fd> rest = channel_.take_leftover_handles();
+    if (unique_fd socket(::fcntl(socket_, F_DUPFD_CLOEXEC, 3)); socket) rest.push_back(std::move(socket));
+    discard(std::move(rest));
+  }
   if (pidfd_ && !is_settled_) {  // its birth failed half-way
     ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
     siginfo_t ignored{};
@@ -339,7 +344,10 @@ void worker_process::forget_progress(std::uint32_t id) {
 
 // --- what arrives ---------------------------------------------------------------------------------------------------
 
-void worker_process::on_request(const ipc::message& request, std::vector<unique_fd>) {
+void worker_process::discard(std::vector<unique_fd> handles) { core_->closer.take(std::move(handles)); }
+
+void worker_process::on_request(const ipc::message& request, std::vector<unique_fd> handles) {
+  discard(std::move(handles));
   const std::uint32_t id = request.id;
   if (host_calls_.fetch_add(1) >= host_calls_limit) {
     --host_calls_;
@@ -357,7 +365,8 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
   });
 }
 
-void worker_process::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+void worker_process::on_notification(const ipc::message& notification, std::vector<unique_fd> handles) {
+  discard(std::move(handles));
   try {
     const msgpack::object_handle handle = ipc::unpack(notification.params);
     const auto params = handle.get().as<std::vector<msgpack::object>>();

@@ -89,6 +89,7 @@ class worker_process final : public reactor::target,
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;
   void on_notification(const ipc::message& notification, std::vector<unique_fd> handles) override;
   void on_closed(const std::string& violation) override;
+  void discard(std::vector<unique_fd> handles) override;
   // ipc::channel::wakeups
   void arm(bool reading, bool writing) override;
   void schedule(ipc::time_point when) override;
