@@ -125,6 +125,7 @@ TEST_CASE("a warm spare takes the place of a worker that died") {
   REQUIRE(before.size() == 2);
   CHECK(chaos.try_call("misbehave", "segfault").outcome() == outcome::worker_lost);
   CHECK(chaos.call<int>("echo", 1) == 1);
+  REQUIRE(host.saw(kind::exited));
   const pid_t dead = host.last(kind::exited).pid;
   CHECK(before.contains(dead));
   CHECK(host.saw(kind::ready, 3));  // a new spare
