@@ -64,6 +64,8 @@ plugin_info read_description(const msgpack::object& value) {
     else if (key == "description") info.description = text(field);
     else if (key == "abi" && field.type == msgpack::type::POSITIVE_INTEGER)
       info.abi = static_cast<unsigned>(field.via.u64);
+    else if (key == "concurrency" && field.type == msgpack::type::POSITIVE_INTEGER)
+      info.concurrency = static_cast<unsigned>(std::clamp<std::uint64_t>(field.via.u64, 1, 1024));
     if (field.type != msgpack::type::ARRAY) return;
     for (const msgpack::object& item : std::span(field.via.array.ptr, field.via.array.size)) {
       if (key == "requests") info.requests.push_back(text(item));

@@ -42,7 +42,7 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
     : core_(std::move(core)),
       name_(std::move(name)),
       options_((check(options), std::move(options))),
-      window_(1 + options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)) {
+      sent_ahead_(options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)) {
   if (options_.isolation == isolation::process) {
     first_ = make_settings(file, std::move(argv), options_);
   } else {

@@ -73,7 +73,7 @@ class plugin_pool final : public worker_set::listener,
   const std::shared_ptr<host_core> core_;
   const std::string name_;
   const load_options options_;
-  const unsigned window_;                   // calls that a worker may have
+  const unsigned sent_ahead_;               // calls that a busy worker gets
   std::string file_;                        // isolation::none
   std::shared_ptr<worker_settings> first_;  // until start()
   const std::shared_ptr<std::mutex> mutex_ = std::make_shared<std::mutex>();

@@ -54,7 +54,8 @@ std::optional<ipc::completion> plugin_pool::refusal(const call_request& request)
 // The worker that gets a call, if one is free for it.
 worker_set::lease plugin_pool::choose(const call_request& request) {
   const auto& serving = current_->serving();
-  const auto free = [this](const lease& each) { return each->in_progress < window_ && each->process->alive(); };
+  const unsigned window = current_->description().concurrency + sent_ahead_;
+  const auto free = [window](const lease& each) { return each->in_progress < window && each->process->alive(); };
   lease best;
   switch (options_.dispatch.kind) {
     case dispatch::kind::least_loaded:

@@ -64,7 +64,7 @@ struct worker_process::black_box_copy {
     const auto* box = reinterpret_cast<const black_box*>(page);
     const auto raw = box->phase.load();
     reached = raw <= static_cast<std::uint32_t>(phase::shutdown) ? static_cast<phase>(raw) : phase::ready;
-    in_call = box->in_call == 1;
+    in_call = box->in_call > 0;
     begun = box->begun;
     method = ipc::sanitised({box->method, ::strnlen(box->method, sizeof box->method)});
     message = ipc::sanitised({box->message, ::strnlen(box->message, sizeof box->message)});
@@ -209,9 +209,10 @@ void worker_process::say_hello() {
   const bool limited = options.deadline != no_deadline;
   ipc::buffer hello = ipc::begin_request("$/hello");
   ipc::packer packer(hello);
-  packer.pack_array(1).pack_map(4).pack("protocol").pack(ipc::protocol_version);
+  packer.pack_array(1).pack_map(5).pack("protocol").pack(ipc::protocol_version);
   packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
   packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
+  packer.pack("concurrency").pack(options.concurrency);
 
   struct greeted final : ipc::async_completion {
     std::weak_ptr<worker_process> worker;

@@ -54,7 +54,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
   // A call has ended. (locked)
   static void give_back(const lease& worker);
   supervision::supervisor_state state() const { return supervisor_.state(); }                // (locked)
-  plugin_info description() const { return description_; }                                   // (locked)
+  const plugin_info& description() const { return description_; }                            // (locked)
   bool idempotent(const std::string& method) const { return idempotent_.contains(method); }  // (locked)
   std::vector<std::shared_ptr<worker_process>> processes() const;                            // (locked)
   const worker_settings& settings() const { return *settings_; }

@@ -159,4 +159,64 @@ TEST_CASE("an embedder's own dispatch chooses, or lets a call wait") {
   CHECK_THROWS_WITH(host.load(plugin_path("chaos"), without), Catch::Contains("takes a function"));
 }
 
+TEST_CASE("a thread-safe plugin runs as many calls at once as it may, another runs one") {
+  host host;
+  auto parallel = host.load(plugin_path("parallel"), {.concurrency = 3});
+  CHECK(parallel.describe().concurrency == 3);
+  mailbox<int> met;
+  for (int i = 0; i < 3; ++i)
+    parallel.async_call<int>("meet", std::tuple{3}, [&](boost::system::error_code, int most) { met.put(most); });
+  REQUIRE(met.wait_for(3));
+  CHECK(met.values() == std::vector{3, 3, 3});
+  CHECK(parallel.with({.deadline = 100ms}).try_call("meet", 4).outcome() == outcome::timeout);
+  CHECK(host.load(plugin_path("chaos"), {.concurrency = 3}).describe().concurrency == 1);
+  mailbox<int> sums;
+  for (int i = 0; i < 900; ++i)
+    parallel.async_call<int>("add", std::tuple{i, 1}, [&, i](boost::system::error_code, int sum) { sums.put(sum - i); },
+                             {.deadline = 60s});
+  for (int i = 0; i < 200; ++i) CHECK(parallel.call<int>("add", i, 2) == i + 2);
+  REQUIRE(sums.wait_for(900));
+  CHECK(sums.values() == std::vector(900, 1));
+}
+
+TEST_CASE(
+    "when one of several calls kills its worker, all that had begun are lost, and the report names the right one") {
+  host host({.spawns = any_number_of_spawns});
+  auto parallel = host.load(plugin_path("parallel"), untiring({.concurrency = 4}));
+  mailbox<reply> ended;
+  for (int i = 0; i < 3; ++i)
+    parallel.async_call<reply>("wait", std::tuple{},
+                               [&](boost::system::error_code, const reply& result) { ended.put(result); });
+  while (parallel.workers().at(0).outstanding < 3) std::this_thread::yield();
+  const auto died = parallel.try_call("overflow");
+  CHECK(died.outcome() == outcome::worker_lost);
+  REQUIRE(died.report());
+  CHECK(died.report()->method == "overflow");
+  CHECK(died.report()->signal == SIGABRT);
+  CHECK(parallel.call<int>("add", 1, 2) == 3);
+}
+
+TEST_CASE("a worker that says it must go is replaced first, and no call is lost") {
+  mailbox<lifecycle_event> events;
+  host host({.on_lifecycle = [&](const lifecycle_event& event) { events.put(event); }});
+  auto parallel = host.load(plugin_path("parallel"));
+  const pid_t before = parallel.workers().at(0).pid;
+  CHECK(parallel.call<int>("leave") == 1);
+  for (int i = 0; i < 100; ++i) CHECK(parallel.call<int>("add", i, 1) == i + 1);
+  REQUIRE(events.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(),
+                       [](const auto& event) { return event.kind == lifecycle_event::kind::exited; });
+  }));
+  std::vector<pid_t> ready;
+  for (const auto& event : events.values()) {
+    if (event.kind == lifecycle_event::kind::ready) ready.push_back(event.pid);
+    if (event.kind != lifecycle_event::kind::exited) continue;
+    CHECK(event.pid == before);
+    CHECK(event.report->reason == exit_reason::shut_down);
+    CHECK(event.report->message == "enough is enough");
+    CHECK(ready.size() == 2);  // the new one came first
+  }
+  CHECK(parallel.workers().at(0).pid != before);
+}
+
 }  // namespace bulkhead::testing

@@ -112,6 +112,8 @@ struct load_options {
   ipc::limits limits{};                    // of the channel
   supervision_options supervision{};
   bulkhead::dispatch dispatch{};
+  // Calls that one worker runs at once, if its plugin says that it is thread-safe; others run one. At most 64.
+  unsigned concurrency = 4;
   // Calls that wait for a worker; one more is refused with `overloaded`.
   unsigned queue_limit = 1024;
   // Calls sent ahead to a worker that is busy, so that it need not wait for the next one; they may wait there while

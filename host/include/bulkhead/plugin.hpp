@@ -29,6 +29,7 @@ struct method_info {
 struct plugin_info {
   std::string id, name, version, license, description;
   unsigned abi = 0;
+  unsigned concurrency = 1;  // calls that one worker runs at once
   std::vector<std::string> requests;
   std::vector<method_info> methods;
 };
