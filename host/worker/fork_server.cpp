@@ -4,22 +4,16 @@
 // own channel.
 #include "fork_server.hpp"
 
-#include "bootstrap.hpp"
-#include "fork_server/protocol.hpp"
-#include "report/black_box.hpp"
+#include "birth.hpp"
+#include "fork_requests.hpp"
 #include "sandbox/report_text.hpp"
 #include "sandbox/sandbox.hpp"
 #include <bulkhead/error.hpp>
 #include <bulkhead/ipc/system.hpp>
 
-#include <array>
 #include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <list>
 #include <map>
-#include <span>
 #include <vector>
 
 #include <fcntl.h>
@@ -36,18 +30,7 @@ namespace {
 
 using namespace fork_server;
 
-constexpr std::size_t plugin_index = 3;  // among a request's descriptors
 constexpr std::size_t sandboxes_kept = 64;
-
-struct incoming {
-  request head;
-  std::vector<std::string> strings;
-  std::vector<unique_fd> fds;
-
-  const std::string& policy() const { return strings.front(); }
-  std::span<std::string> arguments() { return std::span(strings).subspan(1, head.arguments); }
-  std::span<std::string> environment() { return std::span(strings).subspan(1 + head.arguments); }
-};
 
 class server {
  public:
@@ -89,7 +72,7 @@ class server {
   // False when the host is gone.
   bool serve_one() {
     incoming in;
-    if (!receive(in)) return false;
+    if (!receive(control_, in)) return false;
     if (in.head.kind == request_kind::adopt) {
       if (!in.fds.empty()) keep(std::move(in.fds[0]));
       return true;
@@ -98,12 +81,12 @@ class server {
     std::string text;
     if (in.head.kind == request_kind::examine) {
       examine(in, out, text);
-      return send_answer(out, text, -1);
+      return send(control_, out, text, -1);
     }
     unique_fd pidfd = clone_worker(in, out, text);
     // The worker's descriptors are the worker's alone: an end of a log pipe kept here would hide its end-of-file.
     in.fds.clear();
-    if (!send_answer(out, text, pidfd.get())) return false;
+    if (!send(control_, out, text, pidfd.get())) return false;
     if (pidfd) keep(std::move(pidfd));
     return true;
   }
@@ -139,60 +122,6 @@ class server {
                              std::forward_as_tuple(spaces_, policy::from_text(in.policy()), library));
     if (sandboxes_.size() > sandboxes_kept) sandboxes_.pop_back();
     return sandboxes_.front().second;
-  }
-
-  bool receive(incoming& in) {
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4)];
-    std::vector<char> strings(strings_limit);
-    iovec parts[2] = {{&in.head, sizeof in.head}, {strings.data(), strings.size()}};
-    msghdr message{};
-    message.msg_iov = parts;
-    message.msg_iovlen = 2;
-    message.msg_control = control;
-    message.msg_controllen = sizeof control;
-    ssize_t n = 0;
-    do n = ::recvmsg(control_, &message, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
-    for (cmsghdr* header = CMSG_FIRSTHDR(&message); n >= 0 && header; header = CMSG_NXTHDR(&message, header)) {
-      if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-      const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-      for (std::size_t i = 0; i < count; ++i) {
-        int fd = -1;
-        std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
-        in.fds.emplace_back(fd);
-      }
-    }
-    const auto got = static_cast<std::size_t>(std::max<ssize_t>(n, 0));
-    if (got < sizeof in.head || in.head.magic != magic || in.head.version != version ||
-        got - sizeof in.head != in.head.strings_size)
-      return false;
-    const char* at = strings.data();
-    const char* const end = at + in.head.strings_size;
-    for (std::uint32_t i = 0; i < in.head.strings && at < end; ++i) {
-      in.strings.emplace_back(at, ::strnlen(at, static_cast<std::size_t>(end - at)));
-      at += in.strings.back().size() + 1;
-    }
-    return in.head.kind == request_kind::adopt || in.head.arguments + 1 <= in.strings.size();
-  }
-
-  bool send_answer(answer& out, std::string& text, int pidfd) const {
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
-    text.resize(std::min(text.size(), report_limit));
-    out.text_size = static_cast<std::uint32_t>(text.size());
-    iovec parts[2] = {{&out, sizeof out}, {text.data(), text.size()}};
-    msghdr message{};
-    message.msg_iov = parts;
-    message.msg_iovlen = 2;
-    if (pidfd >= 0) {
-      message.msg_control = control;
-      message.msg_controllen = sizeof control;
-      cmsghdr* header = CMSG_FIRSTHDR(&message);
-      header->cmsg_level = SOL_SOCKET;
-      header->cmsg_type = SCM_RIGHTS;
-      header->cmsg_len = CMSG_LEN(sizeof(int));
-      std::memcpy(CMSG_DATA(header), &pidfd, sizeof pidfd);
-    }
-    return ::sendmsg(control_, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(sizeof out + text.size());
   }
 
   unique_fd clone_worker(incoming& in, answer& out, std::string& text) {
@@ -232,73 +161,6 @@ class server {
     if (pid < 0) out.error = errno;
     out.pid = static_cast<std::int32_t>(pid);
     return unique_fd(pidfd);
-  }
-
-  // The child's side: steps 2 and 3 of the birth, then the bootstrap or the foreign program.
-  [[noreturn]] static void become_worker(incoming& in, sandbox::prepared& prepared) {
-    const bool plugin = in.head.kind == request_kind::spawn_plugin;
-    bool placed = false;
-    try {
-      prepared.enter_files();
-      place_descriptors(in.fds, prepared);
-      placed = true;
-      prepared.enter();
-    } catch (const std::exception& e) {
-      if (placed) leave_note(std::string("its sandbox could not be set up: ") + e.what());
-      ::_exit(126);
-    }
-    ::clearenv();
-    for (std::string& each : in.environment()) ::putenv(each.data());
-    for (const std::string& each : prepared.granted().environment) ::putenv(::strdup(each.c_str()));
-    ::setenv("BULKHEAD_CHANNEL_FD", std::to_string(channel_fd).c_str(), 1);
-    ::setenv("BULKHEAD_PROTOCOL", "1", 1);
-    if (plugin) {
-      ::setenv("BULKHEAD_BLACK_BOX_FD", std::to_string(black_box_fd).c_str(), 1);
-      ::setenv("BULKHEAD_PLUGIN_FD", std::to_string(plugin_fd).c_str(), 1);
-      worker_sandbox seal{prepared.library(), prepared.granted().memory > 0, prepared.granted().handles,
-                          [&](black_box& box) { prepared.seal(box, plugin_fd); }};
-      ::_exit(run_worker("", seal));
-    }
-    exec_program(in, prepared);
-  }
-
-  // 0 is /dev/null already; 1 and 2 become the log, then channel, black box and plugin. All else is closed.
-  static void place_descriptors(std::vector<unique_fd>& fds, sandbox::prepared& prepared) {
-    constexpr std::array targets = {channel_fd, 1, black_box_fd, plugin_fd};
-    std::vector<int> high;  // out of the way of the targets first
-    for (const unique_fd& fd : fds) high.push_back(::fcntl(fd.get(), F_DUPFD, 64));
-    prepared.move_descriptor(64);
-    for (std::size_t i = 0; i < high.size(); ++i) ::dup2(high[i], targets[i]);
-    ::dup2(1, 2);
-    if (high.size() <= plugin_index) ::close(plugin_fd);
-    ::close(sandbox_fd);
-    prepared.move_descriptor(sandbox_fd);
-    ::syscall(SYS_close_range, first_closed_fd, ~0u, 0);
-    for (unique_fd& fd : fds) fd.release();
-  }
-
-  // Why a worker ends before it can speak: read by the host from its black box.
-  static void leave_note(const std::string& why) {
-    const std::string cut = why.substr(0, sizeof black_box::message - 1);
-    [[maybe_unused]] const ssize_t n =
-        ::pwrite(black_box_fd, cut.c_str(), cut.size() + 1, offsetof(black_box, message));
-  }
-
-  [[noreturn]] static void exec_program(incoming& in, sandbox::prepared& prepared) {
-    ::fcntl(black_box_fd, F_SETFD, FD_CLOEXEC);
-    std::vector<char*> argv;
-    for (std::string& each : in.arguments()) argv.push_back(each.data());
-    argv.push_back(nullptr);
-    static black_box unused;
-    try {
-      prepared.seal(unused, black_box_fd);
-    } catch (const std::exception& e) {
-      leave_note(std::string("its sandbox could not be set up: ") + e.what());
-      ::_exit(126);
-    }
-    ::execve(argv[0], argv.data(), environ);
-    leave_note(std::string("could not start ") + argv[0] + ": " + std::strerror(errno));
-    ::_exit(127);
   }
 
   const int control_;

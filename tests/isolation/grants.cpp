@@ -1,57 +1,14 @@
-// What a policy grants is to be had, what it does not grant is not, and each denial is reported with the grant that
-// would have allowed it.
-#include "../integration/fixture.hpp"
+// What a policy grants is to be had, and what it does not grant is not. How denials are told is in denials.cpp.
+#include "guest.hpp"
 
 #include <csignal>
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
 
 namespace {
-
-class scratch {
- public:
-  scratch() {
-    if (!::mkdtemp(path_.data())) throw_errno("mkdtemp");
-    ::chmod(path_.c_str(), 0777);
-    std::ofstream(file()) << "content";
-    ::chmod(file().c_str(), 0666);
-  }
-  ~scratch() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-  std::string file() const { return path_ + "/file"; }
-
- private:
-  std::string path_ = "/var/tmp/bulkhead-grants-XXXXXX";
-};
-
-struct listener {
-  unique_fd socket{checked(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")};
-  int port = 0;
-  listener() {
-    sockaddr_in in{};
-    in.sin_family = AF_INET;
-    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof in;
-    checked(::bind(socket.get(), reinterpret_cast<sockaddr*>(&in), sizeof in), "bind");
-    checked(::listen(socket.get(), 8), "listen");
-    checked(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&in), &size), "getsockname");
-    port = ntohs(in.sin_port);
-  }
-};
-
-plugin guest(host& host, policy rules) { return host.load(plugin_path("guest"), {.policy = std::move(rules)}); }
-
-std::string error_of(const reply& result) { return result ? "" : result.message(); }
 
 constexpr int create = O_CREAT, nothing = 0;
 
@@ -246,85 +203,6 @@ TEST_CASE("CPU time is limited") {
   const auto error = failure_of([&] { busy.call("spin"); });
   CHECK(error.outcome() == outcome::worker_lost);
   CHECK(error.report()->signal == SIGXCPU);
-}
-
-TEST_CASE("a denied system call is reported with its name, arguments, method and the grant for it") {
-  mailbox<violation> seen;
-  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
-  auto plain = guest(host, {});
-  CHECK_FALSE(plain.try_call("connect_to", 443, false));
-  REQUIRE(seen.wait_for(1));
-  const violation what = seen.values().front();
-  CHECK(what.plugin == "guest");
-  CHECK(what.pid == plain.workers().at(0).pid);
-  CHECK(what.system_call == "socket");
-  CHECK(what.arguments == "AF_INET, SOCK_STREAM, 0");
-  CHECK(what.result == "EPERM");
-  CHECK(what.method == "connect_to");
-  CHECK(what.grant == "connect:PORT");
-  REQUIRE(!what.stack.empty());
-  CHECK(what.stack.front().find("libc") == 0);
-  CHECK(plain.workers().at(0).violations == 1);
-}
-
-TEST_CASE("a denial may be told to kill, and the report says that it was one") {
-  mailbox<violation> seen;
-  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
-  auto plain = guest(host, policy{}.kill_on_denial());
-  const auto error = failure_of([&] { plain.call("connect_to", 443, false); });
-  CHECK(error.outcome() == outcome::worker_lost);
-  CHECK(error.report()->reason == exit_reason::violation);
-  CHECK(error.report()->signal == SIGSYS);
-  CHECK(error.message().find("did what its policy denies and was killed in method 'connect_to'") != std::string::npos);
-  REQUIRE(seen.wait_for(1));
-  CHECK(seen.values().front().result == "killed");
-}
-
-TEST_CASE("a denial fails the call also in a thread that blocks all signals") {
-  host host;
-  CHECK(guest(host, {}).call<int>("blocked", "") == EPERM);
-}
-
-TEST_CASE("explaining, a denied file access is reported with the grant for it") {
-  const scratch files;
-  mailbox<violation> seen;
-  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
-  auto plain = guest(host, policy{}.explain());
-  CHECK(error_of(plain.try_call("read_file", files.file())) == "ENOENT");
-  CHECK(error_of(plain.try_call("write_file", files.path() + "/new", create, 1)) == "EPERM");
-  const auto has = [](const std::string& grant) {
-    return [grant](const std::vector<violation>& all) {
-      return std::any_of(all.begin(), all.end(), [&](const violation& v) { return v.grant == grant; });
-    };
-  };
-  CHECK(seen.wait(has("read:" + files.file())));
-  CHECK(seen.wait(has("create:" + files.path())));
-}
-
-TEST_CASE("learning, everything works and what strict would have denied is recorded") {
-  const scratch files;
-  const listener port;
-  mailbox<violation> seen;
-  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
-  auto learner = guest(host, policy{}.learn().at_least(sandbox_level::none));
-  CHECK(learner.call<std::string>("read_file", files.file()) == "content");
-  CHECK(learner.call<int>("write_file", files.path() + "/learned", create, 1) == 1);
-  CHECK(learner.try_call("connect_to", port.port, false));
-  for (const std::string& grant :
-       {"read:" + files.file(), "create:" + files.path(), "connect:" + std::to_string(port.port)})
-    CHECK(seen.wait([&](const std::vector<violation>& all) {
-      return std::any_of(all.begin(), all.end(),
-                         [&](const violation& v) { return v.grant == grant && v.result == "allowed"; });
-    }));
-}
-
-TEST_CASE("a flood of denials is reported at a bounded rate and harms nobody") {
-  mailbox<violation> seen;
-  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
-  auto plain = guest(host, {});
-  for (int i = 0; i < 1000; ++i) CHECK_FALSE(plain.try_call("connect_to", 1, false));
-  CHECK(plain.workers().at(0).violations == 1000);
-  CHECK(seen.values().size() < 1000);
 }
 
 TEST_CASE("a plugin whose manifest requests something gets that and no more, and is told on for the rest") {

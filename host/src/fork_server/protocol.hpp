@@ -19,6 +19,8 @@ enum class request_kind : std::uint32_t {
   examine = 4,        // no descriptors; strings: policy. What its sandbox would be, with no worker made.
 };
 
+inline constexpr std::size_t plugin_index = 3;  // among a request's descriptors
+
 struct request {
   std::uint32_t magic = fork_server::magic;
   std::uint32_t version = fork_server::version;

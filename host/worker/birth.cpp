@@ -1,0 +1,87 @@
+// See birth.hpp.
+#include "birth.hpp"
+
+#include "bootstrap.hpp"
+#include "report/black_box.hpp"
+#include <bulkhead/error.hpp>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace bulkhead::fork_server {
+namespace {
+
+// 0 is /dev/null already; 1 and 2 become the log, then channel, black box and plugin. All else is closed.
+void place_descriptors(std::vector<unique_fd>& fds, sandbox::prepared& prepared) {
+  constexpr std::array targets = {channel_fd, 1, black_box_fd, plugin_fd};
+  std::vector<int> high;  // out of the way of the targets first
+  for (const unique_fd& fd : fds) high.push_back(::fcntl(fd.get(), F_DUPFD, 64));
+  prepared.move_descriptor(64);
+  for (std::size_t i = 0; i < high.size(); ++i) ::dup2(high[i], targets[i]);
+  ::dup2(1, 2);
+  if (high.size() <= plugin_index) ::close(plugin_fd);
+  ::close(sandbox_fd);
+  prepared.move_descriptor(sandbox_fd);
+  ::syscall(SYS_close_range, first_closed_fd, ~0u, 0);
+  for (unique_fd& fd : fds) fd.release();
+}
+
+// Why a worker ends before it can speak: read by the host from its black box.
+void leave_note(const std::string& why) {
+  const std::string cut = why.substr(0, sizeof black_box::message - 1);
+  [[maybe_unused]] const ssize_t n = ::pwrite(black_box_fd, cut.c_str(), cut.size() + 1, offsetof(black_box, message));
+}
+
+[[noreturn]] void exec_program(incoming& in, sandbox::prepared& prepared) {
+  ::fcntl(black_box_fd, F_SETFD, FD_CLOEXEC);
+  std::vector<char*> argv;
+  for (std::string& each : in.arguments()) argv.push_back(each.data());
+  argv.push_back(nullptr);
+  static black_box unused;
+  try {
+    prepared.seal(unused, black_box_fd);
+  } catch (const std::exception& e) {
+    leave_note(std::string("its sandbox could not be set up: ") + e.what());
+    ::_exit(126);
+  }
+  ::execve(argv[0], argv.data(), environ);
+  leave_note(std::string("could not start ") + argv[0] + ": " + std::strerror(errno));
+  ::_exit(127);
+}
+
+}  // namespace
+
+void become_worker(incoming& in, sandbox::prepared& prepared) {
+  const bool plugin = in.head.kind == request_kind::spawn_plugin;
+  bool placed = false;
+  try {
+    prepared.enter_files();
+    place_descriptors(in.fds, prepared);
+    placed = true;
+    prepared.enter();
+  } catch (const std::exception& e) {
+    if (placed) leave_note(std::string("its sandbox could not be set up: ") + e.what());
+    ::_exit(126);
+  }
+  ::clearenv();
+  for (std::string& each : in.environment()) ::putenv(each.data());
+  for (const std::string& each : prepared.granted().environment) ::putenv(::strdup(each.c_str()));
+  ::setenv("BULKHEAD_CHANNEL_FD", std::to_string(channel_fd).c_str(), 1);
+  ::setenv("BULKHEAD_PROTOCOL", "1", 1);
+  if (plugin) {
+    ::setenv("BULKHEAD_BLACK_BOX_FD", std::to_string(black_box_fd).c_str(), 1);
+    ::setenv("BULKHEAD_PLUGIN_FD", std::to_string(plugin_fd).c_str(), 1);
+    worker_sandbox seal{prepared.library(), prepared.granted().memory > 0, prepared.granted().handles,
+                        [&](black_box& box) { prepared.seal(box, plugin_fd); }};
+    ::_exit(run_worker("", seal));
+  }
+  exec_program(in, prepared);
+}
+
+}  // namespace bulkhead::fork_server
