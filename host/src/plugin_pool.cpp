@@ -44,6 +44,8 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
   settings_->options = std::move(options);
   settings_->rules = effective_policy(settings_->options, !settings_->argv.empty());
   if (settings_->argv.empty()) settings_->plugin = open_plugin(*core_, file_, settings_->options.sha256, &sha256_);
+  settings_->file = std::filesystem::absolute(file_).string();
+  settings_->sha256 = sha256_;
   instances_.resize(settings_->options.isolation == isolation::none ? 1 : settings_->options.instances);
 }
 

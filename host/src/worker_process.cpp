@@ -2,6 +2,7 @@
 // reactor, and the pool that owns it. Whoever first learns that the process has ended settles its account.
 #include "worker_process.hpp"
 
+#include "report/recorded_stack.hpp"
 #include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
 
@@ -56,6 +57,7 @@ struct worker_process::black_box_copy {
   int signal = 0;
   std::uint64_t fault_address = 0;
   unsigned violations = 0;
+  recorded_stack stack;
 
   explicit black_box_copy(int fd) {
     alignas(black_box) char page[sizeof(black_box)]{};
@@ -72,6 +74,7 @@ struct worker_process::black_box_copy {
     out_of_memory = recorded && box->out_of_memory;
     fault_address = box->fault_address;
     violations = box->violations;
+    if (recorded) stack = read_stack(*box);
   }
 };
 
@@ -549,6 +552,14 @@ crash_report worker_process::make_report(const black_box_copy& box) {
     report.reason = box.out_of_memory ? exit_reason::out_of_memory : exit_reason::signalled;
     report.signal = box.signal;
     report.fault_address = box.fault_address;
+    report.stack = box.stack.frames;
+    report.frames_omitted = box.stack.omitted;
+    report.instruction_pointer = box.stack.instruction_pointer;
+    report.stack_pointer = box.stack.stack_pointer;
+    for (stack_frame& each : report.stack) {
+      if (each.origin == code_origin::plugin) each.module = settings_->file;
+      if (each.origin == code_origin::worker) each.module = core_->forks.program();
+    }
   } else if (condemned_ != exit_reason::unknown && (killed_by_kill || !known || condemned_ == exit_reason::protocol)) {
     report.reason = condemned_;
     report.signal = SIGKILL;

@@ -13,6 +13,8 @@ namespace bulkhead {
 // What to start. `plugin` is the opened file, or none for a foreign program.
 struct worker_settings {
   std::string name;
+  std::string file;    // the plugin's, absolute
+  std::string sha256;  // of its contents
   unique_fd plugin;
   std::vector<std::string> argv;  // of a foreign program
   load_options options;

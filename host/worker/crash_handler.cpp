@@ -4,6 +4,8 @@
 // Everything here is async-signal-safe.
 #include "crash_handler.hpp"
 
+#include "report/stack_recorder.hpp"
+
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -31,7 +33,8 @@ bool out_of_memory() {
   return false;
 }
 
-void on_fatal_signal(int signal, siginfo_t* info, void*) {
+void on_fatal_signal(int signal, siginfo_t* info, void* context) {
+  resume_recorder();
   std::uint32_t unrecorded = 0;
   if (box->recorded.compare_exchange_strong(unrecorded, 1)) {  // the first thread to crash tells the story
     box->signal = signal;
@@ -40,9 +43,11 @@ void on_fatal_signal(int signal, siginfo_t* info, void*) {
     box->fault_address = has_address ? reinterpret_cast<std::uint64_t>(info->si_addr) : 0;
     box->out_of_memory = limited && out_of_memory();
     box->recorded.store(2, std::memory_order_release);
+    record_stack(*box, *static_cast<const ucontext_t*>(context));
+    box->stack_done.store(1, std::memory_order_release);
   } else {
     // Another thread is recording; leave the exit to it, for a moment.
-    for (int i = 0; i < 1'000'000 && box->recorded.load(std::memory_order_acquire) != 2; ++i) {
+    for (int i = 0; i < 10'000'000 && !box->stack_done.load(std::memory_order_acquire); ++i) {
     }
   }
   ::syscall(SYS_exit_group, 128 + signal);
