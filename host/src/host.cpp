@@ -1,36 +1,30 @@
 // See host.hpp: the host itself, and what its plugins share.
 #include "plugin_pool.hpp"
 #include "sandbox/report_text.hpp"
+#include "signals_blocked.hpp"
 #include <bulkhead/host.hpp>
-
-#include <csignal>
 
 namespace bulkhead {
 namespace {
 
 constexpr unsigned queued_logs_limit = 1024;  // records the application has not handled yet
 
-// The application's signal handlers have no business on our threads.
-class signals_blocked {
- public:
-  signals_blocked() {
-    sigset_t all;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~signals_blocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
-
 }  // namespace
 
 std::string_view to_string(enum lifecycle_event::kind kind) {
+  using kinds = enum lifecycle_event::kind;
   switch (kind) {
-    case lifecycle_event::kind::started: return "started";
-    case lifecycle_event::kind::ready: return "ready";
-    case lifecycle_event::kind::exited: return "exited";
+    case kinds::started: return "started";
+    case kinds::ready: return "ready";
+    case kinds::exited: return "exited";
+    case kinds::undead: return "undead";
+    case kinds::restarting: return "restarting";
+    case kinds::degraded: return "degraded";
+    case kinds::recovered: return "recovered";
+    case kinds::gave_up: return "gave up";
+    case kinds::quarantined: return "quarantined";
+    case kinds::poisoned: return "poisoned";
+    case kinds::reloaded: return "reloaded";
   }
   return "unknown";
 }
@@ -39,6 +33,7 @@ host_core::host_core(host_options given, std::optional<boost::asio::any_io_execu
     : options(std::move(given)),
       forks(options.worker_path, options.worker_user),
       cgroups(options.cgroup),
+      spawner(options.spawns),
       external_(std::move(executor)) {
   if (external_) {
     reactor = std::make_shared<bulkhead::reactor>(*external_);
@@ -81,6 +76,7 @@ void host_core::shutdown() {
   std::reverse(plugins.begin(), plugins.end());
   for (const auto& weak : plugins)
     if (const auto pool = weak.lock()) pool->unload();
+  spawner.stop();
   forks.stop();
   reactor->stop();
   if (io_thread_.joinable()) {
@@ -88,6 +84,7 @@ void host_core::shutdown() {
     io_thread_.join();
   }
   if (pool_) pool_->join();  // handlers that are under way or queued still run
+  closer.stop();
 }
 
 void host_core::log(log_record record) {

@@ -1,11 +1,13 @@
 // What all plugins of a host share: the fork server, the reactor with its thread, the executor for handlers.
 #pragma once
 
+#include "closer.hpp"
 #include "fork_server/client.hpp"
 #include "reactor.hpp"
 #include "sandbox/cgroup.hpp"
 #include "sandbox/manifest_requests.hpp"
 #include "sandbox/plugin_file.hpp"
+#include "supervision/spawner.hpp"
 #include <bulkhead/host.hpp>
 
 #include <boost/asio/io_context.hpp>
@@ -27,6 +29,8 @@ class host_core : public std::enable_shared_from_this<host_core> {
   boost::asio::any_io_executor handlers();
   void shutdown();
   void add(const std::shared_ptr<plugin_pool>& pool);
+  // Whether a thread that waits must do the reactor's work, since perhaps nobody runs the embedder's executor.
+  bool needs_help() const { return external_.has_value(); }
 
   // Posts to the application's callbacks, in order.
   void log(log_record record);
@@ -38,6 +42,8 @@ class host_core : public std::enable_shared_from_this<host_core> {
   sandbox::plugin_files files;
   sandbox::manifest_requests requests;
   sandbox::cgroup_maker cgroups;
+  supervision::spawner spawner;
+  bulkhead::closer closer;
 
  private:
   const std::optional<boost::asio::any_io_executor> external_;

@@ -87,15 +87,17 @@ reply in_process_instance::call(call_request& request) {
   return reply(std::move(waiting->result));
 }
 
-outcome in_process_instance::async_call(call_request& request, std::unique_ptr<reply_handler>& handler) {
-  struct job {
-    call_request request;
-    std::unique_ptr<reply_handler> handler;
-  };
-  auto work = std::make_shared<job>(job{std::move(request), std::move(handler)});
+outcome in_process_instance::async_call(const std::shared_ptr<call_request>& request,
+                                        std::unique_ptr<reply_handler>& handler) {
+  auto carried = std::make_shared<std::unique_ptr<reply_handler>>(std::move(handler));
   boost::asio::post(core_->handlers(),
-                    [self = shared_from_this(), work] { work->handler->complete(self->call(work->request)); });
+                    [self = shared_from_this(), request, carried] { (*carried)->complete(self->call(*request)); });
   return outcome::ok;
+}
+
+void in_process_instance::ended_one() {
+  std::lock_guard held(idle_mutex_);
+  if (--outstanding_ == 0) idle_.notify_all();
 }
 
 void in_process_instance::answer(bulkhead_call& call, ipc::byte_span result) {
@@ -107,7 +109,7 @@ void in_process_instance::answer(bulkhead_call& call, ipc::byte_span result) {
     std::lock_guard held(call.attaching);
     completion.handles.swap(call.attached);
   }
-  --outstanding_;
+  ended_one();
   (*share)->finish(std::move(completion));
 }
 
@@ -116,7 +118,7 @@ void in_process_instance::fail(bulkhead_call& call, ipc::call_failure failure) {
   ipc::completion completion;
   completion.code = failure.code;
   completion.failure = std::move(failure);
-  --outstanding_;
+  ended_one();
   (*share)->finish(std::move(completion));
 }
 
@@ -149,11 +151,11 @@ ipc::completion in_process_instance::call_host(bulkhead_call*, std::string_view 
   return run_function(options_.functions, std::string(function), arguments);
 }
 
-void in_process_instance::drain(ipc::time_point deadline) {
-  while (outstanding_ > 0 && ipc::clock::now() < deadline) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-}
-
-void in_process_instance::end(ipc::time_point) {
+void in_process_instance::end(ipc::time_point deadline) {
+  {
+    std::unique_lock held(idle_mutex_);
+    idle_.wait_until(held, deadline, [this] { return outstanding_ == 0; });
+  }
   if (ended_.exchange(true)) return;
   std::lock_guard dispatch(dispatch_);
   runtime_.destroy();

@@ -5,30 +5,28 @@
 #include "instance.hpp"
 #include "worker/plugin_runtime.hpp"
 
+#include <condition_variable>
+
 namespace bulkhead {
 
-class in_process_instance final : public instance,
-                                  plugin_runtime::link,
-                                  public std::enable_shared_from_this<in_process_instance> {
+class in_process_instance final : plugin_runtime::link, public std::enable_shared_from_this<in_process_instance> {
  public:
   // Throws call_error when the plugin can't be loaded.
   in_process_instance(std::shared_ptr<host_core> core, std::string name, const std::string& path, unique_fd file,
                       load_options options, std::weak_ptr<instance_owner> owner);
 
-  reply call(call_request& request) override;
-  outcome async_call(call_request& request, std::unique_ptr<reply_handler>& handler) override;
-  bool alive() const override { return !ended_; }
-  bool ended() const override { return ended_; }
-  worker_info info() const override { return {::getpid(), phase::ready, outstanding()}; }
-  unsigned outstanding() const override { return outstanding_; }
-  void wait_ready() override {}
-  plugin_info description() const override { return description_; }
-  void drain(ipc::time_point deadline) override;
-  void ask_to_leave() override {}
-  void end(ipc::time_point deadline) override;
+  // Blocks until the outcome.
+  reply call(call_request& request);
+  // Leaves `handler` as it is and returns an outcome other than ok when the call could not be started.
+  outcome async_call(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler>& handler);
+  worker_info info() const { return {::getpid(), phase::ready, outstanding_}; }
+  plugin_info description() const { return description_; }
+  // No call comes any more; waits for those in progress, until the deadline.
+  void end(ipc::time_point deadline);
 
  private:
   struct pending;
+  void ended_one();
   void answer(bulkhead_call& call, ipc::byte_span result) override;
   bool may_send_handles() const override { return true; }
   void fail(bulkhead_call& call, ipc::call_failure failure) override;
@@ -36,6 +34,7 @@ class in_process_instance final : public instance,
   void log(int level, std::string_view text) override;
   bool emit(std::string_view name, ipc::byte_span value) override;
   void poll(bulkhead_call&) override {}
+  void leave(std::string_view why) override { log(BULKHEAD_LOG_WARNING, "it must go: " + std::string(why)); }
   ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
 
   const std::shared_ptr<host_core> core_;
@@ -46,6 +45,8 @@ class in_process_instance final : public instance,
   plugin_info description_;
   std::mutex dispatch_;  // whoever holds it is the dispatch thread
   std::atomic<unsigned> outstanding_{0};
+  std::mutex idle_mutex_;
+  std::condition_variable idle_;
   std::atomic<bool> ended_{false};
 };
 

@@ -24,8 +24,25 @@ void plugin::on_event(std::function<void(const std::string&, const msgpack::obje
 
 plugin_info plugin::describe() const { return pool().describe(); }
 std::vector<worker_info> plugin::workers() const { return pool().workers(); }
+plugin_status plugin::status() const { return pool().status(); }
+void plugin::reset() const { pool().reset(); }
+bool plugin::recycle(std::optional<pid_t> pid) const { return pool().recycle(pid); }
+void plugin::reload(const std::filesystem::path& file) const { pool().reload(file); }
 void plugin::unload() const { pool().unload(); }
 boost::asio::any_io_executor plugin::handler_executor() const { return pool().core().handlers(); }
+
+std::string_view to_string(enum plugin_status::state value) {
+  using state = enum plugin_status::state;
+  switch (value) {
+    case state::running: return "running";
+    case state::half_open: return "half open";
+    case state::gave_up: return "given up";
+    case state::quarantined: return "quarantined";
+    case state::ended: return "ended";
+    case state::unloaded: return "unloaded";
+  }
+  return "unknown";
+}
 
 // --- what workers say of themselves ---------------------------------------------------------------------------------
 
@@ -47,6 +64,8 @@ plugin_info read_description(const msgpack::object& value) {
     else if (key == "description") info.description = text(field);
     else if (key == "abi" && field.type == msgpack::type::POSITIVE_INTEGER)
       info.abi = static_cast<unsigned>(field.via.u64);
+    else if (key == "concurrency" && field.type == msgpack::type::POSITIVE_INTEGER)
+      info.concurrency = static_cast<unsigned>(std::clamp<std::uint64_t>(field.via.u64, 1, 1024));
     if (field.type != msgpack::type::ARRAY) return;
     for (const msgpack::object& item : std::span(field.via.array.ptr, field.via.array.size)) {
       if (key == "requests") info.requests.push_back(text(item));

@@ -1,7 +1,5 @@
-// See plugin_pool.hpp.
-#include "plugin_pool.hpp"
-
-#include "in_process.hpp"
+// The life of a loaded plugin: its file and policy, its versions, its end. See plugin_pool.hpp.
+#include "pool_queue.hpp"
 #include "sandbox/violation_text.hpp"
 
 #include <algorithm>
@@ -9,7 +7,8 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::chrono::seconds drain_limit{5}, shutdown_limit{1};
+constexpr std::chrono::seconds drain_limit{5}, probe_end_limit{1};
+constexpr unsigned sent_ahead_alone = 63;  // with a single instance no other worker could take them
 
 // A sealed copy of its file, as it is now.
 unique_fd open_plugin(host_core& core, const std::filesystem::path& file, const std::string& expected,
@@ -30,23 +29,25 @@ policy effective_policy(const load_options& options, bool program) {
   return rules.granted().memory == 0 ? rules.default_memory_limit(options.memory_limit) : rules;
 }
 
+void check(const load_options& options) {
+  if (options.instances == 0) throw std::invalid_argument("load_options::instances must be at least 1");
+  if (options.dispatch.kind == dispatch::kind::custom && !options.dispatch.choose)
+    throw std::invalid_argument("load_options::dispatch: custom dispatch takes a function, `choose`");
+}
+
 }  // namespace
 
 plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
                          std::vector<std::string> argv, load_options options)
     : core_(std::move(core)),
       name_(std::move(name)),
-      file_(std::move(file)),
-      settings_(std::make_shared<worker_settings>()) {
-  if (options.instances == 0) throw std::invalid_argument("load_options::instances must be at least 1");
-  settings_->name = name_;
-  settings_->argv = std::move(argv);
-  settings_->options = std::move(options);
-  settings_->rules = effective_policy(settings_->options, !settings_->argv.empty());
-  if (settings_->argv.empty()) settings_->plugin = open_plugin(*core_, file_, settings_->options.sha256, &sha256_);
-  settings_->file = std::filesystem::absolute(file_).string();
-  settings_->sha256 = sha256_;
-  instances_.resize(settings_->options.isolation == isolation::none ? 1 : settings_->options.instances);
+      options_((check(options), std::move(options))),
+      sent_ahead_(options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)) {
+  if (options_.isolation == isolation::process) {
+    first_ = make_settings(file, std::move(argv), options_);
+  } else {
+    file_ = std::filesystem::absolute(file).string();
+  }
 }
 
 plugin_pool::~plugin_pool() = default;
@@ -55,27 +56,19 @@ std::shared_ptr<plugin_pool> plugin_pool::handle() {
   return {this, [self = shared_from_this()](plugin_pool*) { self->unload(); }};
 }
 
-std::shared_ptr<instance> plugin_pool::make_instance() {
-  if (settings_->options.isolation == isolation::none)
-    return std::make_shared<in_process_instance>(core_, name_, std::filesystem::absolute(file_).string(),
-                                                 open_plugin(*core_, file_, settings_->options.sha256),
-                                                 settings_->options, weak_from_this());
-  return worker_process::spawn(core_, settings_, weak_from_this());
-}
-
 // What the manifest asks for narrows the policy. It is read by a worker that does nothing else, under strict.
-void plugin_pool::heed_requests() {
-  if (!settings_->plugin || settings_->options.isolation == isolation::none || !settings_->rules.granted().any() ||
-      settings_->rules.granted().learn)
-    return;
+void plugin_pool::heed_requests(worker_settings& settings, const std::string& sha256) {
+  policy& rules = settings.rules;
+  if (!settings.plugin || !rules.granted().any() || rules.granted().learn) return;
   const auto probe = [&] {
     auto alone = std::make_shared<worker_settings>();
     alone->name = name_;
-    alone->plugin = detail::duplicate(settings_->plugin.get());
+    alone->plugin = detail::duplicate(settings.plugin.get());
     alone->options.environment = {"BULKHEAD_PROBE=1"};
-    alone->options.start_timeout = settings_->options.start_timeout;
-    alone->rules.memory_limit(std::size_t{256} << 20).at_least(settings_->rules.granted().required);
-    const auto worker = worker_process::spawn(core_, alone, {});
+    alone->options.start_timeout = options_.start_timeout;
+    alone->rules.memory_limit(std::size_t{256} << 20).at_least(rules.granted().required);
+    const auto worker = std::make_shared<worker_process>(core_, alone, std::weak_ptr<worker_owner>(), 0);
+    worker->start();
     try {
       worker->wait_ready();
     } catch (const call_error& e) {
@@ -86,213 +79,161 @@ void plugin_pool::heed_requests() {
     }
     const auto found = worker->description().requests;
     worker->ask_to_leave();
-    worker->end(ipc::clock::now() + shutdown_limit);
+    worker->end(ipc::clock::now() + probe_end_limit);
     return found;
   };
   sandbox::manifest_requests::requests asked;
   try {
-    asked = core_->requests.of(sha256_, probe);
+    asked = core_->requests.of(sha256, probe);
   } catch (const sandbox::manifest_requests::died_of_it& e) {
     throw call_error(outcome::rejected, e.what());
   }
   if (asked.empty()) return;  // it says nothing of its needs: the application's word alone counts
-  for (const std::string& each : settings_->rules.refused(asked))
+  for (const std::string& each : rules.refused(asked))
     core_->log({log_level::warning, name_, -1, "asks for " + ipc::sanitised(each, 200) + ", which is not granted", 0});
-  for (const std::string& each : settings_->rules.unasked(asked))
+  for (const std::string& each : rules.unasked(asked))
     core_->log({log_level::info, name_, -1, "does not ask for " + each + ", which is granted", 0});
-  settings_->rules = settings_->rules.intersect(asked);
+  rules = rules.intersect(asked);
+}
+
+std::shared_ptr<worker_settings> plugin_pool::make_settings(const std::filesystem::path& file,
+                                                            std::vector<std::string> argv,
+                                                            const load_options& options) {
+  auto settings = std::make_shared<worker_settings>();
+  settings->name = name_;
+  settings->argv = std::move(argv);
+  settings->options = options;
+  settings->rules = effective_policy(options, !settings->argv.empty());
+  settings->file = std::filesystem::absolute(file).string();
+  if (settings->argv.empty()) settings->plugin = open_plugin(*core_, file, options.sha256, &settings->sha256);
+  heed_requests(*settings, settings->sha256);
+  return settings;
 }
 
 void plugin_pool::start() {
-  heed_requests();
-  std::vector<std::shared_ptr<instance>> started;
-  for (std::size_t i = 0; i < instances_.size(); ++i) started.push_back(make_instance());
-  if (!install([&] { instances_ = started; }, started)) throw call_error(outcome::unavailable, was_unloaded());
-  for (const auto& each : started) each->wait_ready();
-  std::lock_guard held(mutex_);
-  info_ = started.front()->description();
+  if (options_.isolation == isolation::none) {
+    local_ = std::make_shared<in_process_instance>(core_, name_, file_, open_plugin(*core_, file_, options_.sha256),
+                                                   options_, weak_from_this());
+    return;
+  }
+  std::unique_lock held(*mutex_);
+  current_ = std::make_shared<worker_set>(core_, std::move(first_), mutex_, weak_from_this());
+  current_->start(held);
 }
 
-// The living instance with the least to do; a dead one is replaced when all others are busy.
-std::shared_ptr<instance> plugin_pool::choose() {
-  auto best_of = [this](std::size_t& vacant) {
-    std::shared_ptr<instance> best;
-    vacant = instances_.size();
-    for (std::size_t i = 0; i < instances_.size(); ++i) {
-      if (!instances_[i] || !instances_[i]->alive()) vacant = i;
-      else if (!best || instances_[i]->outstanding() < best->outstanding()) best = instances_[i];
-    }
-    return best;
-  };
-  std::size_t vacant = 0;
+void plugin_pool::reload(const std::filesystem::path& file) {
+  std::lock_guard one_at_a_time(reloading_);
+  if (local_) throw call_error(outcome::rejected, "a plugin in this process can't be reloaded: unload it first");
+  std::vector<std::string> argv;
+  load_options options = options_;
   {
-    std::lock_guard held(mutex_);
-    if (unloaded_) throw call_error(outcome::unavailable, was_unloaded());
-    auto best = best_of(vacant);
-    if (best && (best->outstanding() == 0 || vacant == instances_.size())) return best;
+    std::lock_guard held(*mutex_);
+    argv = current_->settings().argv;
   }
-  std::lock_guard spawning(spawning_);
-  {
-    std::lock_guard held(mutex_);
-    if (unloaded_) throw call_error(outcome::unavailable, was_unloaded());
-    auto best = best_of(vacant);  // another thread may have started one meanwhile
-    if (best && (best->outstanding() == 0 || vacant == instances_.size())) return best;
-  }
-  auto fresh = make_instance();
-  if (!install([&] { replace(instances_[vacant], fresh); }, {fresh}))
-    throw call_error(outcome::unavailable, was_unloaded());
-  return fresh;
+  if (!argv.empty()) argv.front() = file.string();
+  options.sha256.clear();  // it was the old version's
+  const auto settings = make_settings(file, std::move(argv), options);
+  auto fresh = std::make_shared<worker_set>(core_, settings, mutex_, weak_from_this());
+  std::unique_lock held(*mutex_);
+  if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
+  std::erase_if(retiring_, [](const auto& each) { return each->state() == supervision::supervisor_state::stopped; });
+  retiring_.push_back(fresh);  // so that unload() ends it, too
+  fresh->start(held);
+  std::erase(retiring_, fresh);
+  retiring_.push_back(std::exchange(current_, fresh));
+  suspects_.clear();
+  retiring_.back()->stop("a new version has taken its place");
+  core_->lifecycle({.kind = lifecycle_event::kind::reloaded, .plugin = name_});
+  held.unlock();
+  on_change();
 }
 
-// One that is dying is kept until its process has been reaped.
-void plugin_pool::replace(std::shared_ptr<instance>& place, std::shared_ptr<instance> fresh) {
-  std::erase_if(dying_, [](const auto& each) { return each->ended(); });
-  if (place && !place->ended()) dying_.push_back(std::move(place));
-  place = std::move(fresh);
-}
-
-// Takes new instances in, unless the plugin has been unloaded while they were being made: then they end here.
-bool plugin_pool::install(const std::function<void()>& take_in, const std::vector<std::shared_ptr<instance>>& fresh) {
-  {
-    std::lock_guard held(mutex_);
-    if (!unloaded_) {
-      take_in();
-      return true;
-    }
-  }
-  for (const auto& each : fresh) each->ask_to_leave();
-  for (const auto& each : fresh) each->end(ipc::clock::now() + shutdown_limit);
-  return false;
-}
-
-std::string plugin_pool::was_unloaded() const { return "plugin " + name_ + " has been unloaded"; }
-
-call_request plugin_pool::make_request(std::string_view method, packed_arguments arguments,
-                                       const call_options& options) const {
-  if (method.starts_with("$/")) throw std::invalid_argument("methods that begin with $/ are reserved");
-  call_request request;
-  request.method = method;
-  request.arguments = std::move(arguments);
-  const auto limit = options.deadline.value_or(settings_->options.deadline);
-  request.default_deadline = limit == settings_->options.deadline;
-  const auto now = ipc::clock::now();
-  request.deadline = limit >= ipc::never - now ? ipc::never : now + limit;
-  request.stop = options.stop;
-  request.on_progress = options.on_progress;
-  return request;
-}
-
-reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
-  call_request request = make_request(method, std::move(arguments), options);
-  try {
-    for (int attempt = 0;; ++attempt) {
-      reply result = choose()->call(request);
-      // Not sent, or sent and provably not begun: it goes to another worker, once.
-      if (result.outcome() != outcome::not_sent || attempt > 0) return result;
-    }
-  } catch (const call_error& error) {
-    return reply(ipc::completion::failed(error.outcome(), error.message()), error.report());
-  }
-}
-
-// Sends a call that was not begun to another worker, once.
-class plugin_pool::retrying_call final : public reply_handler {
- public:
-  retrying_call(std::weak_ptr<plugin_pool> pool, call_request request, std::unique_ptr<reply_handler> handler)
-      : pool_(std::move(pool)), request_(std::move(request)), handler_(std::move(handler)) {}
-  void complete(reply&& result) override {
-    const auto pool = result.outcome() == outcome::not_sent ? pool_.lock() : nullptr;
-    if (!pool) return handler_->complete(std::move(result));
-    pool->launch(std::move(request_), std::move(handler_), false);
-  }
-  std::unique_ptr<reply_handler> handler() { return std::move(handler_); }
-  call_request& request() { return request_; }
-
- private:
-  std::weak_ptr<plugin_pool> pool_;
-  call_request request_;
-  std::unique_ptr<reply_handler> handler_;
-};
-
-void plugin_pool::launch(call_request request, std::unique_ptr<reply_handler> handler, bool may_retry) {
-  try {
-    const auto chosen = choose();
-    outcome started = outcome::ok;
-    std::string method = request.method;
-    if (may_retry && request.arguments.handles.empty()) {
-      call_request copy;
-      copy.method = request.method;
-      copy.arguments.params.append(request.arguments.params.view());
-      copy.deadline = request.deadline;
-      copy.default_deadline = false;
-      copy.stop = request.stop;
-      copy.on_progress = request.on_progress;
-      std::unique_ptr<reply_handler> retrying =
-          std::make_unique<retrying_call>(weak_from_this(), std::move(copy), std::move(handler));
-      started = chosen->async_call(request, retrying);
-      if (started != outcome::ok) handler = static_cast<retrying_call&>(*retrying).handler();
-      if (started == outcome::not_sent) return launch(std::move(request), std::move(handler), false);
-    } else {
-      started = chosen->async_call(request, handler);
-    }
-    if (started != outcome::ok)
-      handler->complete(reply(ipc::completion::failed(started, "the call of '" + method + "' could not be started")));
-  } catch (const call_error& error) {
-    if (handler) handler->complete(reply(ipc::completion::failed(error.outcome(), error.message()), error.report()));
-  }
-}
-
-void plugin_pool::async_call(std::string_view method, packed_arguments arguments, const call_options& options,
-                             std::unique_ptr<reply_handler> handler) {
-  launch(make_request(method, std::move(arguments), options), std::move(handler), true);
-}
-
-plugin_info plugin_pool::describe() {
-  std::shared_ptr<instance> any;
-  {
-    std::lock_guard held(mutex_);
-    if (info_) return *info_;
-  }
-  any = choose();
-  any->wait_ready();
-  std::lock_guard held(mutex_);
-  info_ = any->description();
-  return *info_;
+plugin_info plugin_pool::describe() const {
+  if (local_) return local_->description();
+  std::lock_guard held(*mutex_);
+  return current_->description();
 }
 
 std::vector<worker_info> plugin_pool::workers() const {
-  std::lock_guard held(mutex_);
+  if (local_) return {local_->info()};
+  std::vector<std::shared_ptr<worker_process>> processes;
+  {
+    std::lock_guard held(*mutex_);
+    processes = current_->processes();
+    for (const auto& set : retiring_)
+      for (auto& each : set->processes()) processes.push_back(std::move(each));
+  }
   std::vector<worker_info> list;
-  for (const auto& each : instances_)
-    if (each && each->alive()) list.push_back(each->info());
+  for (const auto& each : processes)
+    if (auto info = each->info(); info.pid > 0 && each->alive()) list.push_back(std::move(info));
   return list;
 }
 
-void plugin_pool::unload() {
-  std::vector<std::shared_ptr<instance>> leaving;
-  {
-    std::lock_guard held(mutex_);
-    if (std::exchange(unloaded_, true)) return;
-    leaving.swap(instances_);
-    leaving.insert(leaving.end(), dying_.begin(), dying_.end());
-    dying_.clear();
+plugin_status plugin_pool::status() const {
+  using state = enum plugin_status::state;
+  std::lock_guard held(*mutex_);
+  plugin_status out;
+  out.instances = options_.isolation == isolation::none ? 1 : options_.instances;
+  out.waiting = queue_.size();
+  if (unloaded_) out.state = state::unloaded;
+  if (local_) out.serving = unloaded_ ? 0 : 1;
+  if (!current_) return out;
+  out.serving = current_->serving().size();
+  out.reason = current_->failing().value_or("");
+  if (unloaded_) return out;
+  switch (current_->state()) {
+    case supervision::supervisor_state::running: out.state = state::running; break;
+    case supervision::supervisor_state::half_open: out.state = state::half_open; break;
+    case supervision::supervisor_state::gave_up: out.state = state::gave_up; break;
+    case supervision::supervisor_state::quarantined: out.state = state::quarantined; break;
+    case supervision::supervisor_state::ended: out.state = state::ended; break;
+    case supervision::supervisor_state::stopping:
+    case supervision::supervisor_state::stopped: out.state = state::unloaded; break;
   }
-  std::reverse(leaving.begin(), leaving.end());
-  std::erase_if(leaving, [](const auto& each) { return !each || each->ended(); });
-  const auto drained = ipc::clock::now() + drain_limit;
-  for (const auto& each : leaving) each->drain(drained);
-  for (const auto& each : leaving) each->ask_to_leave();
-  const auto ended = ipc::clock::now() + shutdown_limit;
-  for (const auto& each : leaving) each->end(ended);
+  return out;
+}
+
+void plugin_pool::reset() {
+  if (local_) return;
+  {
+    std::lock_guard held(*mutex_);
+    if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded: load it again");
+    suspects_.clear();
+    current_->reset();
+  }
+  on_change();
+}
+
+bool plugin_pool::recycle(std::optional<pid_t> pid) {
+  if (local_) return false;
+  std::lock_guard held(*mutex_);
+  return current_->recycle(pid);
+}
+
+void plugin_pool::unload() {
+  std::unique_lock held(*mutex_);
+  unloaded_ = true;
+  if (local_) {
+    held.unlock();
+    return local_->end(ipc::clock::now() + drain_limit);
+  }
+  if (!current_) return;  // it never started
+  std::vector<std::shared_ptr<worker_set>> sets = retiring_;
+  sets.push_back(current_);
+  for (const auto& each : sets) each->stop("it has been unloaded");
+  held.unlock();
+  on_change();
+  held.lock();
+  for (const auto& each : sets) each->wait_stopped(held);
 }
 
 void plugin_pool::on_event(std::function<void(const std::string&, const msgpack::object&)> handler) {
-  std::lock_guard held(mutex_);
+  std::lock_guard held(*mutex_);
   event_handler_ = std::move(handler);
 }
 
 void plugin_pool::on_event(const std::string& name, const msgpack::object& value) {
-  std::unique_lock held(mutex_);
+  std::unique_lock held(*mutex_);
   const auto handler = event_handler_;
   held.unlock();
   if (handler) handler(name, value);
@@ -307,10 +248,6 @@ void plugin_pool::on_log(log_level level, pid_t pid, std::string text, std::uint
     core_->violation(std::move(*denied));
   }
   core_->log({level, name_, pid, std::move(text), dropped});
-}
-
-void plugin_pool::on_lifecycle(enum lifecycle_event::kind kind, pid_t pid, std::shared_ptr<const crash_report> report) {
-  core_->lifecycle({kind, name_, pid, std::move(report)});
 }
 
 }  // namespace bulkhead

@@ -1,13 +1,17 @@
-// A plugin's workers: chooses one for each call, replaces those that died, ends them all in good order.
+// A loaded plugin: finds a worker for each call, lets calls wait for one, gives those that were not begun to another
+// worker, and changes from one version of the plugin to the next.
 #pragma once
 
-#include "host_core.hpp"
-#include "instance.hpp"
-#include "worker_process.hpp"
+#include "in_process.hpp"
+#include "worker_set.hpp"
+
+#include <list>
 
 namespace bulkhead {
 
-class plugin_pool final : public instance_owner, public std::enable_shared_from_this<plugin_pool> {
+class plugin_pool final : public worker_set::listener,
+                          public reactor::target,
+                          public std::enable_shared_from_this<plugin_pool> {
  public:
   plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
               std::vector<std::string> argv, load_options options);
@@ -24,38 +28,68 @@ class plugin_pool final : public instance_owner, public std::enable_shared_from_
   void async_call(std::string_view method, packed_arguments arguments, const call_options& options,
                   std::unique_ptr<reply_handler> handler);
   void on_event(std::function<void(const std::string&, const msgpack::object&)> handler);
-  plugin_info describe();
+  plugin_info describe() const;
   std::vector<worker_info> workers() const;
+  plugin_status status() const;
+  void reset();
+  bool recycle(std::optional<pid_t> pid);
+  void reload(const std::filesystem::path& file);
   void unload();
   host_core& core() { return *core_; }
 
-  // instance_owner
+  // worker_set::listener
   void on_event(const std::string& name, const msgpack::object& value) override;
   void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
-  void on_lifecycle(enum lifecycle_event::kind kind, pid_t pid, std::shared_ptr<const crash_report> report) override;
+  void on_change() override;
+  // reactor::target
+  void on_ready(int, std::uint32_t) override {}
+  void on_timer() override;
 
  private:
-  bool install(const std::function<void()>& take_in, const std::vector<std::shared_ptr<instance>>& fresh);
-  std::string was_unloaded() const;
-  class retrying_call;
-  void heed_requests();
-  std::shared_ptr<instance> make_instance();
-  std::shared_ptr<instance> choose();
-  void replace(std::shared_ptr<instance>& place, std::shared_ptr<instance> fresh);
-  call_request make_request(std::string_view method, packed_arguments arguments, const call_options& options) const;
-  void launch(call_request request, std::unique_ptr<reply_handler> handler, bool may_retry);
+  using lease = worker_set::lease;
+  class pooled_call;
+  struct sync_waiter;
+  struct waiting;  // a call without a worker yet
+
+  std::shared_ptr<worker_settings> make_settings(const std::filesystem::path& file, std::vector<std::string> argv,
+                                                 const load_options& options);
+  void heed_requests(worker_settings& settings, const std::string& sha256);
+
+  // The way of a call; see pool_calls.cpp.
+  std::shared_ptr<call_request> make_request(std::string_view method, packed_arguments arguments,
+                                             const call_options& options) const;
+  std::optional<ipc::completion> refusal(const call_request& request) const;  // (locked)
+  lease choose(const call_request& request);                                  // (locked)
+  lease acquire(const call_request& request, bool again, ipc::completion& failure);
+  lease wait_for_worker(const call_request& request, bool again, ipc::completion& failure);
+  void release(const lease& worker);
+  bool goes_on(const call_request& request, const reply& result, unsigned& lost);
+  void submit(std::unique_ptr<pooled_call> call, bool again);
+  static void launch(const lease& worker, std::unique_ptr<pooled_call> call);
+  void abandon_waiting(std::uint64_t ticket);
+  void note_lost(const call_request& request);
+  static std::size_t fingerprint(const call_request& request);
 
   const std::shared_ptr<host_core> core_;
   const std::string name_;
-  const std::filesystem::path file_;
-  std::shared_ptr<worker_settings> settings_;
-  std::string sha256_;  // of the plugin's file
-  mutable std::mutex mutex_;
-  std::mutex spawning_;
-  std::vector<std::shared_ptr<instance>> instances_;  // null: not started, or replaced after its death
-  std::vector<std::shared_ptr<instance>> dying_;      // replaced before they had quite ended
+  const load_options options_;
+  const unsigned sent_ahead_;               // calls that a busy worker gets
+  std::string file_;                        // isolation::none
+  std::shared_ptr<worker_settings> first_;  // until start()
+  const std::shared_ptr<std::mutex> mutex_ = std::make_shared<std::mutex>();
+  std::shared_ptr<in_process_instance> local_;  // isolation::none
+  std::shared_ptr<worker_set> current_;
+  std::vector<std::shared_ptr<worker_set>> retiring_;  // older versions that still end
+  std::mutex reloading_;
+  std::list<waiting> queue_;
+  std::uint64_t last_ticket_ = 0;
+  std::size_t next_place_ = 0;  // round robin
+  struct suspect {
+    unsigned killed = 0;
+    ipc::time_point since;
+  };
+  std::map<std::size_t, suspect> suspects_;  // by fingerprint
   std::function<void(const std::string&, const msgpack::object&)> event_handler_;
-  std::optional<plugin_info> info_;
   bool unloaded_ = false;
 };
 

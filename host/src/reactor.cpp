@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
@@ -42,7 +43,14 @@ void reactor::wait() {
                          });
 }
 
+void reactor::help(ipc::time_point until) {
+  pollfd ready{epoll_.get(), POLLIN, 0};
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - ipc::clock::now()).count();
+  if (::poll(&ready, 1, static_cast<int>(std::clamp<std::int64_t>(left, 0, 1000))) > 0) run_ready();
+}
+
 void reactor::run_ready() {
+  std::lock_guard turn(turn_);
   epoll_event events[64];
   const int count = ::epoll_wait(epoll_.get(), events, 64, 0);
   for (int i = 0; i < count; ++i) {

@@ -21,7 +21,7 @@ namespace bulkhead {
 
 class reactor : public std::enable_shared_from_this<reactor> {
  public:
-  // What is called when a descriptor is ready or a timer has fired: on one thread of the executor, one at a time.
+  // What is called when a descriptor is ready or a timer has fired: one at a time, on a thread of the executor or of help().
   class target {
    public:
     virtual ~target() = default;
@@ -45,6 +45,10 @@ class reactor : public std::enable_shared_from_this<reactor> {
   // Calls on_timer() once, at `when` or a little later.
   void schedule(ipc::time_point when, std::weak_ptr<target> target);
 
+  // For a thread that waits for something to happen while perhaps nobody runs the executor: does its work for one turn,
+  // which comes at `until` at the latest.
+  void help(ipc::time_point until);
+
  private:
   void wait();
   void run_ready();
@@ -57,6 +61,7 @@ class reactor : public std::enable_shared_from_this<reactor> {
   unique_fd epoll_;
   unique_fd timer_;
   boost::asio::posix::stream_descriptor descriptor_;  // a duplicate of epoll_
+  std::mutex turn_;                                   // one thread at a time calls targets
   std::mutex mutex_;
   std::atomic<std::uint64_t> next_id_{1};
   std::unordered_map<std::uint64_t, watched> watched_;

@@ -8,6 +8,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <fstream>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -65,7 +66,7 @@ struct worker_process::black_box_copy {
     const auto* box = reinterpret_cast<const black_box*>(page);
     const auto raw = box->phase.load();
     reached = raw <= static_cast<std::uint32_t>(phase::shutdown) ? static_cast<phase>(raw) : phase::ready;
-    in_call = box->in_call == 1;
+    in_call = box->in_call > 0;
     begun = box->begun;
     method = ipc::sanitised({box->method, ::strnlen(box->method, sizeof box->method)});
     message = ipc::sanitised({box->message, ::strnlen(box->message, sizeof box->message)});
@@ -113,42 +114,54 @@ class worker_process::carried_call final : public ipc::async_completion {
   std::unique_ptr<reply_handler> handler_;
 };
 
-std::shared_ptr<worker_process> worker_process::spawn(std::shared_ptr<host_core> core,
-                                                      std::shared_ptr<const worker_settings> settings,
-                                                      std::weak_ptr<instance_owner> owner) {
-  try {
-    auto [ours, theirs] = ipc::socket_transport::make_pair();
-    if (!settings->rules.granted().handles) sandbox::refuse_descriptors(ours.get());
-    std::shared_ptr<worker_process> made(
-        new worker_process(std::move(core), std::move(settings), std::move(owner), std::move(ours)));
-    made->start(std::move(theirs));
-    return made;
-  } catch (const std::exception& e) {
-    throw call_error(outcome::unavailable, std::string("no worker could be started: ") + e.what());
-  }
-}
+worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<const worker_settings> settings,
+                               std::weak_ptr<worker_owner> owner, std::uint64_t id)
+    : worker_process(std::move(core), std::move(settings), std::move(owner), id, ipc::socket_transport::make_pair()) {}
 
 worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<const worker_settings> settings,
-                               std::weak_ptr<instance_owner> owner, unique_fd socket)
+                               std::weak_ptr<worker_owner> owner, std::uint64_t id,
+                               std::pair<unique_fd, unique_fd> ends)
     : core_(std::move(core)),
       settings_(std::move(settings)),
       owner_(std::move(owner)),
-      socket_(socket.get()),
+      id_(id),
+      worker_end_(std::move(ends.second)),
+      socket_(ends.first.get()),
       channel_(std::make_unique<ipc::socket_transport>(
-                   std::move(socket), settings_->rules.granted().handles ? settings_->options.limits.handles : 0,
+                   std::move(ends.first), settings_->rules.granted().handles ? settings_->options.limits.handles : 0,
                    ipc::read_patience),
                settings_->options.limits, *this, this),
       socket_watch_(core_->reactor->new_watch()),
       pidfd_watch_(core_->reactor->new_watch()),
       log_watch_(core_->reactor->new_watch()),
+      black_box_(make_black_box()),
       start_deadline_(ipc::clock::now() + settings_->options.start_timeout) {}
 
 worker_process::~worker_process() {
   stop_watching();
+  if (settings_->rules.granted().handles) {  // the socket may hold some that were never read
+    std::vector<unique_fd> rest = channel_.take_leftover_handles();
+    if (unique_fd socket(::fcntl(socket_, F_DUPFD_CLOEXEC, 3)); socket) rest.push_back(std::move(socket));
+    discard(std::move(rest));
+  }
+  if (pidfd_ && !is_settled_) {  // its birth failed half-way
+    ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+    siginfo_t ignored{};
+    ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &ignored, WEXITED | __WALL);
+  }
   if (pidfd_) core_->forks.forget(pidfd_.get());
 }
 
-void worker_process::start(unique_fd worker_end) {
+void worker_process::start() {
+  try {
+    spawn();
+  } catch (const std::exception& e) {
+    throw call_error(outcome::unavailable, std::string("no worker could be started: ") + e.what());
+  }
+}
+
+void worker_process::spawn() {
+  if (!settings_->rules.granted().handles) sandbox::refuse_descriptors(socket_);
   log_ = std::make_shared<log_stream>([this](log_level level, std::string text, std::uint64_t dropped) {
     if (const auto owner = owner_.lock()) owner->on_log(level, pid_, std::move(text), dropped);
   });
@@ -157,7 +170,6 @@ void worker_process::start(unique_fd worker_end) {
   log_pipe_.reset(pipe[0]);
   unique_fd log_end(pipe[1]);
   checked(::fcntl(log_pipe_.get(), F_SETFL, O_NONBLOCK), "fcntl(O_NONBLOCK)");
-  black_box_ = make_black_box();
 
   // The greeting waits in the socket before the worker exists; with a cgroup it comes when the worker is in there, and
   // nothing of the plugin's runs before the greeting.
@@ -168,18 +180,24 @@ void worker_process::start(unique_fd worker_end) {
       settings_->rules.granted().required > sandbox_level::limited)
     throw std::runtime_error("cpus can't be limited here: " + layer.detail);
   if (!cgroup_) say_hello();
-  std::vector<int> fds = {worker_end.get(), log_end.get(), black_box_.get()};
+  std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get()};
   if (settings_->plugin) fds.push_back(settings_->plugin.get());
   auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
-  pidfd_ = std::move(spawned.pidfd);
-  pid_ = spawned.pid;
+  worker_end_.reset();
+  log_end.reset();
   sandbox_ = std::move(spawned.layers);
   if (counted) sandbox_ += sandbox::to_line(layer);
+  {
+    std::lock_guard held(mutex_);
+    pidfd_ = std::move(spawned.pidfd);
+    pid_ = spawned.pid;
+    if (condemned_ != exit_reason::unknown) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+  }
   if (cgroup_) {
     cgroup_->add(pid_);
     say_hello();
   }
-  if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::started, pid_, nullptr);
+  if (const auto owner = owner_.lock()) owner->on_started(id_, pid_);
 
   const auto self = weak_from_this();
   core_->reactor->add(socket_watch_, socket_, self, channel_tag, 0);
@@ -194,16 +212,17 @@ void worker_process::say_hello() {
   const bool limited = options.deadline != no_deadline;
   ipc::buffer hello = ipc::begin_request("$/hello");
   ipc::packer packer(hello);
-  packer.pack_array(1).pack_map(4).pack("protocol").pack(ipc::protocol_version);
+  packer.pack_array(1).pack_map(5).pack("protocol").pack(ipc::protocol_version);
   packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
   packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
+  packer.pack("concurrency").pack(options.concurrency);
 
   struct greeted final : ipc::async_completion {
     std::weak_ptr<worker_process> worker;
     void complete(ipc::completion&& result) override {
       const auto alive = worker.lock();
       if (!alive || alive->dead_ || result.code == outcome::ok) return;
-      alive->condemn(exit_reason::protocol, "it refused the host's greeting: " + result.failure.message);
+      alive->kill(exit_reason::protocol, "it refused the host's greeting: " + result.failure.message);
     }
   };
   auto handler = std::make_unique<greeted>();
@@ -247,8 +266,7 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
   return channel_.start(frame.take(), std::move(handles), request.deadline, sync, async, before);
 }
 
-namespace {
-std::string not_started(outcome code, const call_request& request, const ipc::limits& limits) {
+std::string worker_process::not_started(outcome code, const call_request& request, const ipc::limits& limits) {
   switch (code) {
     case outcome::rejected:
       return "the call of '" + request.method + "' has " + std::to_string(request.arguments.params.view().size()) +
@@ -259,7 +277,6 @@ std::string not_started(outcome code, const call_request& request, const ipc::li
     default: return "the worker was gone before the call could be sent";
   }
 }
-}  // namespace
 
 reply worker_process::call(call_request& request) {
   ipc::waiter waiter;
@@ -287,21 +304,35 @@ reply worker_process::call(call_request& request) {
   return reply(std::move(waiter.result), std::move(report));
 }
 
-outcome worker_process::async_call(call_request& request, std::unique_ptr<reply_handler>& handler) {
+outcome worker_process::async_call(const std::shared_ptr<call_request>& request,
+                                   std::unique_ptr<reply_handler>& handler) {
   auto carried = std::make_unique<carried_call>(shared_from_this(), std::move(handler));
   carried_call* const raw = carried.get();
   // The id is known only after the call may have ended already; the stop callback looks it up when it runs.
   auto id = std::make_shared<std::atomic<std::int64_t>>(-1);
-  if (request.stop.stop_possible()) raw->stop_.emplace(request.stop, carried_call::stopper{weak_from_this(), id});
+  if (request->stop.stop_possible()) raw->stop_.emplace(request->stop, carried_call::stopper{weak_from_this(), id});
   std::unique_ptr<ipc::async_completion> async = std::move(carried);
-  const auto started = begin(request, nullptr, &async, &raw->id_);
+  const auto started = begin(*request, nullptr, &async, &raw->id_);
   if (started.code != outcome::ok) {
     handler = static_cast<carried_call&>(*async).handler();
     return started.code;
   }
   *id = started.id;
-  if (request.stop.stop_requested()) channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
+  if (request->stop.stop_requested()) channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
   return outcome::ok;
+}
+
+void worker_process::ask(std::string_view request, std::function<void()> answered) {
+  struct asked final : ipc::async_completion {
+    std::function<void()> answered;
+    void complete(ipc::completion&&) override { answered(); }
+  };
+  auto handler = std::make_unique<asked>();
+  handler->answered = std::move(answered);
+  std::unique_ptr<ipc::async_completion> async = std::move(handler);
+  ipc::buffer frame = ipc::begin_request(request);
+  ipc::packer(frame).pack_array(0);
+  channel_.start(frame.take(), {}, ipc::never, nullptr, &async);
 }
 
 void worker_process::watch_progress(std::uint32_t id, call_request& request) {
@@ -317,7 +348,10 @@ void worker_process::forget_progress(std::uint32_t id) {
 
 // --- what arrives ---------------------------------------------------------------------------------------------------
 
-void worker_process::on_request(const ipc::message& request, std::vector<unique_fd>) {
+void worker_process::discard(std::vector<unique_fd> handles) { core_->closer.take(std::move(handles)); }
+
+void worker_process::on_request(const ipc::message& request, std::vector<unique_fd> handles) {
+  discard(std::move(handles));
   const std::uint32_t id = request.id;
   if (host_calls_.fetch_add(1) >= host_calls_limit) {
     --host_calls_;
@@ -335,7 +369,8 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
   });
 }
 
-void worker_process::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+void worker_process::on_notification(const ipc::message& notification, std::vector<unique_fd> handles) {
+  discard(std::move(handles));
   try {
     const msgpack::object_handle handle = ipc::unpack(notification.params);
     const auto params = handle.get().as<std::vector<msgpack::object>>();
@@ -348,14 +383,17 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
       }
       ready_ = true;
       channel_.wake();  // wait_ready() may be following another reader
-      if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::ready, pid_, nullptr);
+      if (const auto owner = owner_.lock()) owner->on_ready(id_);
     } else if (notification.method == "$/leaving") {
       ipc::buffer error;
       ipc::packer(error).pack(params.at(0));
-      std::lock_guard held(mutex_);
       const ipc::call_failure why = ipc::parse_failure(error.view());
-      why_ = why.message;
-      no_plugin_ = why.code == outcome::rejected;
+      {
+        std::lock_guard held(mutex_);
+        why_ = why.message;
+        no_plugin_ = why.code == outcome::rejected && !ready_;
+      }
+      if (const auto owner = owner_.lock(); owner && ready_) owner->on_leaving(id_);
     } else if (notification.method == "$/log") {
       const auto level = std::clamp(params.at(0).as<int>(), 0, 3);
       log_->record(static_cast<log_level>(level), params.at(1).as<std::string_view>(), ipc::clock::now());
@@ -383,7 +421,7 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
       });
     }
   } catch (const std::exception& e) {
-    condemn(exit_reason::protocol, "notification " + ipc::sanitised(notification.method, 64) + ": " + e.what());
+    kill(exit_reason::protocol, "notification " + ipc::sanitised(notification.method, 64) + ": " + e.what());
   }
 }
 
@@ -399,7 +437,7 @@ void worker_process::return_event_credit() {
 }
 
 void worker_process::on_closed(const std::string& violation) {
-  if (!violation.empty()) return condemn(exit_reason::protocol, violation);
+  if (!violation.empty()) return kill(exit_reason::protocol, violation);
   // Most likely it is exiting: let it, so that its own status is what gets reported.
   kill_at_ = ipc::clock::now() + exit_after_close;
   // If its exit was noticed while another thread was still reading what it left behind, the account is still open.
@@ -442,11 +480,11 @@ void worker_process::on_timer() {
   if (exited_ && channel_.closed()) return settle();
   const auto tick = channel_.tick(now, cancel_grace);
   next = tick.next;
-  if (tick.overdue) condemn(exit_reason::hung, "");
-  if (!ready_ && now >= start_deadline_) condemn(exit_reason::start_timeout, "");
+  if (tick.overdue) kill(exit_reason::hung);
+  if (!ready_ && now >= start_deadline_) kill(exit_reason::start_timeout);
   else if (!ready_) next = std::min(next, start_deadline_);
   if (const ipc::time_point kill_at = kill_at_; kill_at != ipc::never) {
-    if (now >= kill_at) condemn(exit_reason::closed, "");
+    if (now >= kill_at) kill(exit_reason::closed);
     else next = std::min(next, kill_at);
   }
   if (log_paused_.exchange(false)) core_->reactor->arm(log_pipe_.get(), log_watch_, EPOLLIN);
@@ -476,15 +514,15 @@ void worker_process::read_log(bool to_the_end) {
 
 // --- the end --------------------------------------------------------------------------------------------------------
 
-void worker_process::condemn(exit_reason reason, const std::string& why) {
+void worker_process::kill(exit_reason reason, const std::string& why) {
   {
     std::lock_guard held(mutex_);
     if (condemned_ == exit_reason::unknown) {
       condemned_ = reason;
       if (!why.empty()) why_ = why;
     }
+    if (pidfd_) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
   }
-  if (pidfd_) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
 }
 
 // For a caller's own thread: waits for the process to end, helping it along, and settles. True when that is done.
@@ -492,7 +530,7 @@ bool worker_process::await_exit(ipc::time_point deadline) {
   const ipc::time_point patience = std::min(deadline, ipc::clock::now() + exit_after_close);
   if (!readable_within(pidfd_.get(), patience)) {
     if (ipc::clock::now() >= deadline) return false;
-    condemn(exit_reason::closed, "");
+    kill(exit_reason::closed);
     if (!readable_within(pidfd_.get(), deadline)) return false;
   }
   settle();
@@ -521,13 +559,19 @@ void worker_process::settle() {
     report_ = report;
   }
   dead_ = true;
-  channel_.fail_all([&](const ipc::channel::open_call& call) { return verdict(call, *report, box.begun); });
+  bool calls_pending = false;
+  channel_.fail_all([&](const ipc::channel::open_call& call) {
+    calls_pending = calls_pending || call.sequence > 0;
+    return verdict(call, *report, box.begun);
+  });
   stop_watching();
-  if (const auto owner = owner_.lock()) owner->on_lifecycle(lifecycle_event::kind::exited, pid_, report);
+  bool rejected = false;
   {
     std::lock_guard held(mutex_);
     is_settled_ = true;
+    rejected = no_plugin_;
   }
+  if (const auto owner = owner_.lock()) owner->on_exited(id_, {report, rejected, calls_pending});
   settled_.notify_all();
 }
 
@@ -535,7 +579,7 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   crash_report report;
   report.plugin = settings_->name;
   report.pid = pid_;
-  report.phase = settings_->plugin ? box.reached : ready_ ? phase::ready : phase::hello;
+  report.phase = settings_->argv.empty() ? box.reached : ready_ ? phase::ready : phase::hello;
   if (box.in_call) {
     report.phase = phase::call;
     report.method = box.method;
@@ -584,7 +628,7 @@ ipc::completion worker_process::verdict(const ipc::channel::open_call& call, con
   if (report.reason == exit_reason::protocol) return ipc::completion::failed(outcome::protocol, what);
   if (!ready_) return ipc::completion::failed(outcome::unavailable, what);
   // The worker counts the calls it takes up, in the order in which they were sent. A call past that count has not begun.
-  if (!call.written || (settings_->plugin && call.sequence > begun))
+  if (!call.written || (settings_->argv.empty() && call.sequence > begun))
     return ipc::completion::failed(outcome::not_sent, what);
   return ipc::completion::failed(outcome::worker_lost, what);
 }
@@ -594,7 +638,7 @@ ipc::completion worker_process::verdict(const ipc::channel::open_call& call, con
 void worker_process::wait_ready() {
   channel_.run([this] { return ready_ || dead_; }, start_deadline_);
   if (ready_) return;
-  if (!channel_.closed()) condemn(exit_reason::start_timeout, "");
+  if (!channel_.closed()) kill(exit_reason::start_timeout);
   await_exit(ipc::clock::now() + std::chrono::seconds(5));
   if (ready_ && !dead_) return;
   std::shared_ptr<const crash_report> report;
@@ -617,26 +661,22 @@ plugin_info worker_process::description() const {
 
 worker_info worker_process::info() const {
   const black_box_copy box(black_box_.get());
-  return {pid_,
-          settings_->plugin ? (box.in_call ? phase::call : box.reached)
-          : ready_          ? phase::ready
-                            : phase::hello,
-          channel_.outstanding(), sandbox::from_lines(sandbox_), box.violations};
+  worker_info out;
+  out.pid = pid_;
+  if (out.pid < 0) return out;  // it is being spawned
+  if (settings_->argv.empty()) out.phase = box.in_call ? phase::call : box.reached;
+  else out.phase = ready_ ? phase::ready : phase::hello;
+  out.outstanding = channel_.outstanding();
+  out.sandbox = sandbox::from_lines(sandbox_);
+  out.violations = box.violations;
+  return out;
 }
 
-void worker_process::drain(ipc::time_point deadline) {
-  if (!alive() || channel_.outstanding() == 0) return;
-  call_request request;
-  request.method = "$/drain";
-  request.arguments = pack_arguments();
-  request.deadline = deadline;
-  request.default_deadline = true;  // none is announced for it
-  call(request);
-}
-
-bool worker_process::ended() const {
-  std::lock_guard held(mutex_);
-  return is_settled_;
+std::size_t worker_process::resident_bytes() const {
+  std::ifstream statm("/proc/" + std::to_string(pid_) + "/statm");
+  std::size_t size = 0, resident = 0;
+  statm >> size >> resident;
+  return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
 }
 
 void worker_process::ask_to_leave() {
@@ -647,7 +687,7 @@ void worker_process::ask_to_leave() {
 }
 
 void worker_process::end(ipc::time_point deadline) {
-  if (!readable_within(pidfd_.get(), deadline)) condemn(exit_reason::shut_down, "it did not exit in time");
+  if (!readable_within(pidfd_.get(), deadline)) kill(exit_reason::shut_down, "it did not exit in time");
   await_exit(ipc::clock::now() + std::chrono::seconds(5));
 }
 

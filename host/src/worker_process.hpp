@@ -13,37 +13,66 @@ namespace bulkhead {
 // What to start. `plugin` is the opened file, or none for a foreign program.
 struct worker_settings {
   std::string name;
-  std::string file;    // the plugin's, absolute
-  std::string sha256;  // of its contents
+  std::string file;    // the plugin's or program's, absolute
+  std::string sha256;  // of the plugin's contents
   unique_fd plugin;
   std::vector<std::string> argv;  // of a foreign program
   load_options options;
   policy rules;  // of its sandbox, as it was worked out from the options
 };
 
-class worker_process final : public instance,
-                             public reactor::target,
+// Who is told what becomes of a worker; any thread, none of the worker's locks held.
+class worker_owner : public instance_owner {
+ public:
+  struct ending {
+    std::shared_ptr<const crash_report> report;
+    bool rejected;       // it said that the file is no plugin
+    bool calls_pending;  // it left calls unanswered
+  };
+  virtual void on_started(std::uint64_t id, pid_t pid) = 0;
+  virtual void on_ready(std::uint64_t id) = 0;
+  virtual void on_leaving(std::uint64_t id) = 0;
+  virtual void on_exited(std::uint64_t id, const ending& how) = 0;
+};
+
+class worker_process final : public reactor::target,
                              ipc::channel::receiver,
                              ipc::channel::wakeups,
                              public std::enable_shared_from_this<worker_process> {
  public:
-  // Throws call_error unavailable when no process could be made. Does not wait for it to be ready.
-  static std::shared_ptr<worker_process> spawn(std::shared_ptr<host_core> core,
-                                               std::shared_ptr<const worker_settings> settings,
-                                               std::weak_ptr<instance_owner> owner);
+  // `id` is what the owner, which may be none, is told it by. No process yet.
+  worker_process(std::shared_ptr<host_core> core, std::shared_ptr<const worker_settings> settings,
+                 std::weak_ptr<worker_owner> owner, std::uint64_t id);
   ~worker_process() override;
+  // Throws call_error unavailable when no process could be made. Does not wait for it to be ready.
+  void start();
 
-  reply call(call_request& request) override;
-  outcome async_call(call_request& request, std::unique_ptr<reply_handler>& handler) override;
-  bool alive() const override { return !dead_ && !channel_.closed(); }
-  bool ended() const override;
-  worker_info info() const override;
-  unsigned outstanding() const override { return channel_.outstanding(); }
-  void wait_ready() override;
-  plugin_info description() const override;
-  void drain(ipc::time_point deadline) override;
-  void ask_to_leave() override;
-  void end(ipc::time_point deadline) override;
+  // Blocks until the outcome.
+  reply call(call_request& request);
+  // Leaves `handler` as it is and returns an outcome other than ok when the call could not be started.
+  outcome async_call(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler>& handler);
+  // Why a call could not be started, for people.
+  static std::string not_started(outcome code, const call_request& request, const ipc::limits& limits);
+  const ipc::limits& limits() const { return settings_->options.limits; }
+  // Sends a request of the protocol's own; `answered` is called in the end, whatever comes of it.
+  void ask(std::string_view request, std::function<void()> answered);
+
+  // Whether new calls can go to it.
+  bool alive() const { return !dead_ && !channel_.closed(); }
+  worker_info info() const;
+  // Calls in progress, those given up but not yet answered included.
+  unsigned outstanding() const { return channel_.outstanding(); }
+  std::size_t resident_bytes() const;
+  // Blocks until it is ready; throws call_error when it can't get ready.
+  void wait_ready();
+  // What it said of itself when it got ready.
+  plugin_info description() const;
+
+  void ask_to_leave();
+  // SIGKILL to all of it; `reason` is reported unless it has ended by itself.
+  void kill(exit_reason reason, const std::string& why = {});
+  // Blocks until it has ended; kills it at `deadline`.
+  void end(ipc::time_point deadline);
 
   // reactor::target
   void on_ready(int tag, std::uint32_t events) override;
@@ -54,14 +83,15 @@ class worker_process final : public instance,
   struct black_box_copy;
 
   worker_process(std::shared_ptr<host_core> core, std::shared_ptr<const worker_settings> settings,
-                 std::weak_ptr<instance_owner> owner, unique_fd socket);
-  void start(unique_fd worker_end);
+                 std::weak_ptr<worker_owner> owner, std::uint64_t id, std::pair<unique_fd, unique_fd> ends);
+  void spawn();
   void say_hello();
 
   // ipc::channel::receiver
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;
   void on_notification(const ipc::message& notification, std::vector<unique_fd> handles) override;
   void on_closed(const std::string& violation) override;
+  void discard(std::vector<unique_fd> handles) override;
   // ipc::channel::wakeups
   void arm(bool reading, bool writing) override;
   void schedule(ipc::time_point when) override;
@@ -72,7 +102,6 @@ class worker_process final : public instance,
   void forget_progress(std::uint32_t id);
   bool spend_event_credit();
   void return_event_credit();
-  void condemn(exit_reason reason, const std::string& why);
   bool await_exit(ipc::time_point deadline);
   void stop_watching();
   void settle();  // after the process has ended: account, report, clean up
@@ -82,15 +111,18 @@ class worker_process final : public instance,
 
   const std::shared_ptr<host_core> core_;
   const std::shared_ptr<const worker_settings> settings_;
-  const std::weak_ptr<instance_owner> owner_;
-  const int socket_;  // the channel's own, for the reactor
+  const std::weak_ptr<worker_owner> owner_;
+  const std::uint64_t id_;
+  unique_fd worker_end_;  // of the socket, until the worker has it
+  const int socket_;      // the channel's own, for the reactor
   ipc::channel channel_;
   std::shared_ptr<log_stream> log_;
-  unique_fd pidfd_, log_pipe_, black_box_;
-  pid_t pid_ = -1;
+  unique_fd pidfd_, log_pipe_;
+  std::atomic<pid_t> pid_{-1};
   std::unique_ptr<sandbox::cgroup> cgroup_;
-  std::string sandbox_;  // the layers in force, as the fork server said
+  std::string sandbox_;  // the layers in force, as the fork server said; before pid_
   const std::uint64_t socket_watch_, pidfd_watch_, log_watch_;
+  const unique_fd black_box_;
   const ipc::time_point start_deadline_;
 
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};

@@ -22,7 +22,8 @@ namespace {
 
 black_box* box = nullptr;
 bool limited = false;
-alignas(16) char alternate_stack[64 << 10];
+alignas(16) char main_stack[64 << 10];
+thread_local const char* method = nullptr;
 
 // Whether the address space is used up: then a crash is most likely a failed allocation that nobody checked.
 bool out_of_memory() {
@@ -41,6 +42,7 @@ void on_fatal_signal(int signal, siginfo_t* info, void* context) {
     box->code = info->si_code;
     const bool has_address = signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE;
     box->fault_address = has_address ? reinterpret_cast<std::uint64_t>(info->si_addr) : 0;
+    if (method) std::strncpy(box->method, method, sizeof box->method - 1);
     box->out_of_memory = limited && out_of_memory();
     box->recorded.store(2, std::memory_order_release);
     record_stack(*box, *static_cast<const ucontext_t*>(context));
@@ -80,15 +82,29 @@ void note(const char* text, const char* more = "") {
   std::abort();
 }
 
+void use_stack(void* memory, std::size_t size) {
+  stack_t stack{};
+  stack.ss_sp = memory;
+  stack.ss_size = size;
+  ::sigaltstack(&stack, nullptr);
+}
+
 }  // namespace
+
+crash_stack::crash_stack() : memory_(new char[sizeof main_stack]) { use_stack(memory_.get(), sizeof main_stack); }
+
+crash_stack::~crash_stack() {
+  stack_t none{};
+  none.ss_flags = SS_DISABLE;
+  ::sigaltstack(&none, nullptr);
+}
+
+void note_method(const char* name) { method = name; }
 
 void install_crash_handlers(black_box& shared, bool memory_limited) {
   box = &shared;
   limited = memory_limited;
-  stack_t stack{};
-  stack.ss_sp = alternate_stack;
-  stack.ss_size = sizeof alternate_stack;
-  ::sigaltstack(&stack, nullptr);
+  use_stack(main_stack, sizeof main_stack);
   struct sigaction action {};
   action.sa_sigaction = on_fatal_signal;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;

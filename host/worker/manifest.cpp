@@ -83,6 +83,7 @@ manifest read_manifest(int fd) {
     else if (key == "name") read.name = value;
     else if (key == "license") read.license = value;
     else if (key == "description") read.description = value;
+    else if (key == "thread_safe") read.thread_safe = value == "yes";
     else if (key == "request") read.requests.push_back(value);
     else if (key == "abi") std::from_chars(value.data(), value.data() + value.size(), read.abi);
   }

@@ -11,6 +11,7 @@ namespace bulkhead {
 struct manifest {
   std::string id, version, name, license, description;
   unsigned abi = 0;
+  bool thread_safe = false;
   std::vector<std::string> requests;
 };
 

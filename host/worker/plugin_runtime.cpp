@@ -170,8 +170,14 @@ struct plugin_runtime::vtable {
     return static_cast<int>(call->attached.size()) - 1;
   }
 
+  static void leave(const bulkhead_host_t* host, const char* why, std::size_t size) noexcept {
+    link_of(host).leave(ipc::sanitised({why, size}, 1024));
+  }
+
   static const void* get_extension(const bulkhead_host_t* host, const char* id) noexcept {
     static constexpr bulkhead_send_handles_t send_handles{attach};
+    static constexpr bulkhead_leave_t leaving{leave};
+    if (std::strcmp(id, BULKHEAD_LEAVE) == 0) return &leaving;
     if (link_of(host).may_send_handles() && std::strcmp(id, BULKHEAD_SEND_HANDLES) == 0) return &send_handles;
     return nullptr;
   }
@@ -266,13 +272,13 @@ void plugin_runtime::release(bulkhead_call* call) {
   if (--call->references == 0) delete call;
 }
 
-void plugin_runtime::pack_description(ipc::packer& packer) const {
+void plugin_runtime::pack_description(ipc::packer& packer, unsigned concurrency) const {
   const std::size_t count = plugin_ ? plugin_->method_count : 0;  // before it is loaded it has none
-  packer.pack_map(8);
+  packer.pack_map(9);
   packer.pack("id").pack(manifest_.id).pack("name").pack(manifest_.name.empty() ? manifest_.id : manifest_.name);
   packer.pack("version").pack(manifest_.version).pack("license").pack(manifest_.license);
   packer.pack("description").pack(manifest_.description).pack("abi").pack(manifest_.abi);
-  packer.pack("requests").pack(manifest_.requests);
+  packer.pack("requests").pack(manifest_.requests).pack("concurrency").pack(concurrency);
   packer.pack("methods").pack_array(static_cast<std::uint32_t>(count));
   for (std::size_t i = 0; i < count; ++i) {
     const bulkhead_method_t& method = plugin_->methods[i];

@@ -55,6 +55,7 @@ class plugin_runtime {
     virtual bool emit(std::string_view name, ipc::byte_span value) = 0;
     // Looks for a cancellation that has arrived but was not yet read.
     virtual void poll(bulkhead_call& call) = 0;
+    virtual void leave(std::string_view) {}
     virtual ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function,
                                       ipc::byte_span arguments) = 0;
   };
@@ -69,14 +70,14 @@ class plugin_runtime {
   void destroy();  // may be left out
 
   // Takes up a call; it ends through the link, later or before this returns. `call` needs everything but `runtime` and
-  // `method`. Unknown methods fail with `rejected`. Dispatch thread.
+  // `method`. Unknown methods fail with `rejected`. Dispatch thread; several at once if the plugin is thread-safe.
   void invoke(std::unique_ptr<bulkhead_call> call, std::string_view method);
 
   // Called before a method runs and after it has returned.
   std::function<void(const char* method)> on_method;
 
-  // For $/ready and $/describe: one MessagePack map.
-  void pack_description(ipc::packer& packer) const;
+  // For $/ready and $/describe: one MessagePack map. `concurrency`: how many calls run at once.
+  void pack_description(ipc::packer& packer, unsigned concurrency = 1) const;
   const manifest& read() const { return manifest_; }
 
  private:

@@ -2,8 +2,10 @@
 // for the host) only sorts messages into the queue; only the dispatch thread takes them up.
 #include "session.hpp"
 
+#include "crash_handler.hpp"
 #include <bulkhead/error.hpp>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -20,6 +22,7 @@ ipc::limits worker_limits() {
 }
 
 constexpr std::size_t log_line_limit = 4096;
+constexpr unsigned most_threads = 64;
 
 }  // namespace
 
@@ -32,8 +35,9 @@ session::session(unique_fd socket, black_box* box, bool may_send_handles)
       dispatch_thread_(std::this_thread::get_id()) {
   runtime_.on_method = [this](const char* method) {
     if (!box_) return;
+    note_method(method);
     if (method) std::strncpy(box_->method, method, sizeof box_->method - 1);
-    box_->in_call.store(method != nullptr, std::memory_order_relaxed);
+    box_->in_call.fetch_add(method ? 1u : ~0u, std::memory_order_relaxed);
   };
 }
 
@@ -60,6 +64,8 @@ bool session::say_hello() {
     }
     if (const auto found = options.find("deadline_ms"); found != options.end())
       default_deadline_ = std::chrono::milliseconds(found->second.as<std::int64_t>());
+    if (const auto found = options.find("concurrency"); found != options.end())
+      concurrency_ = std::clamp(found->second.as<unsigned>(), 1u, most_threads);
     if (const auto found = options.find("event_credit"); found != options.end())
       credit_ = found->second.as<std::int64_t>();
     if (const auto found = options.find("frame_limit"); found != options.end())
@@ -98,22 +104,39 @@ void session::start_plugin(int fd, const std::string& path, const std::function<
   step(phase::load, [&] {
     if (fd < 0) throw std::runtime_error("no plugin was given");
     runtime_.check(fd);
+    if (!runtime_.read().thread_safe) concurrency_ = 1;
     if (!probe) runtime_.load(path);
   });
   if (!probe) step(phase::init, [&] { runtime_.init(); });
   enter(static_cast<std::uint32_t>(phase::ready));
   notify("$/ready", [&](ipc::packer& packer) {
     packer.pack_array(1);
-    runtime_.pack_description(packer);
+    runtime_.pack_description(packer, concurrency_);
   });
 }
 
 bool session::serve() {
+  std::vector<std::jthread> others;
+  try {
+    for (unsigned i = 1; i < concurrency_; ++i)
+      others.emplace_back([this] {
+        const crash_stack stack;
+        dispatch();
+      });
+  } catch (const std::system_error& e) {
+    log(BULKHEAD_LOG_WARNING, "only " + std::to_string(others.size() + 1) + " dispatch threads: " + e.what());
+  }
+  return dispatch();
+}
+
+bool session::dispatch() {
   for (;;) {
     std::unique_lock held(mutex_);
     if (!queue_.empty()) {
       queued next = std::move(queue_.front());
       queue_.pop_front();
+      // In the order in which they were sent, whichever thread takes them.
+      if (box_ && !next.method.starts_with("$/")) box_->begun.fetch_add(1, std::memory_order_relaxed);
       held.unlock();
       take_up(std::move(next));
       continue;
@@ -128,7 +151,6 @@ bool session::serve() {
 
 void session::take_up(queued request) {
   if (request.method.starts_with("$/")) return take_up_reserved(request);
-  if (box_) box_->begun.fetch_add(1, std::memory_order_relaxed);
   if (request.cancelled) {
     channel_.send(ipc::make_error_response(request.id, {outcome::cancelled, "cancelled before it began", {}}).take());
     return;
@@ -152,7 +174,7 @@ void session::take_up_reserved(const queued& request) {
   if (request.method == "$/ping") {
     packer.pack_nil();
   } else if (request.method == "$/describe") {
-    runtime_.pack_description(packer);
+    runtime_.pack_description(packer, concurrency_);
   } else if (request.method == "$/drain") {
     std::lock_guard held(mutex_);
     if (!calls_.empty()) return drains_.push_back(request.id);
@@ -182,9 +204,9 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
       added.deadline = ipc::clock::now() + default_deadline_;
     }
     queue_.push_back(std::move(added));
+    work_ = true;
   }
-  work_ = true;
-  if (std::this_thread::get_id() != dispatch_thread_) channel_.wake();
+  if (concurrency_ > 1 || std::this_thread::get_id() != dispatch_thread_) channel_.wake();
 }
 
 void session::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
@@ -315,6 +337,13 @@ bool session::take_credit() {
 }
 
 void session::poll(bulkhead_call&) { channel_.poll(); }
+
+void session::leave(std::string_view why) {
+  if (left_.exchange(true)) return;
+  notify("$/leaving", [&](ipc::packer& packer) {
+    packer.pack_array(1).pack_map(2).pack("code").pack(to_string(outcome::unavailable)).pack("message").pack(why);
+  });
+}
 
 ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) {
   if (on_behalf_of && on_behalf_of->cancelled)

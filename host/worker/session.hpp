@@ -1,5 +1,5 @@
 // A worker's life after its birth: answers the host's messages and runs the plugin's methods, one at a time, on the
-// main thread, which is the dispatch thread.
+// main thread, which is the dispatch thread; those of a thread-safe plugin also on some threads more.
 #pragma once
 
 #include "plugin_runtime.hpp"
@@ -49,8 +49,10 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void log(int level, std::string_view text) override;
   bool emit(std::string_view name, ipc::byte_span value) override;
   void poll(bulkhead_call& call) override;
+  void leave(std::string_view why) override;
   ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
 
+  bool dispatch();
   void take_up(queued request);
   void take_up_reserved(const queued& request);
   void cancel(std::uint32_t id);
@@ -70,6 +72,8 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   std::map<std::uint32_t, ipc::time_point> next_deadlines_;  // of requests yet to come
   std::vector<std::uint32_t> drains_;                        // $/drain requests to answer when all calls are done
   std::chrono::milliseconds default_deadline_{0};
+  unsigned concurrency_ = 1;  // calls that may run at once
+  std::atomic<bool> left_{false};
   std::size_t frame_limit_ = ipc::limits{}.frame;
   std::atomic<bool> work_{false};  // something in queue_
   std::atomic<bool> shutdown_{false};

@@ -374,6 +374,8 @@ bool channel::on_response(const message& response, byte_span frame, std::vector<
   if (slot->state == slot::state::abandoned) {
     ++late_;
     free_slot(response.id & slot_mask);
+    held.unlock();
+    receiver_.discard(std::move(handles));
     return true;
   }
   completion result;

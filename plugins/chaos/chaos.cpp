@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <memory>
+#include <random>
 #include <thread>
 
 #include <fcntl.h>
@@ -171,6 +172,29 @@ BULKHEAD_PLUGIN("chaos", "1.0.0") {
                 },
                 "Reports progress 0 to n - 1", {"n"});
   plugin.method("call_host", call_host, "Calls a function of the application", {"function", "arguments"});
+  plugin.method(
+      "name",
+      [] {
+        static const std::string name = std::to_string(std::random_device{}());
+        return name;
+      },
+      "A random name that this worker keeps");
+  plugin.method("keep_memory",
+                [](int megabytes) {
+                  static std::vector<std::string> kept;
+                  kept.emplace_back(static_cast<std::size_t>(megabytes) << 20, 'x');
+                  return megabytes;
+                },
+                "Takes so much memory, in MiB, and keeps it", {"megabytes"});
+  plugin
+      .method(
+          "unlucky",
+          [](const bulkhead::context& cx) {
+            if (!cx.call_host<bool>("lucky")) std::abort();
+            return ::getpid();
+          },
+          "Dies until the application's function `lucky` returns true; its worker's idea of its pid")
+      .idempotent();
   plugin.method("read_handle", [](bulkhead::handle file) { return read_to_end(file.fd()); },
                 "Reads a passed descriptor to its end", {"file"});
   plugin.method("hold", [](bulkhead::handle file) { held = std::move(file); },

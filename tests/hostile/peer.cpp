@@ -7,6 +7,7 @@
 //   fill:HEX*N     sends the bytes N times
 //   trickle:HEX    sends the bytes one after the other for as long as the host takes them
 //   fds:N          sends a byte-less log line with N descriptors attached
+//   linger:PORT    sends the first byte of an answer with a socket whose last close blocks; `cancelled` may follow
 //   stdout:N       writes N lines to stdout                            seed:N  sends random bytes, mutated from valid ones
 //   close, shut_read, shut_write, exit:N, signal:N, stop, kill:TARGET, daemon, deaf, hold
 #include <algorithm>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -107,6 +109,36 @@ void send_descriptors(int count) {
   if (::sendmsg(channel, &message, MSG_NOSIGNAL) < 0) send_all(line);  // not allowed to: the line alone
 }
 
+// The first byte of an answer with a TCP socket whose last close blocks for 6 s: the receiver's, from then on.
+void send_lingering(int port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(static_cast<std::uint16_t>(port));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (::connect(fd, reinterpret_cast<const sockaddr*>(&to), sizeof to) != 0) ::_exit(98);
+  const linger wait{1, 6};
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &wait, sizeof wait);
+  const bytes much(64 << 10);
+  while (::send(fd, much.data(), much.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {
+  }
+  char first = static_cast<char>(0x94);
+  iovec part{&first, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  if (::sendmsg(channel, &message, MSG_NOSIGNAL) < 0) ::_exit(97);
+  ::close(fd);
+}
+
 // Valid messages, some of their bits changed, some cut, some twice.
 void send_mutations(unsigned seed) {
   std::mt19937 random(seed);
@@ -169,6 +201,8 @@ void run(const std::string& step) {
     for (std::size_t i = 0; send_all({piece[i % piece.size()]}); ++i) ::usleep(1000);
   } else if (verb == "fds") {
     send_descriptors(std::stoi(argument));
+  } else if (verb == "linger") {
+    send_lingering(std::stoi(argument));
   } else if (verb == "stdout") {
     for (int i = 0; i < std::stoi(argument); ++i) std::printf("line %d with \x1b[2J and \xff in it\n", i);
     std::fflush(stdout);

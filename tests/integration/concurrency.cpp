@@ -83,8 +83,8 @@ TEST_CASE("crashes of one plugin do not disturb calls of another") {
 }
 
 TEST_CASE("threads that crash and call the same plugin get exactly one outcome each") {
-  host host;
-  auto chaos = host.load(plugin_path("chaos"), {.instances = 2});
+  host host({.spawns = any_number_of_spawns});
+  auto chaos = host.load(plugin_path("chaos"), untiring({.instances = 2}));
   std::atomic<int> ok{0}, lost{0}, other{0};
   {
     std::vector<std::jthread> threads;
@@ -99,7 +99,7 @@ TEST_CASE("threads that crash and call the same plugin get exactly one outcome e
       });
   }
   CHECK(ok + lost + other == 180);
-  CHECK(lost >= 30);
+  CHECK(lost >= 30);  // a call that was begun together with the crash may be lost, too
   CHECK(other == 0);
 }
 

@@ -19,6 +19,15 @@ inline std::string plugin_path(const std::string& name) {
   return std::string(BULKHEAD_TEST_PLUGINS) + "/" + name + ".so";
 }
 
+// For plugins that crash again and again on purpose: restarted at once, always, and no call of theirs is refused.
+inline load_options untiring(load_options options = {}) {
+  options.supervision.intensity.restarts = 1'000'000;
+  options.supervision.backoff.first = 0s;
+  options.poison_limit = 0;
+  return options;
+}
+constexpr spawn_limits any_number_of_spawns{4, {1'000'000, 10s}};
+
 // Something that another thread brings about.
 template <class T>
 class mailbox {

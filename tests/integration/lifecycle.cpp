@@ -161,8 +161,8 @@ TEST_CASE("descriptors, threads and children are back at the baseline after a ho
   { host warm_up; }
   const auto descriptors = entries("/proc/self/fd"), threads = entries("/proc/self/task");
   {
-    host host;
-    auto chaos = host.load(plugin_path("chaos"));
+    host host({.spawns = any_number_of_spawns});
+    auto chaos = host.load(plugin_path("chaos"), untiring());
     chaos.call("echo", 1);
     const auto alive = entries("/proc/self/fd");
     for (int i = 0; i < 50; ++i) {

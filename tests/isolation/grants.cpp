@@ -95,6 +95,19 @@ TEST_CASE("the files profile has a temporary directory of its own, of limited si
   CHECK(first.call<int>("write_file", "/tmp/large", create, 200 << 20) < (65 << 20));
 }
 
+TEST_CASE("where a temporary directory of its own can't be had, the machine's is not given instead") {
+  host host;
+  auto rootless = guest(host, policy::files().without("root"));
+  const std::string file = "/tmp/bulkhead-grants-" + std::to_string(::getpid());
+  CHECK(error_of(rootless.try_call("write_file", file, create, 10)) == "EACCES");
+  CHECK_FALSE(std::filesystem::remove(file));
+  CHECK(error_of(rootless.try_call("read_file", "/tmp")) == "EACCES");
+  const auto layers = rootless.workers().at(0).sandbox.layers;
+  CHECK(std::any_of(layers.begin(), layers.end(), [](const sandbox_layer& each) {
+    return each.name == "root" && each.detail.find("no /tmp of its own") != std::string::npos;
+  }));
+}
+
 TEST_CASE("TCP reaches the granted port and no other, by no way") {
   const listener granted, other;
   host host;

@@ -108,6 +108,8 @@ TEST_CASE("a worker in another language that crashes or talks nonsense costs one
   CHECK(failure_of([&] { peer.call("crash"); }).outcome() == outcome::worker_lost);
   CHECK(peer.call<std::string>("upper", "again") == "AGAIN");
   CHECK(failure_of([&] { peer.call("garbage"); }).outcome() == outcome::protocol);
+  CHECK(failure_of([&] { peer.call("upper", "again"); }).outcome() == outcome::unavailable);
+  peer.reset();
   CHECK(peer.call<std::string>("upper", "again") == "AGAIN");
 }
 

@@ -57,8 +57,8 @@ TEST_CASE("every vector of the page is one whole message of the stated form") {
 
 TEST_CASE("what bulkhead writes is what the page shows, byte for byte") {
   CHECK(request("$/hello", 0, [](packer& pack) {
-          pack.pack_array(1).pack_map(4).pack("protocol").pack(1).pack("deadline_ms").pack(30000);
-          pack.pack("event_credit").pack(1024).pack("frame_limit").pack(16u << 20);
+          pack.pack_array(1).pack_map(5).pack("protocol").pack(1).pack("deadline_ms").pack(30000);
+          pack.pack("event_credit").pack(1024).pack("frame_limit").pack(16u << 20).pack("concurrency").pack(4);
         }) == vector_named("hello"));
   CHECK(request("mean", 1, [](packer& pack) {
           pack.pack(std::vector<std::vector<int>>{{1, 2, 3}});

@@ -7,6 +7,7 @@
 #include <bulkhead/sdk/typed.hpp>
 
 #include <chrono>
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -16,12 +17,29 @@ namespace bulkhead {
 
 inline constexpr std::chrono::nanoseconds no_deadline = std::chrono::nanoseconds::max();
 
+// What sticky dispatch goes by: a number or a text, of which a hash is kept.
+class call_key {
+ public:
+  constexpr call_key() = default;
+  template <std::integral T>
+  constexpr call_key(T number) : value_(static_cast<std::uint64_t>(number)) {}
+  call_key(std::string_view text) : value_(std::hash<std::string_view>{}(text)) {}
+  call_key(const std::string& text) : call_key(std::string_view(text)) {}
+  call_key(const char* text) : call_key(std::string_view(text)) {}
+  std::uint64_t value() const { return value_; }
+
+ private:
+  std::uint64_t value_ = 0;
+};
+
 struct call_options {
   // From now. When it passes, the call ends with `timeout` and the plugin is asked to stop; if it has not within the
   // grace (1 s), its worker is killed. Unset: the plugin's default. `no_deadline`: wait for as long as it takes.
   std::optional<std::chrono::nanoseconds> deadline{};
   // Ends the call with `cancelled` when a stop is requested, in the same manner.
   std::stop_token stop{};
+  // For load_options::dispatch: calls with equal keys go to the same worker.
+  call_key key{};
   // Called with each value that the method reports as progress, on the host's handler threads, one at a time.
   std::function<void(const msgpack::object&)> on_progress{};
 };

@@ -12,6 +12,7 @@
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/plugin.hpp>
 #include <bulkhead/policy.hpp>
+#include <bulkhead/supervision.hpp>
 
 #include <filesystem>
 
@@ -34,12 +35,28 @@ struct log_record {
   std::uint64_t dropped = 0;  // lines lost just before this one: a worker may write 64 KiB/s
 };
 
-// What happens to workers.
+// What happens to a plugin's workers, and to the plugin as a whole. None is ever dropped.
 struct lifecycle_event {
-  enum class kind { started, ready, exited } kind = kind::started;
-  std::string plugin;
-  pid_t pid = -1;
-  std::shared_ptr<const crash_report> report;  // exited
+  enum class kind {
+    started,      // a worker has been spawned
+    ready,        // it takes calls, or waits as a spare
+    exited,       // it has ended: `report` says how
+    undead,       // it was killed, and the kernel does not report its end: it is waited for no longer
+    restarting,   // another will be spawned after `delay`; `text`: what became of the last
+    degraded,     // only `serving` of `instances` serve
+    recovered,    // all of them do again
+    gave_up,      // too many failures: `text` says which limit, `last_exits` how. plugin::reset() starts it again
+    quarantined,  // a worker broke the protocol or its policy, see `report`. Only plugin::reset() starts it again
+    poisoned,     // a call has killed so many workers that it is refused from now on; `text` names its method
+    reloaded,     // a new version of the plugin serves
+  } kind = kind::started;
+  std::string plugin{};
+  pid_t pid = -1;  // of the worker, where there is one
+  std::shared_ptr<const crash_report> report{};
+  std::chrono::nanoseconds delay{0};
+  std::string text{};
+  std::size_t serving = 0, instances = 0;
+  std::vector<std::shared_ptr<const crash_report>> last_exits{};  // up to five, the latest last
 };
 std::string_view to_string(enum lifecycle_event::kind kind);
 
@@ -59,12 +76,33 @@ struct host_options {
   // A version 2 cgroup that is delegated to the host and holds no processes: where cgroups for workers are made. Empty:
   // below the host's own, if that can be.
   std::filesystem::path cgroup{};
+  spawn_limits spawns{};
   // Whom workers run as when the host is root; by default nobody. The owner of as few files as can be.
   unsigned worker_user = 65534;
 };
 
+// A worker that a call could go to.
+struct candidate {
+  std::size_t place;  // 0 … instances-1; kept by the worker that takes another's place
+  pid_t pid;
+  unsigned calls;  // in progress
+};
+
+// Which worker gets a call.
+struct dispatch {
+  enum class kind {
+    least_loaded,
+    round_robin,
+    sticky,  // by call_options::key: equal keys go to the same worker while it lives, and wait for it when it is busy
+    custom,
+  } kind = kind::least_loaded;
+  // custom: the index of the one to take, or a larger number to wait until a worker is free or has started. Called on
+  // any thread, under a lock: it must be quick and must not use the plugin. Not called when there is none to choose.
+  std::function<std::size_t(const std::vector<candidate>& free, std::string_view method, call_key key)> choose{};
+};
+
 struct load_options {
-  unsigned instances = 1;                                        // worker processes; calls go to the least loaded
+  unsigned instances = 1;                                        // worker processes
   std::size_t memory_limit = std::size_t{1} << 30;               // address space of a worker, in bytes; 0: no limit
   std::chrono::nanoseconds deadline = std::chrono::seconds(30);  // of calls that name none
   std::chrono::nanoseconds start_timeout = std::chrono::seconds(10);  // from spawn to ready
@@ -72,6 +110,18 @@ struct load_options {
   bulkhead::functions functions{};         // what the plugin may call in the application
   std::vector<std::string> environment{};  // "NAME=value"; workers get nothing else
   ipc::limits limits{};                    // of the channel
+  supervision_options supervision{};
+  bulkhead::dispatch dispatch{};
+  // Calls that one worker runs at once, if its plugin says that it is thread-safe; others run one. At most 64.
+  unsigned concurrency = 4;
+  // Calls that wait for a worker; one more is refused with `overloaded`.
+  unsigned queue_limit = 1024;
+  // Calls sent ahead to a worker that is busy, so that it need not wait for the next one; they may wait there while
+  // another worker has nothing to do. Unset: 1, or with a single instance as many as its channel takes.
+  std::optional<unsigned> sent_ahead{};
+  // A call that has killed so many workers is refused (`rejected`) when it comes again, for 10 minutes; 0: never. The
+  // same call: of the same method with the same arguments.
+  unsigned poison_limit = 3;
   // What its sandbox lets it do. Unset: policy::strict(), or policy::program() for launch(). Its memory limit is
   // memory_limit above unless it names another.
   std::optional<bulkhead::policy> policy{};

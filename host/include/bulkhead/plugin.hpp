@@ -4,6 +4,7 @@
 #include <bulkhead/call.hpp>
 #include <bulkhead/policy.hpp>
 
+#include <filesystem>
 #include <utility>  // before Asio: Boost 1.74 relies on them under g++ 12
 #ifdef __cpp_impl_coroutine
 #include <coroutine>
@@ -28,6 +29,7 @@ struct method_info {
 struct plugin_info {
   std::string id, name, version, license, description;
   unsigned abi = 0;
+  unsigned concurrency = 1;  // calls that one worker runs at once
   std::vector<std::string> requests;
   std::vector<method_info> methods;
 };
@@ -40,6 +42,21 @@ struct worker_info {
   sandbox_report sandbox{};  // what stands between it and the machine
   unsigned violations = 0;   // system calls that its sandbox has denied, as far as the worker says
 };
+
+struct plugin_status {
+  enum class state {
+    running,
+    half_open,    // was given up, and is tried with one worker
+    gave_up,      // too many failures; calls fail
+    quarantined,  // broke the protocol or its policy; calls fail
+    ended,        // all its workers ended in a way that is not followed by a restart; calls fail
+    unloaded,
+  } state = state::running;
+  std::string reason{};                    // why calls fail, if they do
+  std::size_t serving = 0, instances = 0;  // workers that take calls, and how many should
+  std::size_t waiting = 0;                 // calls without a worker yet
+};
+std::string_view to_string(enum plugin_status::state value);
 
 class plugin_pool;
 
@@ -83,6 +100,19 @@ class plugin {
   // What it says of itself. Asks a worker the first time; throws call_error.
   plugin_info describe() const;
   std::vector<worker_info> workers() const;
+
+  // How it is as a whole.
+  plugin_status status() const;
+  // Forgets all failures: a plugin that was given up or quarantined is started again, and calls that were refused as
+  // poison are admitted. Throws call_error when it has been unloaded. Does not wait.
+  void reset() const;
+  // Each worker (or the one with this pid) is replaced by a fresh one, one after the other: the new one starts, then the
+  // old one finishes its calls and ends. False when there is none. Does not wait.
+  bool recycle(std::optional<pid_t> pid = {}) const;
+  // Replaces the plugin by the version in `file` (which may be the same file, changed): starts as many workers of it,
+  // and when all are ready gives calls to them; the old ones finish theirs and end. When that fails it throws
+  // call_error and the old version goes on. Blocks until the new version serves.
+  void reload(const std::filesystem::path& file) const;
 
   // Ends its workers in good order: calls in progress may finish for 5 s, then 1 s for the plugin to clean up. Later
   // calls fail with `unavailable`. Blocks. The last handle that goes away does the same.

@@ -56,7 +56,8 @@ class policy {
   policy() = default;
   static policy strict() { return {}; }
   static policy
-  files();  // + a private /tmp of 64 MiB, and reading what programs expect: zoneinfo, locales, certificates
+  files();  // + a private /tmp of 64 MiB (none without a root of its own), and reading what programs expect: zoneinfo,
+            // locales, certificates
   static policy network();  // + files(); outgoing TCP, and what name resolution reads
   static policy program();  // for host::launch: sees all files that the worker's user may read, runs programs
 

@@ -80,14 +80,18 @@ struct supervision_options {
   heartbeat_limits heartbeat{};
   // Workers kept ready beside the instances; one of them takes the place of an instance that fails, at once.
   unsigned spares = 0;
-  // From the worker's spawn until it is ready; a slower one is killed. The time before, in which it waited for other
-  // workers' spawns, does not count.
-  std::chrono::nanoseconds start_limit = std::chrono::seconds(10);
   // When not 0: a plugin that was given up is tried again after this time, half open: one worker, which gets calls. If
   // it stays well for restart_backoff::healthy_after, all are started again; otherwise the plugin is given up again.
   // In a group other than one_for_one the whole group is started again instead. The usual value is 5 minutes. A
   // quarantined plugin is never tried again by itself.
   std::chrono::nanoseconds probe_after{0};
+};
+
+// What all plugins of a host may spend on spawns together: workers that start at the same time, and restarts (not first
+// starts, not recycles). More wait for their turn.
+struct spawn_limits {
+  unsigned at_once = 4;
+  restart_intensity restarts{50, std::chrono::seconds(10)};
 };
 
 }  // namespace bulkhead

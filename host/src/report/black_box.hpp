@@ -35,7 +35,7 @@ struct black_box {
   }
 
   std::atomic<std::uint32_t> phase;    // enum phase
-  std::atomic<std::uint32_t> in_call;  // 1 while a method runs on the dispatch thread
+  std::atomic<std::uint32_t> in_call;  // methods that run now
   std::atomic<std::uint64_t> begun;    // calls taken up so far, in the order in which they were sent
   char method[64];                     // the one in progress
 

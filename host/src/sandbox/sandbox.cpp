@@ -21,8 +21,7 @@ prepared::prepared(const namespaces& spaces, const policy& wanted, int library)
       namespaces_(spaces.status(granted_)),
       pid_(spaces.pid_status(granted_)),
       limits_(granted_, own_user_namespace_),
-      privileges_(granted_, spaces.runs_as_root()),
-      seccomp_(granted_, pid_.in_force) {
+      privileges_(granted_, spaces.runs_as_root()) {
   root_status_.name = "root";
   if (granted_.without.contains("root") || granted_.learn) {
     root_status_.detail = granted_.learn ? "left out while learning" : "left out by the policy";
@@ -46,10 +45,16 @@ prepared::prepared(const namespaces& spaces, const policy& wanted, int library)
     enter_mounts(spaces.host_view());
     root_.reset(::fcntl(spaces.host_view(), F_DUPFD_CLOEXEC, 10));
   }
-  landlock_.emplace(granted_, library_, library);
+  policy::values to_be_had = granted_;
+  if (granted_.private_tmp && !root_status_.in_force && !granted_.learn) {
+    to_be_had.private_tmp = false;  // /tmp is the machine's there
+    root_status_.detail += "; so no /tmp of its own";
+  }
+  landlock_.emplace(to_be_had, library_, library);
+  seccomp_.emplace(granted_, pid_.in_force, root_status_.in_force);
 
-  report_.layers = {namespaces_,         root_status_,     pid_, limits_.status(), privileges_.status(),
-                    landlock_->status(), seccomp_.status()};
+  report_.layers = {namespaces_,         root_status_,      pid_, limits_.status(), privileges_.status(),
+                    landlock_->status(), seccomp_->status()};
   report_.level = level();
 }
 
@@ -57,9 +62,9 @@ sandbox_level prepared::level() const {
   if (!limits_.status().in_force || !privileges_.status().in_force) return sandbox_level::none;
   const bool files = root_status_.in_force || landlock_->confines_files();
   const bool network =
-      granted_.needs_network() || network_namespace_ || landlock_->confines_tcp() || seccomp_.status().in_force;
-  const bool others = pid_.in_force || landlock_->confines_signals() || seccomp_.status().in_force;
-  if (!seccomp_.status().in_force || !files || !network || !others) return sandbox_level::limited;
+      granted_.needs_network() || network_namespace_ || landlock_->confines_tcp() || seccomp_->status().in_force;
+  const bool others = pid_.in_force || landlock_->confines_signals() || seccomp_->status().in_force;
+  if (!seccomp_->status().in_force || !files || !network || !others) return sandbox_level::limited;
   const bool every = namespaces_.in_force && (network_namespace_ || granted_.needs_network()) &&
                      (root_status_.in_force || granted_.all_files) && pid_.in_force && landlock_->confines_files();
   return every ? sandbox_level::full : sandbox_level::confined;
@@ -91,7 +96,7 @@ void prepared::seal(black_box& box, int highest_descriptor) {
   landlock_->apply();
   if (highest_descriptor >= 0) check_inventory(highest_descriptor);
   if (!granted_.subprocesses) install_violation_trap(granted_, box);
-  seccomp_.apply();
+  seccomp_->apply();
 }
 
 void check_inventory(int highest_allowed) {

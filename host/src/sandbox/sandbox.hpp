@@ -47,7 +47,7 @@ class prepared {
   std::optional<landlock> landlock_;
   limits limits_;
   privileges privileges_;
-  seccomp_filter seccomp_;
+  std::optional<seccomp_filter> seccomp_;
   sandbox_report report_;
 };
 

@@ -42,9 +42,10 @@ constexpr std::uint32_t own_pid = 0x7f0b1d00;
 
 class builder {
  public:
-  builder(const policy::values& granted, bool pid_namespace)
+  builder(const policy::values& granted, bool pid_namespace, bool own_root)
       : granted_(granted),
         pid_namespace_(pid_namespace),
+        own_root_(own_root),
         denied_(granted.subprocesses ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_TRAP),
         context_(::seccomp_init(denied_), ::seccomp_release) {
     if (!context_) throw std::runtime_error("seccomp_init failed");
@@ -64,6 +65,9 @@ class builder {
       if (syscall_group(each).empty()) names.insert(each);
       else add_group(names, each);
     }
+    if (!own_root_ && !granted_.all_files)
+      for (const char* each : {"chmod", "fchmod", "fchmodat", "utimensat"})
+        if (!granted_.syscalls.contains(each)) names.erase(each);
     writes_ = writes || granted_.syscalls.contains("files-write");
     jit_ = granted_.syscalls.contains("jit");
     program_ = granted_.syscalls.contains("program");
@@ -207,7 +211,7 @@ class builder {
   }
 
   const policy::values& granted_;
-  const bool pid_namespace_;
+  const bool pid_namespace_, own_root_;
   const std::uint32_t denied_;
   std::unique_ptr<void, void (*)(scmp_filter_ctx)> context_;
   bool writes_ = false, jit_ = false, program_ = false;
@@ -220,14 +224,14 @@ bool seccomp_filter::available() {
   return ::syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
 }
 
-seccomp_filter::seccomp_filter(const policy::values& granted, bool pid_namespace) {
+seccomp_filter::seccomp_filter(const policy::values& granted, bool pid_namespace, bool own_root) {
   status_.name = name();
   if (granted.without.contains(name())) {
     status_.detail = "left out by the policy";
   } else if (!available()) {
     status_.detail = "this kernel has no seccomp filters; it needs CONFIG_SECCOMP_FILTER";
   } else {
-    program_ = builder(granted, pid_namespace).build();
+    program_ = builder(granted, pid_namespace, own_root).build();
     add_trap_prologue(program_, granted);
     status_.in_force = true;
     status_.detail = std::to_string(program_.size()) + " instructions; denied calls " +

@@ -13,8 +13,9 @@ namespace bulkhead::sandbox {
 
 class seccomp_filter final : public layer {
  public:
-  // `pid_namespace`: whether the worker is pid 1 of its own, and may therefore signal no pid but 1.
-  seccomp_filter(const policy::values& granted, bool pid_namespace);
+  // `pid_namespace`: whether the worker is pid 1 of its own, and may therefore signal no pid but 1. `own_root`: whether
+  // it sees only what is granted. If not, it may not change modes and times of files, which Landlock does not look after.
+  seccomp_filter(const policy::values& granted, bool pid_namespace, bool own_root);
 
   const char* name() const override { return "seccomp"; }
   sandbox_layer status() const override { return status_; }

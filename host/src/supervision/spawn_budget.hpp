@@ -15,7 +15,7 @@ class spawn_budget {
  public:
   using ticket = std::uint64_t;
 
-  explicit spawn_budget(unsigned at_once = 4, restart_intensity restarts = {50, std::chrono::seconds(10)})
+  explicit spawn_budget(unsigned at_once = spawn_limits{}.at_once, restart_intensity restarts = spawn_limits{}.restarts)
       : at_once_(at_once), restarts_(restarts) {}
 
   // Queues a spawn; granted() returns the ticket when its turn has come.

@@ -58,7 +58,7 @@ void supervisor::on(const events::reset& e) {
 void supervisor::on(const events::started& e) {
   worker* const each = find(e.worker);
   if (!each || (each->state != worker_state::queued && each->state != worker_state::starting)) return;
-  if (each->state == worker_state::queued) each->deadline = after(now_, settings_.rules.start_limit);
+  if (each->state == worker_state::queued) each->deadline = after(now_, settings_.start_limit);
   each->state = worker_state::starting;
   each->reached = e.reached;
 }
@@ -100,7 +100,7 @@ void supervisor::on(const events::leaving& e) {
     if (!where.worker) close(where);
     return;
   }
-  each->leave_by = after(now_, settings_.rules.start_limit);
+  each->leave_by = after(now_, settings_.start_limit);
   if (where.successor) return;
   // One that leaves soon after it came counts as a restart: else a worker could have the host spawn without end.
   std::chrono::nanoseconds delay{0};

@@ -29,6 +29,9 @@ namespace bulkhead::supervision {
 struct supervisor_settings {
   supervision_options rules{};
   std::size_t instances = 1;
+  // From a worker's spawn until it is ready; a slower one is killed. The time before, in which it waited for other
+  // workers' spawns, does not count.
+  std::chrono::nanoseconds start_limit = std::chrono::seconds(10);
   std::size_t memory_limit = 0;  // of a worker, in bytes; 0: none, so none is recycled for its memory
   bool coupled = false;          // its group decides when it restarts
 };

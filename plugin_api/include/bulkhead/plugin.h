@@ -5,7 +5,8 @@
  * MessagePack bytes, so the plugin can be written in C, C++, Rust, Zig or whatever else speaks C.
  *
  * Threads. Each function below says where it may be called:
- *   [dispatch-thread]  the worker's one dispatch thread, never two calls at a time (the default: plugins are serial)
+ *   [dispatch-thread]  the worker's one dispatch thread, never two calls at a time (the default: plugins are serial;
+ *                      one whose manifest states thread_safe=yes has several, which call invoke() only)
  *   [any-thread]       any thread of the worker process, also several at once
  *
  * Ownership. Memory handed to a function stays the property of whoever passed it and is valid until that function
@@ -151,6 +152,14 @@ typedef struct bulkhead_send_handles {
   int (*attach)(const bulkhead_host_t* host, bulkhead_call_t* call, int fd);
 } bulkhead_send_handles_t;
 
+/* get_extension(host, BULKHEAD_LEAVE): a plugin that knows it must go (a leak it can't stop, a licence that ran out)
+ * says so. Another worker is started, then this one gets no more calls, finishes those it has and is shut down. Later
+ * calls change nothing. [any-thread] */
+#define BULKHEAD_LEAVE "bulkhead.leave/1"
+typedef struct bulkhead_leave {
+  void (*leave)(const bulkhead_host_t* host, const char* why, size_t size);
+} bulkhead_leave_t;
+
 /* Flags of a method. */
 #define BULKHEAD_METHOD_IDEMPOTENT 1u /* running it twice is as good as once: it may be retried after a crash */
 
@@ -212,8 +221,8 @@ typedef struct bulkhead_entry {
  *   BULKHEAD_MANIFEST(license, "license=MIT")
  *   BULKHEAD_MANIFEST(fonts, "request=read:/usr/share/fonts")
  *
- * Keys: id, version, abi (made by the first macro), name, license, description, and `request`, which may be given
- * several times. Requests are what the plugin asks for; the application's policy decides:
+ * Keys: id, version, abi (made by the first macro), name, license, description, `thread_safe=yes` (invoke() may be
+ * called by several dispatch threads at once), and `request`, which may be given several times. Requests are what the plugin asks for; the application's policy decides:
  *   read:PATH  write:PATH  connect:PORT  bind:PORT  memory:BYTES  threads:N  handles  syscalls:GROUP */
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ < 11)
 #define BULKHEAD_RETAIN_ __attribute__((used))
@@ -229,6 +238,8 @@ typedef struct bulkhead_entry {
   BULKHEAD_MANIFEST(abi_, BULKHEAD_MANIFEST_ABI_(BULKHEAD_ABI_VERSION)); \
   BULKHEAD_MANIFEST(id_, "id=" id);                                      \
   BULKHEAD_MANIFEST(version_, "version=" version)
+
+#define BULKHEAD_THREAD_SAFE BULKHEAD_MANIFEST(thread_safe_, "thread_safe=yes")
 
 #ifdef __cplusplus
 }

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Writes the results of the escape suite into docs/security.md, between its two marks.
+"""Writes the results of the escape suite into docs/security.md, between its two marks. Run it as root, so that the
+situations of an ordinary user are among them; those write to the same file.
 
-  rm -f table.tsv; BULKHEAD_ESCAPE_TABLE=$PWD/table.tsv build/dev/bin/test_escape
-  tests/isolation/escape/make_table.py table.tsv docs/security.md
+  rm -f /tmp/table.tsv; install -m 666 /dev/null /tmp/table.tsv
+  BULKHEAD_ESCAPE_TABLE=/tmp/table.tsv build/dev/bin/test_escape
+  tests/isolation/escape/make_table.py /tmp/table.tsv docs/security.md
 """
 import collections
 import platform
@@ -19,18 +21,22 @@ def main():
         if layer:
             results[level][family][layer] += 1
             failed += verdict != "held"
-    lines = [f"Linux {platform.release()}, {platform.machine()}.", ""]
-    lines += ["| situation | attempts on | made | stopped by |", "|---|---|---:|---|"]
-    total = 0
+    def stopped_by(layers):
+        return ", ".join(f"{layer} {count}" for layer, count in layers.most_common())
+
+    lines = [f"Linux {platform.release()}, {platform.machine()}. With all layers, of each kind:", ""]
+    lines += ["| attempts | made | stopped by |", "|---|---:|---|"]
+    for family, layers in results["full"].items():
+        lines.append(f"| {family} | {layers.total()} | {stopped_by(layers)} |")
+    lines += ["", "In each situation, all kinds together:", ""]
+    lines += ["| situation | made | stopped by |", "|---|---:|---|"]
     for level, families in results.items():
-        for family, layers in families.items():
-            made = sum(layers.values())
-            total += made
-            by = ", ".join(f"{layer} {count}" for layer, count in layers.most_common())
-            lines.append(f"| {level} | {family} | {made} | {by} |")
-    distinct = sum(sum(layers.values()) for layers in results["full"].values())
-    lines += ["", f"{distinct} distinct attempts with all layers, {total} in all situations; {failed} were not stopped by the "
-                  "layer that was expected to."]
+        layers = sum(families.values(), collections.Counter())
+        lines.append(f"| {level} | {layers.total()} | {stopped_by(layers)} |")
+    distinct = sum(layers.total() for layers in results["full"].values())
+    total = sum(layers.total() for families in results.values() for layers in families.values())
+    lines += ["", f"{distinct} distinct attempts with all layers, {total} in all situations; {failed} were not stopped by",
+              "the layer that was expected to."]
     text = open(document, encoding="utf-8").read()
     marks = r"(<!-- escape suite: begin -->\n).*(<!-- escape suite: end -->)"
     text, count = re.subn(marks, lambda m: m[1] + "\n".join(lines) + "\n" + m[2], text, flags=re.S)

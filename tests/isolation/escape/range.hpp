@@ -2,6 +2,7 @@
 // and the rule by which an attempt's result tells the layer that stopped it.
 #pragma once
 
+#include "outside.hpp"
 #include <bulkhead/host.hpp>
 
 #include <memory>
@@ -29,10 +30,12 @@ struct shot {
   bool as_expected = false;
 };
 
+// What the attacker is given: "strict" is nothing; "grants" are three directories, to create in, to write and to read;
+// "passed" are descriptors; "returned" is that it may send some. "unsealed passed" and "unsealed returned" are the same
+// without the layer "seals".
 class firing_range {
  public:
-  explicit firing_range(policy rules);
-  ~firing_range();
+  explicit firing_range(policy rules, std::string setting = "strict");
 
   const std::vector<attempt>& attempts() const { return attempts_; }
   std::set<std::string> layers_in_force();
@@ -48,8 +51,9 @@ class firing_range {
 
  private:
   void tell_facts();
-  struct outside;
-  std::unique_ptr<outside> outside_;
+  reply make_attempt(const attempt& what, std::string& damage);
+  const std::string setting_;
+  outside outside_;
   std::unique_ptr<bulkhead::host> host_;
   plugin sibling_, attacker_;
   std::vector<attempt> attempts_;

@@ -342,7 +342,7 @@ TEST_CASE("what comes from workers that are gone, or in the wrong state, is igno
 TEST_CASE("limits of none at all and of forever are taken at their word") {
   auto made = settings();
   made.rules.drain = {.calls = 0ns, .shutdown = 0ns, .undead_after = std::chrono::nanoseconds::max()};
-  made.rules.start_limit = std::chrono::nanoseconds::max();
+  made.start_limit = std::chrono::nanoseconds::max();
   stage play(made);
   play.up();
   CHECK(play.tell(events::stop{.calls_wait = true}) == script{"drain 1", "shutdown 1", "kill 1"});

@@ -55,6 +55,8 @@ class channel {
     // Once: the peer has closed, or it broke the protocol (`violation` says how). Calls in progress stay open until
     // fail_all(), since only the owner knows what became of the peer.
     virtual void on_closed(const std::string& violation) = 0;
+    // Descriptors that came and that nobody wants. Their last close may block.
+    virtual void discard(std::vector<unique_fd> handles) { handles.clear(); }
   };
 
   // The owner's event loop. Called with the channel's lock held; must not call back.
@@ -123,6 +125,9 @@ class channel {
   };
   // Ends every open call with what `decide` makes of it and refuses all that come later.
   void fail_all(const std::function<completion(const open_call&)>& decide);
+
+  // Descriptors that came with a message which was never complete. When nobody reads any more.
+  std::vector<unique_fd> take_leftover_handles() { return std::move(handles_); }
 
   // Closes from our side: the reader sees the end of the stream.
   void shutdown();

@@ -162,6 +162,13 @@ class host_api {
     return call_host_for<R>(nullptr, function, arguments...);
   }
 
+  // Says that this worker must go, and why: another takes its place, then it gets no more calls and is shut down when
+  // those it has are done.
+  void leave(std::string_view why) const {
+    if (const auto* extension = static_cast<const bulkhead_leave_t*>(host_->get_extension(host_, BULKHEAD_LEAVE)))
+      extension->leave(host_, why.data(), why.size());
+  }
+
   // A blob to fill and return. Throws bulkhead::error when there is no memory for it.
   blob create_blob(std::size_t size) const {
     bulkhead_blob_t raw{};

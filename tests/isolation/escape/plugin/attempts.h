@@ -41,6 +41,11 @@ struct escape_list escape_network(void);
 struct escape_list escape_processes(void);
 struct escape_list escape_kernel(void);
 struct escape_list escape_memory(void);
+/* For a plugin that is granted parts of `target`. */
+struct escape_list escape_links(void);
+/* For a plugin whose host passes it descriptors, or takes them. */
+struct escape_list escape_shared_memory(void);
+struct escape_list escape_returned_memory(void);
 
 /* errno as the result of a failed call. */
 static inline long escape_result(long value) { return value < 0 ? -(long)errno : value; }

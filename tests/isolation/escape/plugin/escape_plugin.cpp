@@ -1,10 +1,13 @@
 // A plugin whose methods are attempts to break out; see attempts.h.
 #include "attempts.h"
+#include "shared.h"
 #include <bulkhead/sdk.hpp>
 
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include <unistd.h>
 
 BULKHEAD_MANIFEST(license, "license=MIT");
 BULKHEAD_MANIFEST(description, "description=Tries to break out, in every way known");
@@ -13,11 +16,17 @@ struct escape_facts escape_facts;
 
 namespace {
 
-std::vector<escape_attempt> attempts() {
+// Those for a plugin that is granted nothing, or for one that is granted what `setting` says.
+std::vector<escape_attempt> attempts(const std::string& setting) {
+  std::vector<escape_list> lists;
+  if (setting == "grants") lists = {escape_links()};
+  if (setting.ends_with("passed")) lists = {escape_shared_memory()};
+  if (setting.ends_with("returned")) lists = {escape_returned_memory()};
+  if (setting == "strict")
+    lists = {escape_files(),     escape_descriptors(), escape_network(),
+             escape_processes(), escape_kernel(),      escape_memory()};
   std::vector<escape_attempt> all;
-  for (const auto& list :
-       {escape_files(), escape_descriptors(), escape_network(), escape_processes(), escape_kernel(), escape_memory()})
-    all.insert(all.end(), list.first, list.first + list.count);
+  for (const escape_list& list : lists) all.insert(all.end(), list.first, list.first + list.count);
   return all;
 }
 
@@ -40,20 +49,29 @@ BULKHEAD_PLUGIN("escape", "1.0.0") {
                   copy(escape_facts.target, sizeof escape_facts.target, texts.at(2));
                 },
                 "What an attacker might know", {"numbers", "texts"});
-  plugin.method(
-      "list",
-      [] {
-        std::vector<std::vector<std::string>> all;
-        for (const escape_attempt& each : attempts()) all.push_back({each.family, each.name, each.stops});
-        return all;
-      },
-      "Family, name and expected stops of each attempt");
+  plugin.method("list",
+                [](const std::string& setting) {
+                  std::vector<std::vector<std::string>> all;
+                  for (const escape_attempt& each : attempts(setting))
+                    all.push_back({each.family, each.name, each.stops});
+                  return all;
+                },
+                "Family, name and expected stops of each attempt", {"setting"});
   plugin.method("attempt",
-                [](int which) {
-                  const escape_attempt chosen = attempts().at(static_cast<std::size_t>(which));
+                [](const std::string& setting, int which) {
+                  const escape_attempt chosen = attempts(setting).at(static_cast<std::size_t>(which));
                   return chosen.run(chosen.detail);
                 },
-                "Makes one attempt", {"which"});
+                "Makes one attempt", {"setting", "which"});
+  plugin.method("take", [](int kind, bulkhead::handle fd) { escape_take(kind, fd.release()); },
+                "A descriptor to try attempts on", {"kind", "fd"});
+  plugin.method("make_memory",
+                [](bool seal) {
+                  const int fd = escape_make_memory();
+                  if (fd < 0 || (seal && escape_seal() < 0)) throw bulkhead::error("can't make memory");
+                  return bulkhead::handle(::dup(fd));
+                },
+                "Memory that it goes on having", {"seal"});
   plugin.method("raw", [](int table, int number) { return escape_raw(static_cast<escape_table>(table), number); },
                 "One system call by its number", {"table", "number"});
 }

@@ -1,0 +1,328 @@
+// The way of a call through its pool: to a worker, or into the queue; to another worker when it was not begun; out, once.
+// See plugin_pool.hpp.
+#include "pool_queue.hpp"
+
+#include <algorithm>
+
+namespace bulkhead {
+namespace {
+
+constexpr std::chrono::milliseconds help_turn{20};  // how long a thread that helps the reactor may miss a change
+constexpr std::chrono::minutes poison_memory{10};
+constexpr std::size_t most_suspects = 256;
+
+// The finalizer of splitmix64 (Steele, Lea, Flood 2014): each bit of the value changes about half of the result's.
+constexpr std::uint64_t mixed(std::uint64_t value) {
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
+  return value ^ (value >> 31);
+}
+
+}  // namespace
+
+std::shared_ptr<call_request> plugin_pool::make_request(std::string_view method, packed_arguments arguments,
+                                                        const call_options& options) const {
+  if (method.starts_with("$/")) throw std::invalid_argument("methods that begin with $/ are reserved");
+  auto request = std::make_shared<call_request>();
+  request->method = method;
+  request->arguments = std::move(arguments);
+  const auto limit = options.deadline.value_or(options_.deadline);
+  request->default_deadline = limit == options_.deadline;
+  const auto now = ipc::clock::now();
+  request->deadline = limit >= ipc::never - now ? ipc::never : now + limit;
+  request->stop = options.stop;
+  request->key = options.key;
+  request->on_progress = options.on_progress;
+  return request;
+}
+
+// --- to a worker ----------------------------------------------------------------------------------------------------
+
+// Why a call is not taken at all.
+std::optional<ipc::completion> plugin_pool::refusal(const call_request& request) const {
+  if (const auto& reason = current_->failing()) return ipc::completion::failed(outcome::unavailable, *reason);
+  if (suspects_.empty()) return std::nullopt;
+  const auto found = suspects_.find(fingerprint(request));
+  if (found == suspects_.end() || found->second.killed < options_.poison_limit ||
+      ipc::clock::now() - found->second.since > poison_memory)
+    return std::nullopt;
+  return ipc::completion::failed(outcome::rejected, "this call of '" + request.method + "' has killed " +
+                                                        std::to_string(found->second.killed) + " workers of plugin " +
+                                                        name_ + " and is refused (load_options::poison_limit)");
+}
+
+// The worker that gets a call, if one is free for it.
+worker_set::lease plugin_pool::choose(const call_request& request) {
+  const auto& serving = current_->serving();
+  const unsigned window = current_->description().concurrency + sent_ahead_;
+  const auto free = [window](const lease& each) { return each->in_progress < window && each->process->alive(); };
+  lease best;
+  switch (options_.dispatch.kind) {
+    case dispatch::kind::least_loaded:
+      for (const lease& each : serving)
+        if (free(each) && (!best || each->process->outstanding() < best->process->outstanding())) best = each;
+      return best;
+    case dispatch::kind::round_robin:
+      for (std::size_t i = 0; i < serving.size(); ++i)
+        if (const lease& each = serving[(next_place_ + i) % serving.size()]; free(each)) {
+          next_place_ = (next_place_ + i + 1) % serving.size();
+          return each;
+        }
+      return nullptr;
+    case dispatch::kind::sticky: {  // the highest of hashes of key and place: few keys move when a worker comes or goes
+      std::uint64_t highest = 0;
+      for (const lease& each : serving) {
+        if (!each->process->alive()) continue;
+        const std::uint64_t weight = mixed(request.key.value() ^ mixed(each->place + 1));
+        if (!best || weight > highest) best = each, highest = weight;
+      }
+      return best && free(best) ? best : nullptr;
+    }
+    case dispatch::kind::custom: {
+      std::vector<candidate> candidates;
+      std::vector<lease> those;
+      for (const lease& each : serving)
+        if (free(each)) {
+          candidates.push_back({each->place, each->process->info().pid, each->in_progress});
+          those.push_back(each);
+        }
+      if (those.empty()) return nullptr;
+      const std::size_t index = options_.dispatch.choose(candidates, request.method, request.key);
+      return index < those.size() ? those[index] : nullptr;
+    }
+  }
+  return nullptr;
+}
+
+// For a synchronous caller: a worker, or the failure that is the outcome. `again`: it has had its turn before.
+worker_set::lease plugin_pool::acquire(const call_request& request, bool again, ipc::completion& failure) {
+  {
+    std::lock_guard held(*mutex_);
+    if (auto refused = refusal(request)) {
+      failure = std::move(*refused);
+      return nullptr;
+    }
+    if (queue_.empty() || again) {
+      if (lease chosen = choose(request)) {
+        ++chosen->in_progress;
+        return chosen;
+      }
+    }
+  }
+  return wait_for_worker(request, again, failure);
+}
+
+worker_set::lease plugin_pool::wait_for_worker(const call_request& request, bool again, ipc::completion& failure) {
+  sync_waiter me;
+  std::stop_callback on_stop(request.stop, [&] {
+    std::lock_guard held(*mutex_);
+    me.woken.notify_one();
+  });
+  {
+    std::unique_lock held(*mutex_);
+    if (queue_.size() >= options_.queue_limit && !again) {
+      failure = ipc::completion::failed(outcome::overloaded, "plugin " + name_ + ": " + std::to_string(queue_.size()) +
+                                                                 " calls wait for a worker already; try again later");
+      return nullptr;
+    }
+    const auto mine = queue_.insert(again ? queue_.begin() : queue_.end(), {&request, ++last_ticket_, &me, {}, {}});
+    held.unlock();
+    on_change();  // a worker may have become free
+    held.lock();
+    while (!me.done()) {
+      if (request.stop.stop_requested())
+        me.failed = ipc::completion::failed(outcome::cancelled, "cancelled by the caller");
+      else if (ipc::clock::now() >= request.deadline)
+        me.failed = ipc::completion::failed(outcome::timeout, "no worker was free before the deadline");
+      if (me.failed) {
+        queue_.erase(mine);
+      } else if (core_->needs_help()) {
+        held.unlock();
+        core_->reactor->help(std::min(request.deadline, ipc::clock::now() + help_turn));
+        held.lock();
+      } else if (request.deadline == ipc::never) {
+        me.woken.wait(held);
+      } else {
+        me.woken.wait_until(held, request.deadline);
+      }
+    }
+  }
+  if (me.failed) failure = std::move(*me.failed);
+  return std::move(me.given);
+}
+
+void plugin_pool::release(const lease& worker) {
+  {
+    std::lock_guard held(*mutex_);
+    worker_set::give_back(worker);
+    if (queue_.empty()) return;
+  }
+  on_change();
+}
+
+// Gives calls that wait to workers that are free; fails them all while the plugin is given up.
+void plugin_pool::on_change() {
+  std::vector<waiting> leaving;
+  std::vector<lease> given;  // one for each; none: it fails
+  std::optional<ipc::completion> failure;
+  {
+    std::lock_guard held(*mutex_);
+    if (queue_.empty()) return;
+    const auto& reason = current_->failing();
+    if (reason) failure = ipc::completion::failed(outcome::unavailable, *reason);
+    const bool any_will_do =
+        options_.dispatch.kind == dispatch::kind::least_loaded || options_.dispatch.kind == dispatch::kind::round_robin;
+    for (auto each = queue_.begin(); each != queue_.end();) {
+      lease chosen = reason ? nullptr : choose(*each->request);
+      if (!chosen && !reason) {
+        if (any_will_do) break;
+        ++each;
+        continue;
+      }
+      if (chosen) ++chosen->in_progress;
+      if (each->sync) {
+        each->sync->given = std::move(chosen);
+        if (reason) each->sync->failed = ipc::completion::failed(outcome::unavailable, *reason);
+        each->sync->woken.notify_one();
+      } else {
+        leaving.push_back(std::move(*each));
+        given.push_back(std::move(chosen));
+      }
+      each = queue_.erase(each);
+    }
+  }
+  for (std::size_t i = 0; i < leaving.size(); ++i) {
+    leaving[i].stop.reset();
+    if (given[i]) launch(given[i], std::move(leaving[i].async));
+    else leaving[i].async->finish(reply(ipc::completion::failed(failure->code, failure->failure.message)));
+  }
+}
+
+// --- out ------------------------------------------------------------------------------------------------------------
+
+// Whether a call that came back goes to another worker: it was provably not begun, or its method may be repeated.
+bool plugin_pool::goes_on(const call_request& request, const reply& result, unsigned& lost) {
+  if (result.outcome() == outcome::not_sent) return true;
+  if (result.outcome() != outcome::worker_lost) return false;
+  ++lost;
+  std::lock_guard held(*mutex_);
+  // Only the one that its dispatch thread was in: others that were begun are most likely innocent.
+  if (result.report() && result.report()->method == request.method) note_lost(request);
+  return current_->idempotent(request.method) && (options_.poison_limit == 0 || lost < options_.poison_limit);
+}
+
+std::size_t plugin_pool::fingerprint(const call_request& request) {
+  const auto params = request.arguments.params.view();
+  const std::hash<std::string_view> hash;
+  return hash(request.method) * 31 + hash({reinterpret_cast<const char*>(params.data()), params.size()});
+}
+
+void plugin_pool::note_lost(const call_request& request) {
+  if (options_.poison_limit == 0 || !request.arguments.handles.empty()) return;
+  const auto now = ipc::clock::now();
+  std::erase_if(suspects_, [&](const auto& each) { return now - each.second.since > poison_memory; });
+  if (suspects_.size() >= most_suspects)
+    suspects_.erase(std::min_element(suspects_.begin(), suspects_.end(),
+                                     [](const auto& a, const auto& b) { return a.second.since < b.second.since; }));
+  suspect& found = suspects_[fingerprint(request)];
+  found.since = now;
+  if (++found.killed != options_.poison_limit) return;
+  core_->lifecycle({.kind = lifecycle_event::kind::poisoned, .plugin = name_, .text = request.method});
+}
+
+reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
+  const auto request = make_request(method, std::move(arguments), options);
+  if (local_) return local_->call(*request);
+  unsigned lost = 0;
+  for (bool again = false;; again = true) {
+    ipc::completion failure;
+    const lease worker = acquire(*request, again, failure);
+    if (!worker) return reply(std::move(failure));
+    reply result = worker->process->call(*request);
+    release(worker);
+    if (result.outcome() == outcome::ok || !goes_on(*request, result, lost)) return result;
+  }
+}
+
+void plugin_pool::async_call(std::string_view method, packed_arguments arguments, const call_options& options,
+                             std::unique_ptr<reply_handler> handler) {
+  const auto request = make_request(method, std::move(arguments), options);
+  if (local_) {
+    local_->async_call(request, handler);
+    return;
+  }
+  submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
+}
+
+void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
+  const auto request = call->request();
+  std::optional<ipc::completion> refused;
+  lease chosen;
+  std::uint64_t ticket = 0;
+  {
+    std::lock_guard held(*mutex_);
+    refused = refusal(*request);
+    if (!refused && (queue_.empty() || again)) chosen = choose(*request);
+    if (chosen) ++chosen->in_progress;
+    else if (!refused && queue_.size() >= options_.queue_limit && !again)
+      refused = ipc::completion::failed(outcome::overloaded, "plugin " + name_ + ": " + std::to_string(queue_.size()) +
+                                                                 " calls wait for a worker already; try again later");
+    ticket = ++last_ticket_;
+  }
+  if (refused) return call->finish(reply(std::move(*refused)));
+  if (chosen) return launch(chosen, std::move(call));
+  // A stop that comes before the call is in the queue finds nothing there; so it is looked for once more afterwards.
+  std::unique_ptr<std::stop_callback<waiting::stopper>> stop;
+  if (request->stop.stop_possible())
+    stop = std::make_unique<std::stop_callback<waiting::stopper>>(request->stop,
+                                                                  waiting::stopper{weak_from_this(), ticket});
+  {
+    std::lock_guard held(*mutex_);
+    queue_.insert(again ? queue_.begin() : queue_.end(),
+                  {request.get(), ticket, nullptr, std::move(call), std::move(stop)});
+  }
+  if (request->stop.stop_requested()) abandon_waiting(ticket);
+  if (request->deadline != ipc::never) core_->reactor->schedule(request->deadline, weak_from_this());
+  on_change();
+}
+
+void plugin_pool::launch(const lease& worker, std::unique_ptr<pooled_call> call) {
+  const auto request = call->request();
+  call->worker = worker;
+  std::unique_ptr<reply_handler> handler = std::move(call);
+  const outcome code = worker->process->async_call(request, handler);
+  if (code == outcome::ok) return;
+  handler->complete(
+      reply(ipc::completion::failed(code, worker_process::not_started(code, *request, worker->process->limits()))));
+}
+
+void plugin_pool::abandon_waiting(std::uint64_t ticket) {
+  std::optional<waiting> found;
+  {
+    std::lock_guard held(*mutex_);
+    const auto mine =
+        std::find_if(queue_.begin(), queue_.end(), [&](const waiting& each) { return each.ticket == ticket; });
+    if (mine == queue_.end()) return;
+    found.emplace(std::move(*mine));
+    queue_.erase(mine);
+  }
+  found->async->finish(reply(ipc::completion::failed(outcome::cancelled, "cancelled by the caller")));
+}
+
+// Asynchronous calls whose deadline passed while they waited.
+void plugin_pool::on_timer() {
+  std::vector<waiting> late;
+  {
+    std::lock_guard held(*mutex_);
+    const auto now = ipc::clock::now();
+    for (auto each = queue_.begin(); each != queue_.end();) {
+      const bool due = each->async && each->request->deadline <= now;
+      if (due) late.push_back(std::move(*each));
+      each = due ? queue_.erase(each) : std::next(each);
+    }
+  }
+  for (waiting& each : late)
+    each.async->finish(reply(ipc::completion::failed(outcome::timeout, "no worker was free before the deadline")));
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,59 @@
+// See spawner.hpp.
+#include "spawner.hpp"
+
+#include "../signals_blocked.hpp"
+
+namespace bulkhead::supervision {
+
+spawner::ticket spawner::ask(bool restart, std::function<void()> job) {
+  std::lock_guard held(mutex_);
+  const ticket spawn = budget_.ask(restart);
+  jobs_.emplace(spawn, std::move(job));
+  if (!thread_.joinable() && !stopped_) {
+    const signals_blocked guard;
+    thread_ = std::thread([this] { run(); });
+  }
+  changed_.notify_one();
+  return spawn;
+}
+
+bool spawner::done(ticket spawn) {
+  std::lock_guard held(mutex_);
+  budget_.done(spawn);
+  changed_.notify_one();
+  return jobs_.erase(spawn) > 0;
+}
+
+void spawner::stop() {
+  std::thread ended;
+  {
+    std::lock_guard held(mutex_);
+    stopped_ = true;
+    ended.swap(thread_);
+    changed_.notify_one();
+  }
+  if (ended.joinable()) ended.join();
+}
+
+void spawner::run() {
+  std::unique_lock held(mutex_);
+  while (!stopped_) {
+    const auto now = std::chrono::steady_clock::now();
+    const std::vector<ticket> turn = budget_.granted(now);
+    if (turn.empty()) {
+      if (const auto next = budget_.wake_at(now); next == never) changed_.wait(held);
+      else changed_.wait_until(held, next);
+    }
+    for (const ticket spawn : turn) {
+      const auto found = jobs_.find(spawn);  // it may have been withdrawn meanwhile
+      if (found == jobs_.end() || stopped_) continue;
+      const std::function<void()> job = std::move(found->second);
+      jobs_.erase(found);
+      held.unlock();
+      job();
+      held.lock();
+    }
+  }
+}
+
+}  // namespace bulkhead::supervision

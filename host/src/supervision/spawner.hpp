@@ -1,0 +1,41 @@
+// The thread that spawns workers for all plugins of a host, within its spawn budget: neither callers nor the reactor
+// ever wait for the fork server.
+#pragma once
+
+#include "spawn_budget.hpp"
+
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <thread>
+
+namespace bulkhead::supervision {
+
+class spawner {
+ public:
+  using ticket = spawn_budget::ticket;
+
+  explicit spawner(const spawn_limits& limits) : budget_(limits.at_once, limits.restarts) {}
+  ~spawner() { stop(); }
+  spawner(const spawner&) = delete;
+
+  // Queues a spawn; `job` runs on the spawner's thread when its turn has come, and must not throw. Never blocks.
+  ticket ask(bool restart, std::function<void()> job);
+  // The worker of this spawn is ready or gone. True when its job had not begun, and never will.
+  bool done(ticket spawn);
+  // No job begins any more; waits for the one that runs. Idempotent.
+  void stop();
+
+ private:
+  void run();
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  spawn_budget budget_;
+  std::map<ticket, std::function<void()>> jobs_;  // not begun
+  std::thread thread_;                            // from the first spawn on
+  bool stopped_ = false;
+};
+
+}  // namespace bulkhead::supervision

@@ -1,0 +1,354 @@
+// See worker_set.hpp.
+#include "worker_set.hpp"
+
+#include <algorithm>
+#include <random>
+
+namespace bulkhead {
+namespace {
+
+using namespace supervision;
+using state = supervisor_state;
+using kind = enum lifecycle_event::kind;
+
+constexpr std::chrono::milliseconds leftovers_limit{100};
+constexpr std::chrono::milliseconds help_turn{20};  // how long a thread that helps the reactor may miss a change
+
+double any_between_minus_one_and_one() {
+  thread_local std::minstd_rand source{std::random_device{}()};
+  return std::uniform_real_distribution<double>(-1, 1)(source);
+}
+
+supervisor_settings settings_of(const worker_settings& given) {
+  supervisor_settings out;
+  out.rules = given.options.supervision;
+  out.instances = given.options.instances;
+  out.start_limit = given.options.start_timeout;
+  out.memory_limit = given.options.memory_limit;
+  return out;
+}
+
+exit_class class_of(const worker_owner::ending& how) {
+  if (how.rejected) return exit_class::rejected;
+  switch (how.report->reason) {
+    case exit_reason::violation:
+    case exit_reason::protocol: return exit_class::violation;
+    case exit_reason::shut_down: return exit_class::normal;
+    case exit_reason::exited: return how.report->exit_code == 0 ? exit_class::normal : exit_class::abnormal;
+    default: return exit_class::abnormal;
+  }
+}
+
+}  // namespace
+
+worker_set::worker_set(std::shared_ptr<host_core> core, std::shared_ptr<worker_settings> settings,
+                       std::shared_ptr<std::mutex> mutex, std::weak_ptr<listener> pool)
+    : core_(std::move(core)),
+      settings_(std::move(settings)),
+      mutex_(std::move(mutex)),
+      pool_(std::move(pool)),
+      supervisor_(settings_of(*settings_), any_between_minus_one_and_one) {}
+
+// --- for the pool ---------------------------------------------------------------------------------------------------
+
+void worker_set::start(std::unique_lock<std::mutex>& held) {
+  starting_ = true;
+  apply(events::start{});
+  const auto done = [this] {
+    return start_failure_ || supervisor_.state() != state::running ||
+           supervisor_.serving() == settings_->options.instances;
+  };
+  while (!done()) wait_change(held);
+  starting_ = false;
+  if (!start_failure_ && !failing_) return;
+  wait_stopped(held);
+  if (start_failure_) throw *start_failure_;
+  throw call_error(outcome::unavailable, *failing_);
+}
+
+void worker_set::stop(const std::string& reason) { apply(events::stop{.reason = reason}); }
+
+void worker_set::wait_stopped(std::unique_lock<std::mutex>& held) {
+  while (supervisor_.state() == state::stopping) wait_change(held);
+  // What a worker leaves here goes with the last who looks at it, which is a matter of microseconds; unless this is
+  // called by a handler of its own.
+  changed_.wait_for(held, leftovers_limit, [this] { return processes_ <= members_.size(); });
+  settings_->plugin.reset();
+}
+
+void worker_set::reset() { apply(events::reset{}); }
+
+bool worker_set::recycle(std::optional<pid_t> pid) {
+  std::vector<worker_id> chosen;
+  for (const auto& [id, each] : members_)
+    if (each->process && (!pid || each->process->info().pid == *pid)) chosen.push_back(id);
+  for (const worker_id id : chosen) apply(events::recycle{id});
+  return !chosen.empty();
+}
+
+void worker_set::give_back(const lease& worker) {
+  --worker->in_progress;
+  ++worker->served;
+  const auto set = worker->set.lock();
+  if (!set) return;
+  if (set->settings_->options.supervision.recycle.calls > 0) set->apply(events::usage{worker->id, worker->served, 0});
+  if (worker->draining) set->check_drained(worker);
+}
+
+std::vector<std::shared_ptr<worker_process>> worker_set::processes() const {
+  std::vector<std::shared_ptr<worker_process>> list;
+  for (const auto& [id, each] : members_)
+    if (each->process) list.push_back(each->process);
+  return list;
+}
+
+// Waits for something to happen; does the reactor's work meanwhile if nobody else may.
+void worker_set::wait_change(std::unique_lock<std::mutex>& held) {
+  if (!core_->needs_help()) return changed_.wait(held);
+  held.unlock();
+  core_->reactor->help(ipc::clock::now() + help_turn);
+  held.lock();
+}
+
+// --- what the supervisor decides ------------------------------------------------------------------------------------
+
+void worker_set::apply(const event& what) {
+  for (action& each : supervisor_.handle(what, ipc::clock::now())) actions_.push_back(std::move(each));
+  if (executing_) return;
+  executing_ = true;
+  while (!actions_.empty()) {
+    const action next = std::move(actions_.front());
+    actions_.pop_front();
+    std::visit([this](const auto& each) { execute(each); }, next);
+  }
+  executing_ = false;
+  if (const auto wake = supervisor_.wake_at(); wake < next_tick_) {
+    next_tick_ = wake;
+    core_->reactor->schedule(wake, weak_from_this());
+  }
+  changed_.notify_all();
+}
+
+template <class Action>
+void worker_set::execute(const Action& action) {
+  if constexpr (requires { action.worker; }) {
+    const lease worker = find(action.worker);
+    worker_process* const process = worker ? worker->process.get() : nullptr;
+    if constexpr (std::is_same_v<Action, actions::spawn>) {
+      auto added = std::make_shared<member>();
+      added->id = action.worker;
+      added->set = weak_from_this();
+      added->place = action.place;
+      members_.emplace(action.worker, added);
+      added->spawn = core_->spawner.ask(action.restart, [weak = weak_from_this(), id = action.worker] {
+        if (const auto self = weak.lock()) self->spawn(id);
+      });
+    } else if constexpr (std::is_same_v<Action, actions::serve>) {
+      worker->place = action.place;
+      const auto after = std::upper_bound(serving_.begin(), serving_.end(), action.place,
+                                          [](std::size_t place, const lease& each) { return place < each->place; });
+      serving_.insert(after, worker);
+    } else if constexpr (std::is_same_v<Action, actions::ping>) {
+      const auto memory = settings_->options.memory_limit > 0 ? process->resident_bytes() : 0;
+      if (memory > 0) apply(events::usage{action.worker, worker->served, memory});
+      if (process->outstanding() > (worker->pinged ? 1u : 0u)) return apply(events::answered{action.worker});
+      if (std::exchange(worker->pinged, true)) return;  // the last one is not answered yet
+      process->ask("$/ping", [weak = weak_from_this(), worker] {
+        const auto self = weak.lock();
+        if (!self) return;
+        std::unique_lock held(*self->mutex_);
+        worker->pinged = false;
+        self->apply(events::answered{worker->id});
+      });
+    } else if constexpr (std::is_same_v<Action, actions::drain>) {
+      worker->draining = true;
+      std::erase(serving_, worker);
+      check_drained(worker);
+    } else if constexpr (std::is_same_v<Action, actions::shutdown>) {
+      process->ask_to_leave();
+    } else if constexpr (std::is_same_v<Action, actions::kill>) {
+      worker->killed = action.reason;
+      std::erase(serving_, worker);
+      if (process) process->kill(action.reason);
+      else if (core_->spawner.done(worker->spawn)) never_spawned(worker);  // else spawn() is about to find out
+    } else if constexpr (std::is_same_v<Action, actions::restarting>) {
+      lifecycle({.kind = kind::restarting, .delay = action.delay, .text = last_failure_});
+    } else if constexpr (std::is_same_v<Action, actions::undead>) {
+      lifecycle({.kind = kind::undead, .pid = process ? process->info().pid : -1});
+    }
+  } else if constexpr (std::is_same_v<Action, actions::fail_calls>) {
+    failing_ = "plugin " + settings_->name + ": " + action.reason;
+    const auto now = supervisor_.state();
+    if (now != state::stopping && !last_failure_.empty()) *failing_ += "; the last worker " + last_failure_;
+    if (now == state::gave_up || now == state::quarantined || now == state::ended)
+      *failing_ += " (plugin::reset() starts it again)";
+  } else if constexpr (std::is_same_v<Action, actions::admit_calls>) {
+    failing_.reset();
+  } else if constexpr (std::is_same_v<Action, actions::degraded>) {
+    lifecycle({.kind = kind::degraded, .serving = action.serving});
+  } else if constexpr (std::is_same_v<Action, actions::recovered>) {
+    lifecycle({.kind = kind::recovered, .serving = settings_->options.instances});
+  } else if constexpr (std::is_same_v<Action, actions::gave_up>) {
+    lifecycle({.kind = kind::gave_up, .text = action.reason, .last_exits = action.last_exits});
+  } else if constexpr (std::is_same_v<Action, actions::quarantined>) {
+    lifecycle({.kind = kind::quarantined, .report = action.report});
+  } else {
+    static_assert(std::is_same_v<Action, actions::stopped> || std::is_same_v<Action, actions::restart_group> ||
+                  std::is_same_v<Action, actions::reset_group>);
+  }
+}
+
+void worker_set::spawn(worker_id id) {
+  std::shared_ptr<worker_process> process;
+  std::optional<call_error> failure;
+  try {
+    process = make_process(id);
+    {
+      std::lock_guard held(*mutex_);
+      const lease worker = find(id);
+      if (!worker) return;
+      if (worker->killed) return never_spawned(worker);
+      worker->process = process;
+    }
+    process->start();
+    return;
+  } catch (const call_error& e) {
+    failure = e;
+  } catch (const std::exception& e) {
+    failure.emplace(outcome::unavailable, std::string("no worker could be started: ") + e.what());
+  }
+  {
+    std::unique_lock held(*mutex_);
+    const lease worker = find(id);
+    if (!worker) return;
+    worker->process.reset();
+    held.unlock();
+    process.reset();  // nothing of it is left when its end is told
+    held.lock();
+    members_.erase(id);
+    core_->spawner.done(worker->spawn);
+    last_failure_ = "could not be started: " + failure->message();
+    auto report = std::make_shared<crash_report>();
+    report->plugin = settings_->name;
+    report->message = failure->message();
+    if (starting_ && !start_failure_)
+      start_failure_.emplace(failure->outcome(), "plugin " + settings_->name + ": " + failure->message());
+    apply(events::exited{id, exit_class::abnormal, false, report});
+    if (start_failure_ && starting_) apply(events::stop{.reason = "it could not start"});
+  }
+  if (const auto pool = pool_.lock()) pool->on_change();
+}
+
+std::shared_ptr<worker_process> worker_set::make_process(worker_id id) {
+  auto made = std::make_unique<worker_process>(core_, settings_, weak_from_this(), id);
+  {
+    std::lock_guard held(*mutex_);
+    ++processes_;
+  }
+  return {made.release(), [weak = weak_from_this()](worker_process* process) {
+            delete process;
+            const auto self = weak.lock();
+            if (!self) return;
+            std::lock_guard held(*self->mutex_);
+            --self->processes_;
+            self->changed_.notify_all();
+          }};
+}
+
+void worker_set::never_spawned(const lease& worker) {
+  members_.erase(worker->id);
+  core_->spawner.done(worker->spawn);
+  apply(events::exited{worker->id, exit_class::abnormal});
+}
+
+// A worker that leaves has ended its calls when all were given back, and those that were given up have ended in it, too.
+void worker_set::check_drained(const lease& worker) {
+  if (worker->in_progress > 0) return;
+  if (worker->process->outstanding() == 0) return apply(events::drained{worker->id});
+  worker->process->ask("$/drain", [weak = weak_from_this(), id = worker->id] {
+    if (const auto self = weak.lock()) self->tell(events::drained{id});
+  });
+}
+
+void worker_set::lifecycle(lifecycle_event event) {
+  event.plugin = settings_->name;
+  event.instances = settings_->options.instances;
+  core_->lifecycle(std::move(event));
+}
+
+worker_set::lease worker_set::find(worker_id id) const {
+  const auto found = members_.find(id);
+  return found == members_.end() ? nullptr : found->second;
+}
+
+// --- what workers report --------------------------------------------------------------------------------------------
+
+void worker_set::tell(const event& what) {
+  {
+    std::lock_guard held(*mutex_);
+    apply(what);
+  }
+  if (const auto pool = pool_.lock()) pool->on_change();
+}
+
+void worker_set::on_timer() {
+  {
+    std::lock_guard held(*mutex_);
+    next_tick_ = ipc::never;
+  }
+  tell(events::tick{});
+}
+
+void worker_set::on_event(const std::string& name, const msgpack::object& value) {
+  if (const auto pool = pool_.lock()) pool->on_event(name, value);
+}
+
+void worker_set::on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) {
+  if (const auto pool = pool_.lock()) pool->on_log(level, pid, std::move(text), dropped);
+}
+
+void worker_set::on_started(std::uint64_t id, pid_t pid) {
+  lifecycle({.kind = kind::started, .pid = pid});
+  tell(events::started{id, phase::spawn});
+}
+
+void worker_set::on_ready(std::uint64_t id) {
+  {
+    std::lock_guard held(*mutex_);
+    const lease worker = find(id);
+    if (!worker) return;
+    core_->spawner.done(worker->spawn);
+    if (description_.abi == 0 && description_.methods.empty()) {
+      description_ = worker->process->description();
+      for (const method_info& each : description_.methods)
+        if (each.idempotent) idempotent_.insert(each.name);
+    }
+    lifecycle({.kind = kind::ready, .pid = worker->process->info().pid});
+  }
+  tell(events::ready{id});
+}
+
+void worker_set::on_leaving(std::uint64_t id) { tell(events::leaving{id}); }
+
+void worker_set::on_exited(std::uint64_t id, const ending& how) {
+  lease gone;  // outlives the lock
+  {
+    std::lock_guard held(*mutex_);
+    gone = find(id);
+    if (!gone) return;
+    members_.erase(id);
+    std::erase(serving_, gone);
+    core_->spawner.done(gone->spawn);
+    lifecycle({.kind = kind::exited, .pid = how.report->pid, .report = how.report});
+    if (how.report->reason != exit_reason::shut_down) last_failure_ = how.report->summary();
+    if (starting_ && !start_failure_ && how.report->reason != exit_reason::shut_down)
+      start_failure_.emplace(how.rejected ? outcome::rejected : outcome::unavailable,
+                             "plugin " + settings_->name + " could not start: the worker " + last_failure_,
+                             std::vector<std::uint8_t>{}, how.report);
+    apply(events::exited{id, class_of(how), how.calls_pending, how.report});
+    if (start_failure_ && starting_) apply(events::stop{.reason = "it could not start"});
+  }
+  if (const auto pool = pool_.lock()) pool->on_change();
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,107 @@
+// The workers of one version of a plugin: carries out what their supervisor decides, with real processes, and tells it
+// what becomes of them. It knows nothing of calls but how many each worker has.
+//
+// All of a pool shares one lock; functions marked (locked) expect it held. What workers report comes on any thread and
+// takes it by itself.
+#pragma once
+
+#include "host_core.hpp"
+#include "supervision/supervisor.hpp"
+#include "worker_process.hpp"
+
+namespace bulkhead {
+
+class worker_set final : public worker_owner, public reactor::target, public std::enable_shared_from_this<worker_set> {
+ public:
+  struct member {
+    supervision::worker_id id = 0;
+    std::weak_ptr<worker_set> set;
+    std::shared_ptr<worker_process> process;  // none until its spawn was granted
+    supervision::spawner::ticket spawn = 0;
+    std::size_t place = 0;
+    bool draining = false;
+    bool pinged = false;  // and has not answered yet
+    std::optional<exit_reason> killed;
+    unsigned in_progress = 0;  // calls given to it and not yet given back
+    std::uint64_t served = 0;
+  };
+  using lease = std::shared_ptr<member>;
+
+  class listener : public instance_owner {
+   public:
+    // There may be workers for calls that wait, or these calls are to fail. The lock is not held.
+    virtual void on_change() = 0;
+  };
+
+  worker_set(std::shared_ptr<host_core> core, std::shared_ptr<worker_settings> settings,
+             std::shared_ptr<std::mutex> mutex, std::weak_ptr<listener> pool);
+
+  // Starts all and waits until they are ready; throws call_error when the first try of one fails, when none is left.
+  void start(std::unique_lock<std::mutex>& held);
+  // Ends all in good order, without waiting. Calls that wait for a worker fail, for this reason. (locked)
+  void stop(const std::string& reason);
+  // Blocks until all have ended, or are undead. For the last time: nothing of them or of the plugin's file is left here.
+  void wait_stopped(std::unique_lock<std::mutex>& held);
+  // Forgets all failures and starts what does not run. (locked)
+  void reset();
+  // Each worker, or the one with this pid, is replaced by a fresh one; false when there is none. (locked)
+  bool recycle(std::optional<pid_t> pid = {});
+
+  // Those that take calls, in the order of their places; some may have just died. (locked)
+  const std::vector<lease>& serving() const { return serving_; }
+  // Why calls can't be had at present, and fail at once. (locked)
+  const std::optional<std::string>& failing() const { return failing_; }
+  // A call has ended. (locked)
+  static void give_back(const lease& worker);
+  supervision::supervisor_state state() const { return supervisor_.state(); }                // (locked)
+  const plugin_info& description() const { return description_; }                            // (locked)
+  bool idempotent(const std::string& method) const { return idempotent_.contains(method); }  // (locked)
+  std::vector<std::shared_ptr<worker_process>> processes() const;                            // (locked)
+  const worker_settings& settings() const { return *settings_; }
+
+  // worker_owner
+  void on_event(const std::string& name, const msgpack::object& value) override;
+  void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
+  void on_started(std::uint64_t id, pid_t pid) override;
+  void on_ready(std::uint64_t id) override;
+  void on_leaving(std::uint64_t id) override;
+  void on_exited(std::uint64_t id, const ending& how) override;
+  // reactor::target
+  void on_ready(int, std::uint32_t) override {}
+  void on_timer() override;
+
+ private:
+  void apply(const supervision::event& what);
+  void tell(const supervision::event& what);  // takes the lock
+  template <class Action>
+  void execute(const Action& action);
+  void spawn(supervision::worker_id id);  // on the spawner's thread
+  std::shared_ptr<worker_process> make_process(supervision::worker_id id);
+  void never_spawned(const lease& worker);
+  void check_drained(const lease& worker);
+  void lifecycle(lifecycle_event event);
+  void wait_change(std::unique_lock<std::mutex>& held);
+  lease find(supervision::worker_id id) const;
+
+  const std::shared_ptr<host_core> core_;
+  const std::shared_ptr<worker_settings> settings_;
+  const std::shared_ptr<std::mutex> mutex_;
+  const std::weak_ptr<listener> pool_;
+
+  supervision::supervisor supervisor_;
+  std::deque<supervision::action> actions_;  // not yet carried out
+  bool executing_ = false;
+  ipc::time_point next_tick_ = ipc::never;
+  std::map<supervision::worker_id, lease> members_;
+  std::vector<lease> serving_;
+  std::size_t processes_ = 0;  // objects, those of workers that have ended included
+  std::optional<std::string> failing_;
+  std::string last_failure_;  // of a worker, for people
+  bool starting_ = false;
+  std::optional<call_error> start_failure_;
+  plugin_info description_;
+  std::set<std::string> idempotent_;
+  std::condition_variable changed_;
+};
+
+}  // namespace bulkhead

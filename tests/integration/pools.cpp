@@ -1,0 +1,222 @@
+// How calls find a worker: dispatch, the queue, what moves to another worker, what is repeated, what is refused.
+#include "fixture.hpp"
+
+#include <csignal>
+#include <set>
+
+namespace bulkhead::testing {
+
+TEST_CASE("calls that were not begun move to another worker when theirs dies; the one that was begun is lost") {
+  host host({.spawns = any_number_of_spawns});
+  auto chaos = host.load(plugin_path("chaos"), untiring());
+  const pid_t pid = chaos.workers().at(0).pid;
+  mailbox<outcome> first, rest;
+  chaos.async_call<reply>("sleep_ms", std::tuple{60'000},
+                          [&](boost::system::error_code, const reply& result) { first.put(result.outcome()); });
+  for (int i = 0; i < 100; ++i)
+    chaos.async_call<reply>("echo", std::tuple{i},
+                            [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); });
+  while (chaos.workers().at(0).phase != phase::call) std::this_thread::yield();
+  ::kill(pid, SIGKILL);
+  REQUIRE(rest.wait_for(100));
+  REQUIRE(first.wait_for(1));
+  CHECK(first.values()[0] == outcome::worker_lost);
+  for (const outcome each : rest.values()) CHECK(each == outcome::ok);
+}
+
+TEST_CASE("a call of an idempotent method is repeated when its worker dies in it") {
+  host host({.spawns = any_number_of_spawns});
+  std::atomic<int> asked{0};
+  load_options options = untiring();
+  options.poison_limit = 3;
+  options.functions.add("lucky", [&] { return ++asked == 3; });
+  auto chaos = host.load(plugin_path("chaos"), options);
+  CHECK(chaos.try_call("unlucky").outcome() == outcome::ok);
+  CHECK(asked == 3);
+}
+
+TEST_CASE("a call that has killed three workers is refused; others are served") {
+  mailbox<lifecycle_event> poisoned;
+  host host({.on_lifecycle =
+                 [&](const lifecycle_event& event) {
+                   if (event.kind == lifecycle_event::kind::poisoned) poisoned.put(event);
+                 },
+             .spawns = any_number_of_spawns});
+  load_options options = untiring();
+  options.poison_limit = 3;
+  auto chaos = host.load(plugin_path("chaos"), options);
+  for (int i = 0; i < 3; ++i) CHECK(chaos.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
+  const auto refused = failure_of([&] { chaos.call("misbehave", "abort"); });
+  CHECK(refused.outcome() == outcome::rejected);
+  CHECK(refused.message().find("has killed 3 workers") != std::string::npos);
+  REQUIRE(poisoned.wait_for(1));
+  CHECK(poisoned.values()[0].text == "misbehave");
+  CHECK(chaos.try_call("misbehave", "exit_3").outcome() == outcome::worker_lost);  // not the same call
+  CHECK(chaos.call<int>("echo", 1) == 1);
+  chaos.reset();
+  CHECK(chaos.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
+}
+
+TEST_CASE("a call that waits for a worker ends by its deadline, by its caller, or as overloaded") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.queue_limit = 2, .sent_ahead = 0});
+  mailbox<outcome> first, rest;
+  chaos.async_call<reply>("sleep_ms", std::tuple{700},
+                          [&](boost::system::error_code, const reply& result) { first.put(result.outcome()); });
+  SECTION("its deadline") {
+    CHECK(chaos.with({.deadline = 20ms}).try_call("echo", 1).outcome() == outcome::timeout);
+    chaos.async_call<reply>("echo", std::tuple{1},
+                            [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); },
+                            {.deadline = 20ms});
+    REQUIRE(rest.wait_for(1));
+    CHECK(rest.values()[0] == outcome::timeout);
+  }
+  SECTION("its caller") {
+    std::stop_source stop;
+    chaos.async_call<reply>("echo", std::tuple{1},
+                            [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); },
+                            {.stop = stop.get_token()});
+    std::jthread other([&] {
+      while (chaos.status().waiting < 2) std::this_thread::yield();
+      stop.request_stop();
+    });
+    CHECK(chaos.with({.stop = stop.get_token()}).try_call("echo", 1).outcome() == outcome::cancelled);
+    REQUIRE(rest.wait_for(1));
+    CHECK(rest.values()[0] == outcome::cancelled);
+  }
+  SECTION("overloaded") {
+    for (int i = 0; i < 2; ++i)
+      chaos.async_call<reply>("echo", std::tuple{1},
+                              [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); });
+    const auto refused = failure_of([&] { chaos.call("echo", 1); });
+    CHECK(refused.outcome() == outcome::overloaded);
+    CHECK(refused.message().find("2 calls wait") != std::string::npos);
+    REQUIRE(rest.wait_for(2));
+    CHECK(rest.values() == std::vector{outcome::ok, outcome::ok});
+  }
+  REQUIRE(first.wait_for(1));
+  CHECK(first.values()[0] == outcome::ok);
+  CHECK(chaos.status().waiting == 0);
+}
+
+TEST_CASE("idle workers share calls: none waits behind a slow one while another is free") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.instances = 2});
+  mailbox<outcome> slow;
+  std::stop_source stop;
+  chaos.async_call<reply>("sleep_ms", std::tuple{20'000},
+                          [&](boost::system::error_code, const reply& result) { slow.put(result.outcome()); },
+                          {.stop = stop.get_token()});
+  for (int i = 0; i < 50; ++i) CHECK(chaos.with({.deadline = 10s}).call<int>("echo", i) == i);
+  CHECK(slow.values().empty());
+  stop.request_stop();
+}
+
+TEST_CASE("round robin takes workers in turn") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.instances = 3, .dispatch = {.kind = dispatch::kind::round_robin}});
+  std::vector<std::string> went;
+  for (int i = 0; i < 9; ++i) went.push_back(chaos.call<std::string>("name"));
+  CHECK(std::set(went.begin(), went.end()).size() == 3);
+  for (int i = 0; i < 6; ++i) CHECK(went[static_cast<std::size_t>(i)] == went[static_cast<std::size_t>(i + 3)]);
+}
+
+TEST_CASE("equal keys go to the same worker, different keys to different ones") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.instances = 4, .dispatch = {.kind = dispatch::kind::sticky}});
+  std::set<std::string> used;
+  for (int key = 0; key < 40; ++key) {
+    const auto there = chaos.with({.key = key}).call<std::string>("name");
+    for (int i = 0; i < 3; ++i) CHECK(chaos.with({.key = key}).call<std::string>("name") == there);
+    used.insert(there);
+  }
+  CHECK(used.size() == 4);
+  CHECK(chaos.with({.key = "session 7"}).call<std::string>("name") ==
+        chaos.with({.key = std::string("session 7")}).call<std::string>("name"));
+}
+
+TEST_CASE("an embedder's own dispatch chooses, or lets a call wait") {
+  host host;
+  std::atomic<int> refusals{3};
+  load_options options;
+  options.instances = 3;
+  options.dispatch.kind = dispatch::kind::custom;
+  options.dispatch.choose = [&](const std::vector<candidate>& free, std::string_view method, call_key) -> std::size_t {
+    if (method == "echo" && refusals-- > 0) return free.size();
+    for (std::size_t i = 0; i < free.size(); ++i)
+      if (free[i].place == 2) return i;
+    return free.size();
+  };
+  auto chaos = host.load(plugin_path("chaos"), options);
+  std::set<std::string> used;
+  for (int i = 0; i < 5; ++i) used.insert(chaos.call<std::string>("name"));
+  CHECK(used.size() == 1);
+  CHECK(chaos.with({.deadline = 50ms}).try_call("echo", 1).outcome() == outcome::timeout);  // nobody asks again
+  refusals = 0;
+  CHECK(chaos.call<int>("echo", 2) == 2);
+  load_options without;
+  without.dispatch.kind = dispatch::kind::custom;
+  CHECK_THROWS_WITH(host.load(plugin_path("chaos"), without), Catch::Contains("takes a function"));
+}
+
+TEST_CASE("a thread-safe plugin runs as many calls at once as it may, another runs one") {
+  host host;
+  auto parallel = host.load(plugin_path("parallel"), {.concurrency = 3});
+  CHECK(parallel.describe().concurrency == 3);
+  mailbox<int> met;
+  for (int i = 0; i < 3; ++i)
+    parallel.async_call<int>("meet", std::tuple{3}, [&](boost::system::error_code, int most) { met.put(most); });
+  REQUIRE(met.wait_for(3));
+  CHECK(met.values() == std::vector{3, 3, 3});
+  CHECK(parallel.with({.deadline = 100ms}).try_call("meet", 4).outcome() == outcome::timeout);
+  CHECK(host.load(plugin_path("chaos"), {.concurrency = 3}).describe().concurrency == 1);
+  mailbox<int> sums;
+  for (int i = 0; i < 900; ++i)
+    parallel.async_call<int>("add", std::tuple{i, 1}, [&, i](boost::system::error_code, int sum) { sums.put(sum - i); },
+                             {.deadline = 60s});
+  for (int i = 0; i < 200; ++i) CHECK(parallel.call<int>("add", i, 2) == i + 2);
+  REQUIRE(sums.wait_for(900));
+  CHECK(sums.values() == std::vector(900, 1));
+}
+
+TEST_CASE(
+    "when one of several calls kills its worker, all that had begun are lost, and the report names the right one") {
+  host host({.spawns = any_number_of_spawns});
+  auto parallel = host.load(plugin_path("parallel"), untiring({.concurrency = 4}));
+  mailbox<reply> ended;
+  for (int i = 0; i < 3; ++i)
+    parallel.async_call<reply>("wait", std::tuple{},
+                               [&](boost::system::error_code, const reply& result) { ended.put(result); });
+  while (parallel.workers().at(0).outstanding < 3) std::this_thread::yield();
+  const auto died = parallel.try_call("overflow");
+  CHECK(died.outcome() == outcome::worker_lost);
+  REQUIRE(died.report());
+  CHECK(died.report()->method == "overflow");
+  CHECK(died.report()->signal == SIGABRT);
+  CHECK(parallel.call<int>("add", 1, 2) == 3);
+}
+
+TEST_CASE("a worker that says it must go is replaced first, and no call is lost") {
+  mailbox<lifecycle_event> events;
+  host host({.on_lifecycle = [&](const lifecycle_event& event) { events.put(event); }});
+  auto parallel = host.load(plugin_path("parallel"));
+  const pid_t before = parallel.workers().at(0).pid;
+  CHECK(parallel.call<int>("leave") == 1);
+  for (int i = 0; i < 100; ++i) CHECK(parallel.call<int>("add", i, 1) == i + 1);
+  REQUIRE(events.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(),
+                       [](const auto& event) { return event.kind == lifecycle_event::kind::exited; });
+  }));
+  std::vector<pid_t> ready;
+  for (const auto& event : events.values()) {
+    if (event.kind == lifecycle_event::kind::ready) ready.push_back(event.pid);
+    if (event.kind != lifecycle_event::kind::exited) continue;
+    CHECK(event.pid == before);
+    CHECK(event.report->reason == exit_reason::shut_down);
+    CHECK(event.report->message == "enough is enough");
+    CHECK(ready.size() == 2);  // the new one came first
+  }
+  CHECK(parallel.workers().at(0).pid != before);
+}
+
+}  // namespace bulkhead::testing
