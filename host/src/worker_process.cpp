@@ -135,6 +135,7 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       pidfd_watch_(core_->reactor->new_watch()),
       log_watch_(core_->reactor->new_watch()),
       black_box_(make_black_box()),
+      image_(settings_->plugin),
       start_deadline_(ipc::clock::now() + settings_->options.start_timeout) {}
 
 worker_process::~worker_process() {
@@ -181,7 +182,7 @@ void worker_process::spawn() {
     throw std::runtime_error("cpus can't be limited here: " + layer.detail);
   if (!cgroup_) say_hello();
   std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get()};
-  if (settings_->plugin) fds.push_back(settings_->plugin.get());
+  if (image_) fds.push_back(image_->get());
   auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
   worker_end_.reset();
   log_end.reset();
@@ -600,6 +601,7 @@ crash_report worker_process::make_report(const black_box_copy& box) {
     report.frames_omitted = box.stack.omitted;
     report.instruction_pointer = box.stack.instruction_pointer;
     report.stack_pointer = box.stack.stack_pointer;
+    report.image = image_;
     for (stack_frame& each : report.stack) {
       if (each.origin == code_origin::plugin) each.module = settings_->file;
       if (each.origin == code_origin::worker) each.module = core_->forks.program();

@@ -10,12 +10,12 @@
 
 namespace bulkhead {
 
-// What to start. `plugin` is the opened file, or none for a foreign program.
+// What to start: a plugin or a foreign program.
 struct worker_settings {
   std::string name;
   std::string file;    // the plugin's or program's, absolute
   std::string sha256;  // of the plugin's contents
-  unique_fd plugin;
+  std::shared_ptr<const unique_fd> plugin;  // the opened file
   std::vector<std::string> argv;  // of a foreign program
   load_options options;
   policy rules;  // of its sandbox, as it was worked out from the options
@@ -123,6 +123,7 @@ class worker_process final : public reactor::target,
   std::string sandbox_;  // the layers in force, as the fork server said; before pid_
   const std::uint64_t socket_watch_, pidfd_watch_, log_watch_;
   const unique_fd black_box_;
+  const std::shared_ptr<const unique_fd> image_;
   const ipc::time_point start_deadline_;
 
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};

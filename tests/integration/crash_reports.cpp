@@ -3,6 +3,10 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
+#include <random>
+
+#include <elf.h>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
@@ -130,6 +134,123 @@ TEST_CASE("a worker killed for what its policy denies leaves its stack, too") {
   CHECK(report->reason == exit_reason::violation);
   CHECK(of(*report, code_origin::plugin).size() >= 3);
   CHECK(report->stack.back().origin == code_origin::worker);
+}
+
+namespace {
+
+const stack_frame& frame_of(const crash_report& report, const std::string& function) {
+  const auto found = std::find_if(report.stack.begin(), report.stack.end(), [&](const stack_frame& each) {
+    return each.function.find(function) != std::string::npos;
+  });
+  INFO(shown(report));
+  if (found == report.stack.end()) FAIL("no frame of " << function);
+  return *found;
+}
+
+std::vector<std::uint64_t> addresses(const crash_report& report) {
+  std::vector<std::uint64_t> list;
+  for (const stack_frame& each : report.stack)
+    if (!each.inlined) list.push_back(each.address);
+  return list;
+}
+
+// A copy of a plugin, with sections of these names filled with what comes out of a generator; 0: as they are.
+std::filesystem::path damaged(const std::filesystem::path& folder, const std::string& name,
+                              std::initializer_list<std::string_view> sections, unsigned seed) {
+  std::ifstream in(plugin_path(name), std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(in)), {});
+  Elf64_Ehdr header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  std::vector<Elf64_Shdr> table(header.e_shnum);
+  std::memcpy(table.data(), &bytes[header.e_shoff], table.size() * sizeof table[0]);
+  std::minstd_rand next(seed);
+  for (const Elf64_Shdr& each : table) {
+    const char* called = &bytes[table[header.e_shstrndx].sh_offset + each.sh_name];
+    if (std::find(sections.begin(), sections.end(), called) == sections.end()) continue;
+    for (std::size_t i = 0; i < each.sh_size; ++i)
+      if (next() % 16 == 0) bytes[each.sh_offset + i] = static_cast<char>(next());
+  }
+  const auto file = folder / (name + ".so");
+  std::filesystem::remove(file);
+  std::ofstream(file, std::ios::binary) << bytes;
+  return file;
+}
+
+}  // namespace
+
+TEST_CASE("a symbolized stack names functions, files and lines, in the plugin, the libraries and the worker") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto report = crash(chaos, "segfault");
+  const crash_report named = host.symbolized(*report);
+  INFO(shown(named));
+  CHECK(addresses(named) == addresses(*report));
+  const stack_frame& first = named.stack.front();
+  CHECK(first.function == "chaos_segfault");
+  CHECK_THAT(first.source, Catch::Matchers::EndsWith("faults.c"));
+  CHECK(first.line > 0);
+  CHECK(frame_of(named, "misbehave").origin == code_origin::plugin);
+  CHECK(frame_of(named, "__libc_start_main").origin == code_origin::library);
+  CHECK(frame_of(named, "bulkhead::session::serve()").origin == code_origin::worker);
+  CHECK(frame_of(named, "main").origin == code_origin::worker);
+
+  host.shutdown();
+  CHECK(host.symbolized(*report).stack.size() == report->stack.size());
+}
+
+TEST_CASE("functions that were inlined are frames of their own") {
+  host host;
+  auto parallel = host.load(plugin_path("inlined"));
+  const reply lost = parallel.try_call("crash");
+  REQUIRE(lost.report());
+  const crash_report named = host.symbolized(*lost.report());
+  INFO(shown(named));
+  REQUIRE(named.stack.size() > 3);
+  CHECK_THAT(named.stack[0].function, Catch::Matchers::Contains("innermost"));
+  CHECK_THAT(named.stack[1].function, Catch::Matchers::Contains("in_between"));
+  CHECK_THAT(named.stack[2].function, Catch::Matchers::Contains("not_inlined"));
+  CHECK(named.stack[0].inlined);
+  CHECK(named.stack[1].inlined);
+  CHECK_FALSE(named.stack[2].inlined);
+  CHECK(named.stack[0].address == named.stack[2].address);
+  CHECK(named.stack[0].line < named.stack[1].line);
+  CHECK(named.stack[1].line < named.stack[2].line);
+}
+
+TEST_CASE("a plugin whose symbols and debug information are damaged still has its stack in the report") {
+  const scratch_folder folder;
+  host host;
+  for (unsigned seed = 1; seed <= 12; ++seed) {
+    const auto file =
+        damaged(folder.path, "chaos",
+                {".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".symtab", ".strtab"}, seed);
+    auto chaos = host.load(file);
+    const auto report = crash(chaos, "segfault");
+    INFO("seed " << seed << ": " << shown(*report));
+    CHECK(report->stack.size() > 6);
+    const crash_report named = host.symbolized(*report);
+    CHECK(addresses(named) == addresses(*report));
+    CHECK(frame_of(named, "bulkhead::session::serve()").origin == code_origin::worker);  // another file: none the worse
+  }
+}
+
+TEST_CASE("a file that kills its reader costs the report its names and nothing else") {
+  const scratch_folder folder;
+  const std::string programs = BULKHEAD_TEST_PROGRAMS;
+  std::filesystem::copy(programs + "/bulkhead-worker", folder.path);
+  std::filesystem::copy(plugin_path("dying_reader"), folder.path / "bulkhead-symbolizer.so");
+  mailbox<lifecycle_event> events;
+  host host({.worker_path = folder.path / "bulkhead-worker",
+             .on_lifecycle = [&](const lifecycle_event& event) { events.put(event); }});
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto report = crash(chaos, "segfault");
+  const crash_report named = host.symbolized(*report);
+  INFO(shown(named));
+  CHECK(addresses(named) == addresses(*report));
+  CHECK(named.stack.front().function.empty());
+  CHECK(frame_of(named, "the library's").origin == code_origin::library);  // asked after the first reader had died
+  CHECK(chaos.call<int>("echo", 7) == 7);
+  for (const lifecycle_event& each : events.values()) CHECK(each.plugin == "chaos");
 }
 
 #endif

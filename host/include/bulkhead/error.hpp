@@ -2,6 +2,7 @@
 // what is known of a worker that died.
 #pragma once
 
+#include <bulkhead/ipc/system.hpp>
 #include <bulkhead/outcome.hpp>
 
 #include <boost/system/error_code.hpp>
@@ -82,6 +83,8 @@ struct crash_report {
   std::vector<stack_frame> stack;
   std::uint64_t frames_omitted = 0;
   std::uint64_t instruction_pointer = 0, stack_pointer = 0;
+  // The plugin's file as it was loaded, for host::symbolized(); null in a report that was read from a file.
+  std::shared_ptr<const unique_fd> image;
   // What became of the worker, for people: "was killed by SIGSEGV (address 0x0) in method 'decode'".
   std::string summary() const;
 };

@@ -154,6 +154,12 @@ class host {
   // std::runtime_error. Blocks for some milliseconds.
   sandbox_report examine(const policy& rules = {}) const;
 
+  // The report with functions, source files and lines in its stack, inlined functions as frames of their own. Files are
+  // read, debug information included, by a worker under policy::strict(), for they are as hostile as the plugin; frames
+  // for which it finds nothing stay as they are, as do the plugin's when the report has no `image`, and all of them once
+  // the host has been shut down. Takes some milliseconds, with large files more; blocks for 10 s at most.
+  crash_report symbolized(crash_report report) const;
+
   // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`. Blocks for some seconds at
   // most. Idempotent.
   void shutdown();
