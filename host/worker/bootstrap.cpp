@@ -83,8 +83,7 @@ int run_worker(const std::string& path, const worker_sandbox& sandbox) {
   // Lanes are mapped and sealed here, before the sandbox closes.
   const std::string& library = sandbox.library.empty() ? file : sandbox.library;
   name_plugin_file(library);
-  worker->start_plugin(plugin.value_or(-1), library,
-                       [&] { sandbox.seal(*box); });
+  worker->start_plugin(plugin.value_or(-1), library, [&] { sandbox.seal(*box); });
   if (worker->serve()) {
     worker->enter(static_cast<std::uint32_t>(phase::shutdown));
     worker->runtime().destroy();

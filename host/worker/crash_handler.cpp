@@ -24,6 +24,7 @@ black_box* box = nullptr;
 bool limited = false;
 alignas(16) char main_stack[64 << 10];
 thread_local const char* method = nullptr;
+thread_local std::uint32_t call = 0;
 
 // Whether the address space is used up: then a crash is most likely a failed allocation that nobody checked.
 bool out_of_memory() {
@@ -42,7 +43,10 @@ void on_fatal_signal(int signal, siginfo_t* info, void* context) {
     box->code = info->si_code;
     const bool has_address = signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE;
     box->fault_address = has_address ? reinterpret_cast<std::uint64_t>(info->si_addr) : 0;
-    if (method) std::strncpy(box->method, method, sizeof box->method - 1);
+    if (method) {
+      std::strncpy(box->method, method, sizeof box->method - 1);
+      box->call = call;
+    }
     box->out_of_memory = limited && out_of_memory();
     box->recorded.store(2, std::memory_order_release);
     record_stack(*box, *static_cast<const ucontext_t*>(context));
@@ -99,7 +103,10 @@ crash_stack::~crash_stack() {
   ::sigaltstack(&none, nullptr);
 }
 
-void note_method(const char* name) { method = name; }
+void note_method(const char* name, std::uint32_t of) {
+  method = name;
+  call = of;
+}
 
 void install_crash_handlers(black_box& shared, bool memory_limited) {
   box = &shared;

@@ -254,3 +254,46 @@ TEST_CASE("a file that kills its reader costs the report its names and nothing e
 }
 
 #endif
+
+TEST_CASE("requests are kept when that is asked for, and the report has the one that its worker died in") {
+  host host;
+  const auto arguments = [](const auto&... each) {
+    const auto view = pack_arguments(each...).params.take();
+    return std::vector<std::uint8_t>(view.begin(), view.end());
+  };
+  auto plain = host.load(plugin_path("chaos"));
+  CHECK(crash(plain, "exit_3")->request.empty());
+
+  auto chaos = host.load(plugin_path("chaos"), {.deadline = 20s, .keep_requests = 1000});
+  for (int i = 0; i < 100; ++i) chaos.call("echo", std::string(300, 'x'));  // far more than the limit in all
+  const auto report = crash(chaos, "exit_3");
+  CHECK(report->method == "misbehave");
+  CHECK(report->request == arguments("exit_3"));
+
+  SECTION("of several calls, it is that of the method which ran") {
+    mailbox<outcome> ended;
+    for (int i = 0; i < 3; ++i)
+      chaos.async_call<reply>("later", std::tuple{60'000 + i},
+                              [&](boost::system::error_code, const reply& r) { ended.put(r.outcome()); });
+    CHECK(crash(chaos, "exit_0")->request == arguments("exit_0"));
+    CHECK(ended.wait_for(3));
+  }
+  SECTION("also when the caller has given up long before the worker is killed") {
+    mailbox<std::shared_ptr<const crash_report>> reports;
+    bulkhead::host watched({.on_lifecycle = [&](const lifecycle_event& event) {
+      if (event.kind == lifecycle_event::kind::exited) reports.put(event.report);
+    }});
+    auto hanging = watched.load(plugin_path("chaos"), {.keep_requests = 1000});
+    CHECK(hanging.with({.deadline = 50ms}).try_call("misbehave", "endless_loop").outcome() == outcome::timeout);
+    REQUIRE(reports.wait_for(1));
+    CHECK(reports.values()[0]->reason == exit_reason::hung);
+    CHECK(reports.values()[0]->request == arguments("endless_loop"));
+  }
+  SECTION("what is larger than the limit is not kept") {
+    const std::string much(2000, 'x');
+    const reply lost = chaos.try_call("die_of", much);
+    REQUIRE(lost.outcome() == outcome::worker_lost);
+    CHECK(lost.report()->method == "die_of");
+    CHECK(lost.report()->request.empty());
+  }
+}

@@ -75,7 +75,9 @@ struct crash_report {
   int signal = 0;                   // signalled: as the worker's crash handler saw it, else as the kernel reported it
   std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE
   bulkhead::phase phase = phase::spawn;
-  std::string method;    // in progress when it died; may be empty
+  std::string method;  // in progress when it died; may be empty
+  // The arguments of the call that it died in, one MessagePack array: when load_options::keep_requests allows, else empty.
+  std::vector<std::uint8_t> request;
   std::string message;   // e.g. the text of an uncaught exception, or what was wrong with the protocol
   std::string log_tail;  // the last lines it wrote
   // Where it was, when its crash handler had a chance to say so: the innermost frame first. Of a stack of more than 64

@@ -122,6 +122,9 @@ struct load_options {
   // A call that has killed so many workers is refused (`rejected`) when it comes again, for 10 minutes; 0: never. The
   // same call: of the same method with the same arguments.
   unsigned poison_limit = 3;
+  // Copies the arguments of calls, so that a crash report has those of the call its worker died in: up to so many bytes
+  // for a worker's calls together; a call with more than that is not copied. 0: none are. Arguments may be confidential.
+  std::size_t keep_requests = 0;
   // What its sandbox lets it do. Unset: policy::strict(), or policy::program() for launch(). Its memory limit is
   // memory_limit above unless it names another.
   std::optional<bulkhead::policy> policy{};

@@ -38,6 +38,7 @@ struct black_box {
   std::atomic<std::uint32_t> in_call;  // methods that run now
   std::atomic<std::uint64_t> begun;    // calls taken up so far, in the order in which they were sent
   char method[64];                     // the one in progress
+  std::atomic<std::uint32_t> call;     // its id
 
   // Filled in by the crash handler, `recorded` last.
   std::atomic<std::uint32_t> recorded;
