@@ -52,6 +52,16 @@ std::string_view to_string(exit_reason value) {
   return "unknown";
 }
 
+std::string_view to_string(code_origin value) {
+  switch (value) {
+    case code_origin::unknown: return "unknown";
+    case code_origin::plugin: return "plugin";
+    case code_origin::worker: return "worker";
+    case code_origin::library: return "library";
+  }
+  return "unknown";
+}
+
 std::string signal_name(int signal) {
   const char* name = ::sigabbrev_np(signal);
   return name ? std::string("SIG") + name : "signal " + std::to_string(signal);

@@ -1,5 +1,6 @@
 // See host.hpp: the host itself, and what its plugins share.
 #include "plugin_pool.hpp"
+#include "report/symbolize.hpp"
 #include "sandbox/report_text.hpp"
 #include "signals_blocked.hpp"
 #include <bulkhead/host.hpp>
@@ -154,6 +155,11 @@ plugin host::launch(const std::vector<std::string>& argv, load_options options) 
 sandbox_report host::examine(const policy& rules) const {
   sandbox_report report = sandbox::from_lines(core_->forks.examine(rules));
   if (sandbox::cgroup_maker::wanted(rules.granted())) report.layers.push_back(core_->cgroups.examine(rules.granted()));
+  return report;
+}
+
+crash_report host::symbolized(crash_report report) const {
+  symbolize(core_, report);
   return report;
 }
 

@@ -63,7 +63,7 @@ void plugin_pool::heed_requests(worker_settings& settings, const std::string& sh
   const auto probe = [&] {
     auto alone = std::make_shared<worker_settings>();
     alone->name = name_;
-    alone->plugin = detail::duplicate(settings.plugin.get());
+    alone->plugin = settings.plugin;
     alone->options.environment = {"BULKHEAD_PROBE=1"};
     alone->options.start_timeout = options_.start_timeout;
     alone->rules.memory_limit(std::size_t{256} << 20).at_least(rules.granted().required);
@@ -104,9 +104,10 @@ std::shared_ptr<worker_settings> plugin_pool::make_settings(const std::filesyste
   settings->argv = std::move(argv);
   settings->options = options;
   settings->rules = effective_policy(options, !settings->argv.empty());
-  std::string sha256;
-  if (settings->argv.empty()) settings->plugin = open_plugin(*core_, file, options.sha256, &sha256);
-  heed_requests(*settings, sha256);
+  settings->file = std::filesystem::absolute(file).string();
+  if (settings->argv.empty())
+    settings->plugin = std::make_shared<const unique_fd>(open_plugin(*core_, file, options.sha256, &settings->sha256));
+  heed_requests(*settings, settings->sha256);
   return settings;
 }
 

@@ -2,6 +2,7 @@
 // reactor, and the pool that owns it. Whoever first learns that the process has ended settles its account.
 #include "worker_process.hpp"
 
+#include "report/recorded_stack.hpp"
 #include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
 
@@ -52,11 +53,13 @@ struct worker_process::black_box_copy {
   phase reached = phase::spawn;
   bool in_call = false;
   std::uint64_t begun = 0;
+  std::uint32_t call = 0;
   std::string method, message;
   bool recorded = false, out_of_memory = false;
   int signal = 0;
   std::uint64_t fault_address = 0;
   unsigned violations = 0;
+  recorded_stack stack;
 
   explicit black_box_copy(int fd) {
     alignas(black_box) char page[sizeof(black_box)]{};
@@ -66,6 +69,7 @@ struct worker_process::black_box_copy {
     reached = raw <= static_cast<std::uint32_t>(phase::shutdown) ? static_cast<phase>(raw) : phase::ready;
     in_call = box->in_call > 0;
     begun = box->begun;
+    call = box->call;
     method = ipc::sanitised({box->method, ::strnlen(box->method, sizeof box->method)});
     message = ipc::sanitised({box->message, ::strnlen(box->message, sizeof box->message)});
     recorded = box->recorded == 2 && box->signal > 0 && box->signal < NSIG;
@@ -73,6 +77,7 @@ struct worker_process::black_box_copy {
     out_of_memory = recorded && box->out_of_memory;
     fault_address = box->fault_address;
     violations = box->violations;
+    if (recorded) stack = read_stack(*box);
   }
 };
 
@@ -89,7 +94,7 @@ class worker_process::carried_call final : public ipc::async_completion {
       std::lock_guard held(worker_->mutex_);
       report = worker_->report_;
     }
-    if (id_) worker_->forget_progress(*id_);
+    if (id_) worker_->forget_call(*id_, result.code);
     handler_->complete(reply(std::move(result), std::move(report)));
   }
 
@@ -103,7 +108,7 @@ class worker_process::carried_call final : public ipc::async_completion {
   };
 
   std::unique_ptr<reply_handler> handler() { return std::move(handler_); }
-  std::optional<std::uint32_t> id_;  // when progress is watched
+  std::optional<std::uint32_t> id_;  // when something is kept for the call
   std::optional<std::stop_callback<stopper>> stop_;
 
  private:
@@ -132,6 +137,8 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       pidfd_watch_(core_->reactor->new_watch()),
       log_watch_(core_->reactor->new_watch()),
       black_box_(make_black_box()),
+      image_(settings_->plugin),
+      kept_(settings_->options.keep_requests),
       start_deadline_(ipc::clock::now() + settings_->options.start_timeout) {}
 
 worker_process::~worker_process() {
@@ -178,7 +185,7 @@ void worker_process::spawn() {
     throw std::runtime_error("cpus can't be limited here: " + layer.detail);
   if (!cgroup_) say_hello();
   std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get()};
-  if (settings_->plugin) fds.push_back(settings_->plugin.get());
+  if (image_) fds.push_back(image_->get());
   auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
   worker_end_.reset();
   log_end.reset();
@@ -240,9 +247,10 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
   std::function<ipc::buffer(std::uint32_t)> before;
   const auto watch = [&](std::uint32_t id) {  // before the first report can come
     watch_progress(id, request);
+    if (kept_.wanted()) kept_.keep(id, request.method, request.arguments.params.view());
     if (known_id) *known_id = id;
   };
-  if (request.default_deadline && request.on_progress) {
+  if (request.default_deadline && (request.on_progress || kept_.wanted())) {
     before = [&](std::uint32_t id) {
       watch(id);
       return ipc::buffer();
@@ -292,7 +300,7 @@ reply worker_process::call(call_request& request) {
     if (result == ipc::channel::wait_result::deadline)
       channel_.abandon(started.id, outcome::timeout, "no answer before the deadline");
   }
-  if (request.on_progress) forget_progress(started.id);
+  forget_call(started.id, waiter.result.code);
   std::shared_ptr<const crash_report> report;
   if (waiter.result.code != outcome::ok && dead_) {
     std::lock_guard held(mutex_);
@@ -336,6 +344,12 @@ void worker_process::watch_progress(std::uint32_t id, call_request& request) {
   if (!request.on_progress) return;
   std::lock_guard held(mutex_);
   progress_[id] = std::make_shared<std::function<void(const msgpack::object&)>>(request.on_progress);
+}
+
+// One that was given up may still be what the worker hangs in.
+void worker_process::forget_call(std::uint32_t id, outcome code) {
+  if (kept_.wanted() && code != outcome::timeout && code != outcome::cancelled) kept_.forget(id);
+  forget_progress(id);
 }
 
 void worker_process::forget_progress(std::uint32_t id) {
@@ -580,6 +594,10 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   if (box.in_call) {
     report.phase = phase::call;
     report.method = box.method;
+    if (auto kept = kept_.find(box.call); !kept.method.empty()) {
+      report.method = std::move(kept.method);
+      report.request = std::move(kept.arguments);
+    }
   }
   report.log_tail = log_->tail();
   siginfo_t info{};
@@ -593,6 +611,15 @@ crash_report worker_process::make_report(const black_box_copy& box) {
     report.reason = box.out_of_memory ? exit_reason::out_of_memory : exit_reason::signalled;
     report.signal = box.signal;
     report.fault_address = box.fault_address;
+    report.stack = box.stack.frames;
+    report.frames_omitted = box.stack.omitted;
+    report.instruction_pointer = box.stack.instruction_pointer;
+    report.stack_pointer = box.stack.stack_pointer;
+    report.image = image_;
+    for (stack_frame& each : report.stack) {
+      if (each.origin == code_origin::plugin) each.module = settings_->file;
+      if (each.origin == code_origin::worker) each.module = core_->forks.program();
+    }
   } else if (condemned_ != exit_reason::unknown && (killed_by_kill || !known || condemned_ == exit_reason::protocol)) {
     report.reason = condemned_;
     report.signal = SIGKILL;

@@ -6,15 +6,18 @@
 #include "instance.hpp"
 #include "log_stream.hpp"
 #include "report/black_box.hpp"
+#include "report/kept_requests.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
 namespace bulkhead {
 
-// What to start. `plugin` is the opened file, or none for a foreign program.
+// What to start: a plugin or a foreign program.
 struct worker_settings {
   std::string name;
-  unique_fd plugin;
-  std::vector<std::string> argv;  // of a foreign program
+  std::string file;                         // the plugin's or program's, absolute
+  std::string sha256;                       // of the plugin's contents
+  std::shared_ptr<const unique_fd> plugin;  // the opened file
+  std::vector<std::string> argv;            // of a foreign program
   load_options options;
   policy rules;  // of its sandbox, as it was worked out from the options
 };
@@ -98,6 +101,7 @@ class worker_process final : public reactor::target,
                               std::optional<std::uint32_t>* known_id);
   void watch_progress(std::uint32_t id, call_request& request);
   void forget_progress(std::uint32_t id);
+  void forget_call(std::uint32_t id, outcome code);
   bool spend_event_credit();
   void return_event_credit();
   bool await_exit(ipc::time_point deadline);
@@ -121,6 +125,8 @@ class worker_process final : public reactor::target,
   std::string sandbox_;  // the layers in force, as the fork server said; before pid_
   const std::uint64_t socket_watch_, pidfd_watch_, log_watch_;
   const unique_fd black_box_;
+  const std::shared_ptr<const unique_fd> image_;
+  kept_requests kept_;
   const ipc::time_point start_deadline_;
 
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};

@@ -3,6 +3,7 @@
 #include "bootstrap.hpp"
 
 #include "crash_handler.hpp"
+#include "report/stack_recorder.hpp"
 #include "sandbox/sandbox.hpp"
 #include "session.hpp"
 #include <bulkhead/error.hpp>
@@ -80,8 +81,9 @@ int run_worker(const std::string& path, const worker_sandbox& sandbox) {
   worker->enter(static_cast<std::uint32_t>(phase::hello));
   if (!worker->say_hello()) ::_exit(1);
   // Lanes are mapped and sealed here, before the sandbox closes.
-  worker->start_plugin(plugin.value_or(-1), sandbox.library.empty() ? file : sandbox.library,
-                       [&] { sandbox.seal(*box); });
+  const std::string& library = sandbox.library.empty() ? file : sandbox.library;
+  name_plugin_file(library);
+  worker->start_plugin(plugin.value_or(-1), library, [&] { sandbox.seal(*box); });
   if (worker->serve()) {
     worker->enter(static_cast<std::uint32_t>(phase::shutdown));
     worker->runtime().destroy();

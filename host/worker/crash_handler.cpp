@@ -4,6 +4,8 @@
 // Everything here is async-signal-safe.
 #include "crash_handler.hpp"
 
+#include "report/stack_recorder.hpp"
+
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -22,6 +24,7 @@ black_box* box = nullptr;
 bool limited = false;
 alignas(16) char main_stack[64 << 10];
 thread_local const char* method = nullptr;
+thread_local std::uint32_t call = 0;
 
 // Whether the address space is used up: then a crash is most likely a failed allocation that nobody checked.
 bool out_of_memory() {
@@ -32,19 +35,25 @@ bool out_of_memory() {
   return false;
 }
 
-void on_fatal_signal(int signal, siginfo_t* info, void*) {
+void on_fatal_signal(int signal, siginfo_t* info, void* context) {
+  resume_recorder();
   std::uint32_t unrecorded = 0;
   if (box->recorded.compare_exchange_strong(unrecorded, 1)) {  // the first thread to crash tells the story
     box->signal = signal;
     box->code = info->si_code;
     const bool has_address = signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE;
     box->fault_address = has_address ? reinterpret_cast<std::uint64_t>(info->si_addr) : 0;
-    if (method) std::strncpy(box->method, method, sizeof box->method - 1);
+    if (method) {
+      std::strncpy(box->method, method, sizeof box->method - 1);
+      box->call = call;
+    }
     box->out_of_memory = limited && out_of_memory();
     box->recorded.store(2, std::memory_order_release);
+    record_stack(*box, *static_cast<const ucontext_t*>(context));
+    box->stack_done.store(1, std::memory_order_release);
   } else {
     // Another thread is recording; leave the exit to it, for a moment.
-    for (int i = 0; i < 1'000'000 && box->recorded.load(std::memory_order_acquire) != 2; ++i) {
+    for (int i = 0; i < 10'000'000 && !box->stack_done.load(std::memory_order_acquire); ++i) {
     }
   }
   ::syscall(SYS_exit_group, 128 + signal);
@@ -94,7 +103,10 @@ crash_stack::~crash_stack() {
   ::sigaltstack(&none, nullptr);
 }
 
-void note_method(const char* name) { method = name; }
+void note_method(const char* name, std::uint32_t of) {
+  method = name;
+  call = of;
+}
 
 void install_crash_handlers(black_box& shared, bool memory_limited) {
   box = &shared;

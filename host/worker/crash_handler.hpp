@@ -21,7 +21,7 @@ class crash_stack {
   std::unique_ptr<char[]> memory_;
 };
 
-// Which method this thread runs; null: none. The text must stay.
-void note_method(const char* name);
+// Which method this thread runs, and for which call; null: none. The text must stay.
+void note_method(const char* name, std::uint32_t call);
 
 }  // namespace bulkhead

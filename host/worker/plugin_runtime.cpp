@@ -246,7 +246,7 @@ void plugin_runtime::invoke(std::unique_ptr<bulkhead_call> owned, std::string_vi
     delete call;
     return;
   }
-  if (on_method) on_method(call->method->name);
+  if (on_method) on_method(call->method->name, call->tag);
   auto fail = [&](const std::string& text) {
     if (!call->answered) vtable::fail(&host_, call, text.data(), text.size(), nullptr, 0);
   };
@@ -257,7 +257,7 @@ void plugin_runtime::invoke(std::unique_ptr<bulkhead_call> owned, std::string_vi
   } catch (...) {
     fail("an exception left the plugin");
   }
-  if (on_method) on_method(nullptr);
+  if (on_method) on_method(nullptr, 0);
   release(call);
 }
 

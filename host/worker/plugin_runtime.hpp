@@ -73,8 +73,8 @@ class plugin_runtime {
   // `method`. Unknown methods fail with `rejected`. Dispatch thread; several at once if the plugin is thread-safe.
   void invoke(std::unique_ptr<bulkhead_call> call, std::string_view method);
 
-  // Called before a method runs and after it has returned.
-  std::function<void(const char* method)> on_method;
+  // Called before a method runs, and after it has returned with no name. `tag` is the call's.
+  std::function<void(const char* method, std::uint64_t tag)> on_method;
 
   // For $/ready and $/describe: one MessagePack map. `concurrency`: how many calls run at once.
   void pack_description(ipc::packer& packer, unsigned concurrency = 1) const;

@@ -33,10 +33,14 @@ session::session(unique_fd socket, black_box* box, bool may_send_handles)
       channel_(std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles), worker_limits(),
                *this, nullptr),
       dispatch_thread_(std::this_thread::get_id()) {
-  runtime_.on_method = [this](const char* method) {
+  runtime_.on_method = [this](const char* method, std::uint64_t tag) {
     if (!box_) return;
-    note_method(method);
-    if (method) std::strncpy(box_->method, method, sizeof box_->method - 1);
+    const auto call = static_cast<std::uint32_t>(tag);
+    note_method(method, call);
+    if (method) {
+      std::strncpy(box_->method, method, sizeof box_->method - 1);
+      box_->call.store(call, std::memory_order_relaxed);
+    }
     box_->in_call.fetch_add(method ? 1u : ~0u, std::memory_order_relaxed);
   };
 }

@@ -136,6 +136,7 @@ BULKHEAD_PLUGIN("chaos", "1.0.0") {
   plugin.on_destroy([] { at_moment("destroy"); });
 
   plugin.method("misbehave", misbehave, "Dies or misbehaves in the way named", {"how"});
+  plugin.method("die_of", [](const msgpack::object&) { std::abort(); }, "Dies of any argument", {"value"});
   plugin.method("kinds", kinds, "The ways that misbehave() knows");
 
   plugin.method("echo", [](const msgpack::object& value) { return value; }, "The value itself", {"value"}).idempotent();

@@ -49,3 +49,40 @@ void chaos_double_free(void) {
   free(again);
   abort(); /* a C library that did not notice */
 }
+
+void chaos_jump_to_null(void) {
+  void (*volatile nowhere)(void) = NULL;
+  nowhere();
+  (void)nowhere; /* not a tail call */
+}
+
+static void fill(volatile unsigned char* from, size_t size) {
+  for (size_t i = 0; i < size; ++i) from[i] = 0x41;
+}
+
+/* The guard's value lies between the buffer and the return address. */
+__attribute__((noinline, optimize("stack-protector-all"))) static void overflow_guarded(size_t size) {
+  volatile unsigned char buffer[16];
+  fill(buffer, size);
+}
+
+void chaos_smashed_stack(void) {
+  overflow_guarded(64);
+  __asm__ volatile(""); /* not a tail call */
+}
+
+/* The saved frame pointer and the return address, from the frame that __builtin_frame_address(0) tells. */
+__attribute__((noinline, optimize("no-stack-protector", "no-omit-frame-pointer"))) static void overflow_unguarded(
+    size_t size) {
+  fill(__builtin_frame_address(0), size);
+}
+
+void chaos_smashed_return(void) {
+  overflow_unguarded(16);
+  __asm__ volatile("");
+}
+
+void chaos_smashed_everything(void) {
+  overflow_unguarded(2048);
+  __asm__ volatile("");
+}

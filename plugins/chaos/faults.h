@@ -13,6 +13,11 @@ void chaos_bus_error(void);           /* SIGBUS: a mapping past the end of its f
 void chaos_illegal_instruction(void); /* SIGILL */
 void chaos_double_free(void);         /* SIGABRT by the C library */
 
+void chaos_jump_to_null(void);       /* SIGSEGV at address 0, in no code at all */
+void chaos_smashed_stack(void);      /* SIGABRT by the stack protector */
+void chaos_smashed_return(void);     /* SIGSEGV: returns to where no code is */
+void chaos_smashed_everything(void); /* the same with the stack above overwritten, as far as it goes */
+
 #ifdef __cplusplus
 }
 #endif

@@ -33,6 +33,11 @@ void deadlock() {
   ::pthread_mutex_lock(&mutex);
 }
 
+void thread_stack_overflow() {
+  std::thread(chaos_stack_overflow).detach();
+  sleep_forever();
+}
+
 void endless_loop() {
   volatile bool forever = true;
   while (forever) {
@@ -74,6 +79,11 @@ constexpr kind table[] = {
     {"raise_sigkill", [] { ::raise(SIGKILL); }},
     {"sigstop_self", [] { ::raise(SIGSTOP); }},
     {"double_free", chaos_double_free},
+    {"jump_to_null", chaos_jump_to_null},
+    {"smashed_stack", chaos_smashed_stack},
+    {"smashed_return", chaos_smashed_return},
+    {"smashed_everything", chaos_smashed_everything},
+    {"thread_stack_overflow", thread_stack_overflow},
 };
 
 }  // namespace

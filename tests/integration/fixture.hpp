@@ -28,6 +28,18 @@ inline load_options untiring(load_options options = {}) {
 }
 constexpr spawn_limits any_number_of_spawns{4, {1'000'000, 10s}};
 
+// A folder that is gone with this object.
+struct scratch_folder {
+  std::filesystem::path path;
+  scratch_folder() {
+    std::string name = std::filesystem::temp_directory_path() / "bulkhead-test-XXXXXX";
+    if (!::mkdtemp(name.data())) throw std::system_error(errno, std::generic_category(), "mkdtemp");
+    path = name;
+  }
+  ~scratch_folder() { std::filesystem::remove_all(path); }
+  scratch_folder(const scratch_folder&) = delete;
+};
+
 // Something that another thread brings about.
 template <class T>
 class mailbox {

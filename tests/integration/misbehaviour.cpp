@@ -31,12 +31,17 @@ const expectation expectations[] = {
     {"_exit_0", outcome::worker_lost, exited, 0},
     {"uncaught_exception_in_thread", outcome::worker_lost, signalled, SIGABRT},
     {"terminate", outcome::worker_lost, signalled, SIGABRT},
+    {"jump_to_null", outcome::worker_lost, signalled, SIGSEGV},
     {"raise_sigterm", outcome::worker_lost, signalled, SIGTERM},
     {"fork_children", outcome::worker_lost, signalled, SIGSEGV},
     {"close_all_fds", outcome::worker_lost},
     {"close_channel", outcome::worker_lost},
 #ifndef BULKHEAD_SANITIZED  // these a sanitizer catches first, or makes impossible
     {"divide_by_zero", outcome::worker_lost, signalled, SIGFPE},
+    {"smashed_stack", outcome::worker_lost, signalled, SIGABRT},
+    {"smashed_return", outcome::worker_lost, signalled, SIGSEGV},
+    {"smashed_everything", outcome::worker_lost, signalled, SIGSEGV},
+    {"thread_stack_overflow", outcome::worker_lost, signalled, SIGSEGV},
     {"double_free", outcome::worker_lost, signalled, SIGABRT},
     {"memory_bomb", outcome::worker_lost, exit_reason::out_of_memory, SIGABRT},
 #endif

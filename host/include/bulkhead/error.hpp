@@ -2,6 +2,7 @@
 // what is known of a worker that died.
 #pragma once
 
+#include <bulkhead/ipc/system.hpp>
 #include <bulkhead/outcome.hpp>
 
 #include <boost/system/error_code.hpp>
@@ -41,6 +42,30 @@ enum class exit_reason {
 };
 std::string_view to_string(exit_reason value);
 
+// What a piece of code belongs to.
+enum class code_origin {
+  unknown,  // no file: made at run time, or no code at all
+  plugin,   // the plugin's own file
+  worker,   // the worker program
+  library,  // what either was linked with
+};
+std::string_view to_string(code_origin value);
+
+// One frame of a crashed worker's stack. Where it lies is the worker's word; the names come from the files' symbols and
+// debug information, see host::symbolized().
+struct stack_frame {
+  std::uint64_t address = 0;  // at run time; the first frame's is the instruction that crashed, the others return there
+  code_origin origin = code_origin::unknown;
+  std::string module;        // the file's name: "chaos.so", "/lib/x86_64-linux-gnu/libc.so.6"
+  std::string build_id;      // of the file, in hexadecimal digits; may be empty
+  std::uint64_t offset = 0;  // the address as the file counts, as addr2line takes it
+  bool guessed = false;      // a word on a damaged stack that looks like a return address
+  bool inlined = false;      // into the frame after it, whose address it shares
+  std::string function;      // demangled; empty: not known, or not asked for
+  std::string source;        // the source file, as the compiler was told
+  unsigned line = 0;
+};
+
 // What became of a worker process.
 struct crash_report {
   std::string plugin;  // as loaded
@@ -50,9 +75,18 @@ struct crash_report {
   int signal = 0;                   // signalled: as the worker's crash handler saw it, else as the kernel reported it
   std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE
   bulkhead::phase phase = phase::spawn;
-  std::string method;    // in progress when it died; may be empty
+  std::string method;  // in progress when it died; may be empty
+  // The arguments of the call that it died in, one MessagePack array: when load_options::keep_requests allows, else empty.
+  std::vector<std::uint8_t> request;
   std::string message;   // e.g. the text of an uncaught exception, or what was wrong with the protocol
   std::string log_tail;  // the last lines it wrote
+  // Where it was, when its crash handler had a chance to say so: the innermost frame first. Of a stack of more than 64
+  // frames, the first 48 and the last 16 are here and `frames_omitted` between them are not.
+  std::vector<stack_frame> stack;
+  std::uint64_t frames_omitted = 0;
+  std::uint64_t instruction_pointer = 0, stack_pointer = 0;
+  // The plugin's file as it was loaded, for host::symbolized(); null in a report that was read from a file.
+  std::shared_ptr<const unique_fd> image;
   // What became of the worker, for people: "was killed by SIGSEGV (address 0x0) in method 'decode'".
   std::string summary() const;
 };

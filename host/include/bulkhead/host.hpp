@@ -122,6 +122,9 @@ struct load_options {
   // A call that has killed so many workers is refused (`rejected`) when it comes again, for 10 minutes; 0: never. The
   // same call: of the same method with the same arguments.
   unsigned poison_limit = 3;
+  // Copies the arguments of calls, so that a crash report has those of the call its worker died in: up to so many bytes
+  // for a worker's calls together; a call with more than that is not copied. 0: none are. Arguments may be confidential.
+  std::size_t keep_requests = 0;
   // What its sandbox lets it do. Unset: policy::strict(), or policy::program() for launch(). Its memory limit is
   // memory_limit above unless it names another.
   std::optional<bulkhead::policy> policy{};
@@ -153,6 +156,12 @@ class host {
   // What would stand between a worker with this policy and the machine, without starting one. Throws
   // std::runtime_error. Blocks for some milliseconds.
   sandbox_report examine(const policy& rules = {}) const;
+
+  // The report with functions, source files and lines in its stack, inlined functions as frames of their own. Files are
+  // read, debug information included, by a worker under policy::strict(), for they are as hostile as the plugin; frames
+  // for which it finds nothing stay as they are, as do the plugin's when the report has no `image`, and all of them once
+  // the host has been shut down. Takes some milliseconds, with large files more; blocks for 10 s at most.
+  crash_report symbolized(crash_report report) const;
 
   // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`. Blocks for some seconds at
   // most. Idempotent.

@@ -39,6 +39,8 @@ class client {
 
   void stop();
   pid_t pid() const;
+  // Of the fork server and its workers.
+  const std::filesystem::path& program() const { return program_; }
 
  private:
   // There are two at most: most workers come from one without a network, those that were granted some from another.

@@ -3,6 +3,7 @@
 // call already, whatever becomes of the report.
 #include "sandbox/violation_trap.hpp"
 
+#include "report/stack_recorder.hpp"
 #include "sandbox/violation_text.hpp"
 
 #include <cerrno>
@@ -270,6 +271,8 @@ void on_denied(int, siginfo_t* info, void* context) {
     if (box->recorded.compare_exchange_strong(unrecorded, 1)) {
       box->signal = SIGSYS;
       box->recorded.store(2, std::memory_order_release);
+      record_stack(*box, ucontext);
+      box->stack_done.store(1, std::memory_order_release);
     }
     ::syscall(SYS_exit_group, 128 + SIGSYS);
   }

@@ -1,0 +1,299 @@
+// What a crash report says: the stack of the worker that died, as far as it can be had, in whatever state it died.
+#include "fixture.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <random>
+
+#include <elf.h>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+
+namespace {
+
+std::shared_ptr<const crash_report> crash(const plugin& chaos, const std::string& how) {
+  const reply lost = chaos.try_call("misbehave", how);
+  REQUIRE(lost.outcome() == outcome::worker_lost);
+  REQUIRE(lost.report());
+  return lost.report();
+}
+
+using frames = std::vector<stack_frame>;
+
+frames of(const crash_report& report, code_origin origin) {
+  frames found;
+  std::copy_if(report.stack.begin(), report.stack.end(), std::back_inserter(found),
+               [&](const stack_frame& each) { return each.origin == origin; });
+  return found;
+}
+
+std::string shown(const crash_report& report) {
+  std::string text = report.summary();
+  for (const stack_frame& each : report.stack) {
+    char line[256];
+    std::snprintf(line, sizeof line, "\n%s%s %#llx %s+%#llx %s", std::string(to_string(each.origin)).c_str(),
+                  each.guessed ? "?" : "", static_cast<unsigned long long>(each.address), each.module.c_str(),
+                  static_cast<unsigned long long>(each.offset), each.function.c_str());
+    text += line;
+  }
+  return text;
+}
+
+}  // namespace
+
+#ifndef BULKHEAD_SANITIZED  // a sanitizer's runtime has frames, handlers and limits of its own
+
+TEST_CASE("a crash report has the whole stack, from the instruction that crashed to the program's start") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto report = crash(chaos, "segfault");
+  INFO(shown(*report));
+  REQUIRE(report->stack.size() > 6);
+  CHECK(report->frames_omitted == 0);
+  const stack_frame& first = report->stack.front();
+  CHECK(first.origin == code_origin::plugin);
+  CHECK(first.module == plugin_path("chaos"));
+  CHECK(first.address == report->instruction_pointer);
+  CHECK(first.offset < std::filesystem::file_size(plugin_path("chaos")));
+  CHECK(first.build_id.size() == 40);
+  CHECK(report->stack_pointer != 0);
+  CHECK(of(*report, code_origin::plugin).size() >= 3);  // the fault, misbehave(), what the SDK puts around it
+  CHECK(report->stack.back().origin == code_origin::worker);
+  for (const stack_frame& each : report->stack) {
+    CHECK_FALSE(each.guessed);
+    CHECK(each.address > each.offset);
+    if (each.origin == code_origin::library) CHECK(std::filesystem::exists(each.module));
+  }
+}
+
+TEST_CASE("threads of the plugin's have a stack in the report, too") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto report = crash(chaos, "uncaught_exception_in_thread");
+  INFO(shown(*report));
+  CHECK(report->signal == SIGABRT);
+  CHECK(of(*report, code_origin::plugin).size() == 1);
+  CHECK(report->stack.front().origin == code_origin::library);  // where abort() raises the signal
+  CHECK(report->stack.back().origin == code_origin::library);   // where the thread began
+}
+
+TEST_CASE("a stack that has overflowed is recorded from both of its ends") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto report = crash(chaos, "stack_overflow");
+  INFO(shown(*report));
+  CHECK(report->signal == SIGSEGV);
+  CHECK(report->method == "misbehave");
+  CHECK(report->stack.size() == 64);
+  CHECK(report->frames_omitted > 1000);
+  CHECK(report->stack.front().origin == code_origin::plugin);
+  CHECK(report->stack.back().origin == code_origin::worker);
+  CHECK(report->stack[10].address == report->stack[40].address);  // the same call again and again
+  CHECK(report->stack[60].address != report->stack[40].address);
+
+  const auto in_thread = crash(chaos, "thread_stack_overflow");
+  INFO(shown(*in_thread));
+  CHECK(in_thread->signal == SIGSEGV);
+  CHECK(in_thread->stack.size() == 64);
+  CHECK(in_thread->fault_address != 0);
+}
+
+TEST_CASE("of a smashed stack the report has what is left, and says which frames are guesses") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  struct expected {
+    const char* how;
+    int signal;
+    code_origin first;
+  };
+  const auto wanted = GENERATE(values<expected>({{"smashed_stack", SIGABRT, code_origin::library},
+                                                 {"smashed_return", SIGSEGV, code_origin::plugin},
+                                                 {"smashed_everything", SIGSEGV, code_origin::plugin},
+                                                 {"jump_to_null", SIGSEGV, code_origin::unknown}}));
+  const auto report = crash(chaos, wanted.how);
+  INFO(wanted.how << " " << shown(*report));
+  CHECK(report->reason == exit_reason::signalled);
+  CHECK(report->signal == wanted.signal);
+  CHECK(report->method == "misbehave");
+  REQUIRE(report->stack.size() > 2);
+  CHECK(report->stack.front().origin == wanted.first);
+  CHECK_FALSE(report->stack.front().guessed);
+  CHECK(report->stack.back().guessed);
+  CHECK(report->stack.back().origin == code_origin::worker);  // _start
+  if (std::string_view(wanted.how) != "smashed_everything")
+    CHECK(of(*report, code_origin::plugin).size() >= 3);  // misbehave() was above what was overwritten
+}
+
+TEST_CASE("a worker killed for what its policy denies leaves its stack, too") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.policy = policy{}.kill_on_denial()});
+  const auto report = crash(chaos, "bus_error");
+  INFO(shown(*report));
+  CHECK(report->reason == exit_reason::violation);
+  CHECK(of(*report, code_origin::plugin).size() >= 3);
+  CHECK(report->stack.back().origin == code_origin::worker);
+}
+
+namespace {
+
+const stack_frame& frame_of(const crash_report& report, const std::string& function) {
+  const auto found = std::find_if(report.stack.begin(), report.stack.end(), [&](const stack_frame& each) {
+    return each.function.find(function) != std::string::npos;
+  });
+  INFO(shown(report));
+  if (found == report.stack.end()) FAIL("no frame of " << function);
+  return *found;
+}
+
+std::vector<std::uint64_t> addresses(const crash_report& report) {
+  std::vector<std::uint64_t> list;
+  for (const stack_frame& each : report.stack)
+    if (!each.inlined) list.push_back(each.address);
+  return list;
+}
+
+// A copy of a plugin, with sections of these names filled with what comes out of a generator; 0: as they are.
+std::filesystem::path damaged(const std::filesystem::path& folder, const std::string& name,
+                              std::initializer_list<std::string_view> sections, unsigned seed) {
+  std::ifstream in(plugin_path(name), std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(in)), {});
+  Elf64_Ehdr header;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  std::vector<Elf64_Shdr> table(header.e_shnum);
+  std::memcpy(table.data(), &bytes[header.e_shoff], table.size() * sizeof table[0]);
+  std::minstd_rand next(seed);
+  for (const Elf64_Shdr& each : table) {
+    const char* called = &bytes[table[header.e_shstrndx].sh_offset + each.sh_name];
+    if (std::find(sections.begin(), sections.end(), called) == sections.end()) continue;
+    for (std::size_t i = 0; i < each.sh_size; ++i)
+      if (next() % 16 == 0) bytes[each.sh_offset + i] = static_cast<char>(next());
+  }
+  const auto file = folder / (name + ".so");
+  std::filesystem::remove(file);
+  std::ofstream(file, std::ios::binary) << bytes;
+  return file;
+}
+
+}  // namespace
+
+TEST_CASE("a symbolized stack names functions, files and lines, in the plugin, the libraries and the worker") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto report = crash(chaos, "segfault");
+  const crash_report named = host.symbolized(*report);
+  INFO(shown(named));
+  CHECK(addresses(named) == addresses(*report));
+  const stack_frame& first = named.stack.front();
+  CHECK(first.function == "chaos_segfault");
+  CHECK_THAT(first.source, Catch::Matchers::EndsWith("faults.c"));
+  CHECK(first.line > 0);
+  CHECK(frame_of(named, "misbehave").origin == code_origin::plugin);
+  CHECK(frame_of(named, "__libc_start_main").origin == code_origin::library);
+  CHECK(frame_of(named, "bulkhead::session::serve()").origin == code_origin::worker);
+  CHECK(frame_of(named, "main").origin == code_origin::worker);
+
+  host.shutdown();
+  CHECK(host.symbolized(*report).stack.size() == report->stack.size());
+}
+
+TEST_CASE("functions that were inlined are frames of their own") {
+  host host;
+  auto parallel = host.load(plugin_path("inlined"));
+  const reply lost = parallel.try_call("crash");
+  REQUIRE(lost.report());
+  const crash_report named = host.symbolized(*lost.report());
+  INFO(shown(named));
+  REQUIRE(named.stack.size() > 3);
+  CHECK_THAT(named.stack[0].function, Catch::Matchers::Contains("innermost"));
+  CHECK_THAT(named.stack[1].function, Catch::Matchers::Contains("in_between"));
+  CHECK_THAT(named.stack[2].function, Catch::Matchers::Contains("not_inlined"));
+  CHECK(named.stack[0].inlined);
+  CHECK(named.stack[1].inlined);
+  CHECK_FALSE(named.stack[2].inlined);
+  CHECK(named.stack[0].address == named.stack[2].address);
+  CHECK(named.stack[0].line < named.stack[1].line);
+  CHECK(named.stack[1].line < named.stack[2].line);
+}
+
+TEST_CASE("a plugin whose symbols and debug information are damaged still has its stack in the report") {
+  const scratch_folder folder;
+  host host;
+  for (unsigned seed = 1; seed <= 12; ++seed) {
+    const auto file =
+        damaged(folder.path, "chaos",
+                {".debug_info", ".debug_abbrev", ".debug_line", ".debug_str", ".symtab", ".strtab"}, seed);
+    auto chaos = host.load(file);
+    const auto report = crash(chaos, "segfault");
+    INFO("seed " << seed << ": " << shown(*report));
+    CHECK(report->stack.size() > 6);
+    const crash_report named = host.symbolized(*report);
+    CHECK(addresses(named) == addresses(*report));
+    CHECK(frame_of(named, "bulkhead::session::serve()").origin == code_origin::worker);  // another file: none the worse
+  }
+}
+
+TEST_CASE("a file that kills its reader costs the report its names and nothing else") {
+  const scratch_folder folder;
+  const std::string programs = BULKHEAD_TEST_PROGRAMS;
+  std::filesystem::copy(programs + "/bulkhead-worker", folder.path);
+  std::filesystem::copy(plugin_path("dying_reader"), folder.path / "bulkhead-symbolizer.so");
+  mailbox<lifecycle_event> events;
+  host host({.worker_path = folder.path / "bulkhead-worker",
+             .on_lifecycle = [&](const lifecycle_event& event) { events.put(event); }});
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto report = crash(chaos, "segfault");
+  const crash_report named = host.symbolized(*report);
+  INFO(shown(named));
+  CHECK(addresses(named) == addresses(*report));
+  CHECK(named.stack.front().function.empty());
+  CHECK(frame_of(named, "the library's").origin == code_origin::library);  // asked after the first reader had died
+  CHECK(chaos.call<int>("echo", 7) == 7);
+  for (const lifecycle_event& each : events.values()) CHECK(each.plugin == "chaos");
+}
+
+#endif
+
+TEST_CASE("requests are kept when that is asked for, and the report has the one that its worker died in") {
+  host host;
+  const auto arguments = [](const auto&... each) {
+    const auto view = pack_arguments(each...).params.take();
+    return std::vector<std::uint8_t>(view.begin(), view.end());
+  };
+  auto plain = host.load(plugin_path("chaos"));
+  CHECK(crash(plain, "exit_3")->request.empty());
+
+  auto chaos = host.load(plugin_path("chaos"), {.deadline = 20s, .keep_requests = 1000});
+  for (int i = 0; i < 100; ++i) chaos.call("echo", std::string(300, 'x'));  // far more than the limit in all
+  const auto report = crash(chaos, "exit_3");
+  CHECK(report->method == "misbehave");
+  CHECK(report->request == arguments("exit_3"));
+
+  SECTION("of several calls, it is that of the method which ran") {
+    mailbox<outcome> ended;
+    for (int i = 0; i < 3; ++i)
+      chaos.async_call<reply>("later", std::tuple{60'000 + i},
+                              [&](boost::system::error_code, const reply& r) { ended.put(r.outcome()); });
+    CHECK(crash(chaos, "exit_0")->request == arguments("exit_0"));
+    CHECK(ended.wait_for(3));
+  }
+  SECTION("also when the caller has given up long before the worker is killed") {
+    mailbox<std::shared_ptr<const crash_report>> reports;
+    bulkhead::host watched({.on_lifecycle = [&](const lifecycle_event& event) {
+      if (event.kind == lifecycle_event::kind::exited) reports.put(event.report);
+    }});
+    auto hanging = watched.load(plugin_path("chaos"), {.keep_requests = 1000});
+    CHECK(hanging.with({.deadline = 50ms}).try_call("misbehave", "endless_loop").outcome() == outcome::timeout);
+    REQUIRE(reports.wait_for(1));
+    CHECK(reports.values()[0]->reason == exit_reason::hung);
+    CHECK(reports.values()[0]->request == arguments("endless_loop"));
+  }
+  SECTION("what is larger than the limit is not kept") {
+    const std::string much(2000, 'x');
+    const reply lost = chaos.try_call("die_of", much);
+    REQUIRE(lost.outcome() == outcome::worker_lost);
+    CHECK(lost.report()->method == "die_of");
+    CHECK(lost.report()->request.empty());
+  }
+}
