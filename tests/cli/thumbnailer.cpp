@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <fstream>
 #include <regex>
 #include <set>
 
@@ -74,6 +75,23 @@ TEST_CASE("the contact sheet shows every file, and failed ones with outcome, met
 #ifndef BULKHEAD_SANITIZED
   CHECK_THAT(page, Contains("SIGSEGV"));
 #endif
+}
+
+TEST_CASE("however many files crash the decoder, each costs one error") {
+  const scratch folder;
+  std::filesystem::create_directory(folder / "in");
+  std::ifstream original(images + "/broken/lying.ppm", std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(original), {}};
+  for (int i = 0; i < 12; ++i)
+    std::ofstream(folder / "in" / ("lying" + std::to_string(i) + ".ppm"), std::ios::binary) << bytes << i;
+  std::filesystem::copy_file(images + "/netpbm/brushes.ppm", folder / "in" / "z.ppm");
+  const finished done = run({"thumbnailer", (folder / "in").string(), "-o", (folder / "sheet").string(), "--no-compare",
+                             "--deadline", "100s", "--json"});
+  REQUIRE(done.status == 0);
+  const json made = json::parse(done.out);
+  CHECK(made["crashes"].size() == 12);
+  CHECK(made["thumbnails"] == 1);
+  for (const json& each : made["results"]) CHECK((each["outcome"] == "worker_lost" || each["outcome"] == "ok"));
 }
 
 TEST_CASE("names and messages can't put markup into the contact sheet") {

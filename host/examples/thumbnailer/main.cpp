@@ -79,6 +79,9 @@ toolset load_plugins(bulkhead::host& host, const settings& with, const std::vect
   bulkhead::load_options options;
   options.instances = with.workers;
   options.deadline = std::chrono::microseconds(static_cast<std::int64_t>(with.deadline_ms * 1000));
+  // A folder may hold any number of files that crash a decoder; each is to cost one error and no more.
+  options.supervision.intensity.restarts = static_cast<unsigned>(files.size());
+  options.supervision.backoff.first = std::chrono::nanoseconds(0);
   toolset tools;
   tools.image = host.load(with.plugins / "image.so", options);
   const bool netpbm = std::any_of(files.begin(), files.end(), [](const image_file& file) { return file.netpbm; });
