@@ -22,14 +22,14 @@ std::shared_ptr<const crash_report> crash(const plugin& chaos, const std::string
 
 using frames = std::vector<stack_frame>;
 
-frames of(const crash_report& report, code_origin origin) {
+[[maybe_unused]] frames of(const crash_report& report, code_origin origin) {
   frames found;
   std::copy_if(report.stack.begin(), report.stack.end(), std::back_inserter(found),
                [&](const stack_frame& each) { return each.origin == origin; });
   return found;
 }
 
-std::string shown(const crash_report& report) {
+[[maybe_unused]] std::string shown(const crash_report& report) {
   std::string text = report.summary();
   for (const stack_frame& each : report.stack) {
     char line[256];
