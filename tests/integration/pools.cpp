@@ -110,6 +110,7 @@ TEST_CASE("idle workers share calls: none waits behind a slow one while another 
   for (int i = 0; i < 50; ++i) CHECK(chaos.with({.deadline = 10s}).call<int>("echo", i) == i);
   CHECK(slow.values().empty());
   stop.request_stop();
+  REQUIRE(slow.wait_for(1));
 }
 
 TEST_CASE("round robin takes workers in turn") {
@@ -193,6 +194,7 @@ TEST_CASE(
   REQUIRE(died.report());
   CHECK(died.report()->method == "overflow");
   CHECK(died.report()->signal == SIGABRT);
+  REQUIRE(ended.wait_for(3));
   CHECK(parallel.call<int>("add", 1, 2) == 3);
 }
 
