@@ -109,6 +109,7 @@ TEST_CASE("the summary tells the price of isolation beside the same job in-proce
   write(folder / "in/one.png", contents(images + "/rocket.png"));
   const finished done = run({"thumbnailer", (folder / "in").string(), "-o", (folder / "sheet").string()});
   REQUIRE(done.status == 0);
+  CHECK_THAT(done.out, !Contains("not measured"));
   CHECK_THAT(done.out, Contains("files               1\n") && Contains("crashes survived    0\n") &&
                            Contains("isolated") && Contains("in-process") && Contains("price of isolation"));
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <mutex>
 
 namespace thumbnailer {
 namespace {
@@ -33,11 +34,19 @@ double seconds_for(const std::vector<image_file>& files, const std::vector<tools
   job::options options;
   options.max_side = max_side;
   options.ask_dimensions = false;
+  std::mutex mutex;
+  std::string first;
+  options.on_done = [&](std::size_t, const result& made, bulkhead::bytes_view) {
+    if (made.outcome == bulkhead::outcome::ok) return;
+    const std::lock_guard held(mutex);
+    if (first.empty()) first = made.method + ": " + std::string(to_string(made.outcome)) + ": " + made.message;
+  };
   job job(files, seats, std::move(options));
   const auto begin = std::chrono::steady_clock::now();
   const std::size_t failed = job.run();
   if (failed > 0)
-    throw std::runtime_error(std::to_string(failed) + " files that had worked failed when they were measured");
+    throw std::runtime_error(std::to_string(failed) + " files that had worked failed when they were measured, first " +
+                             first);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
