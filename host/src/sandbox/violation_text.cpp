@@ -2,6 +2,7 @@
 #include "sandbox/violation_text.hpp"
 
 #include "sandbox/syscall_groups.hpp"
+#include "sandbox/violation_line.hpp"
 #include <bulkhead/ipc/message.hpp>
 
 #include <charconv>
@@ -9,7 +10,6 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -17,12 +17,6 @@
 
 namespace bulkhead::sandbox {
 namespace {
-
-#if defined(__aarch64__)
-constexpr std::uint32_t native_arch = AUDIT_ARCH_AARCH64;
-#else
-constexpr std::uint32_t native_arch = AUDIT_ARCH_X86_64;
-#endif
 
 std::string_view next_word(std::string_view& text) {
   const std::size_t blank = text.find(' ');
