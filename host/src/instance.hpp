@@ -48,6 +48,8 @@ class instance_owner {
   virtual ~instance_owner() = default;
   virtual void on_event(const std::string& name, const msgpack::object& value) = 0;
   virtual void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) = 0;
+  // By the fork server; those that the worker itself reports come as on_log().
+  virtual void on_violation(violation what) = 0;
   virtual void on_lifecycle(enum lifecycle_event::kind kind, pid_t pid, std::shared_ptr<const crash_report> report) = 0;
 };
 

@@ -32,9 +32,11 @@ class plugin_pool final : public instance_owner, public std::enable_shared_from_
   // instance_owner
   void on_event(const std::string& name, const msgpack::object& value) override;
   void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
+  void on_violation(violation what) override { tell(std::move(what), 0); }
   void on_lifecycle(enum lifecycle_event::kind kind, pid_t pid, std::shared_ptr<const crash_report> report) override;
 
  private:
+  void tell(violation what, std::uint64_t dropped);
   bool install(const std::function<void()>& take_in, const std::vector<std::shared_ptr<instance>>& fresh);
   std::string was_unloaded() const;
   class retrying_call;

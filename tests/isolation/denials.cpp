@@ -92,3 +92,56 @@ TEST_CASE("a flood of denials is reported at a bounded rate and harms nobody") {
   CHECK(plain.workers().at(0).violations == 1000);
   CHECK(seen.values().size() < 1000);
 }
+
+TEST_CASE("a child that is denied is reported, however the plugin tried to make it") {
+  const auto how = GENERATE(as<std::string>(), "fork", "vfork", "clone", "spawn", "system");
+  CAPTURE(how);
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, {});
+  CHECK(plain.call<int>("make_child", how) == (how == "system" ? 127 : EPERM));
+  REQUIRE(seen.wait_for(1));
+  const violation what = seen.values().front();
+  CHECK(what.plugin == "guest");
+  CHECK(what.pid == plain.workers().at(0).pid);
+  CHECK(what.program.empty());
+  CHECK(what.system_call == (how == "vfork" ? "vfork" : "clone"));
+  CHECK(what.result == "EPERM");
+  CHECK(what.method == "make_child");
+  CHECK(what.grant == "subprocesses");
+  CHECK(plain.workers().at(0).violations == 1);
+}
+
+TEST_CASE("denied with all signals blocked, a call fails and is reported, and harms no thread that is made") {
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, {});
+  CHECK(plain.call<int>("thread_on_cpu") == EPERM);
+  REQUIRE(seen.wait_for(1));
+  CHECK(seen.values().front().system_call == "sched_setaffinity");
+  CHECK(seen.values().front().grant == "syscalls:scheduling");
+  CHECK(guest(host, policy{}.allow_syscalls("scheduling")).call<int>("thread_on_cpu") == 0);
+}
+
+TEST_CASE("what is denied to a plugin's children fails there, and is reported with the process and its program") {
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto parent = guest(host, policy{}.allow_subprocesses().allow_read("/usr/bin").allow_read("/bin"));
+  const auto worker = parent.workers().at(0).pid;
+  CHECK(parent.call<int>("socket_in_child") == EPERM);
+  REQUIRE(seen.wait_for(1));
+  CHECK(seen.values().at(0).system_call == "socket");
+  CHECK(seen.values().at(0).arguments == "AF_INET, SOCK_STREAM, 0");
+  CHECK(seen.values().at(0).pid != worker);
+  CHECK(seen.values().at(0).program.find("bulkhead") != std::string::npos);
+  // A shell's ulimit says what the kernel said, and the shell lives on.
+  CHECK(parent.call<int>("shell", "ulimit -S -n 5") == 2);
+  REQUIRE(seen.wait_for(2));
+  const violation what = seen.values().at(1);
+  CHECK(what.system_call == "prlimit64");
+  CHECK(what.result == "EPERM");
+  CHECK(what.pid > 0);
+  CHECK(what.pid != worker);
+  CHECK(std::filesystem::path(what.program).filename() == std::filesystem::canonical("/bin/sh").filename());
+  CHECK(parent.workers().at(0).violations == 2);
+}

@@ -38,10 +38,12 @@ struct sandbox_report {
   std::vector<sandbox_layer> layers;
 };
 
-// A denied system call or file access, as the worker reported it; a hostile plugin may forge those of its own.
+// A denied system call or file access, as the worker or the fork server reported it; a hostile plugin may forge those of
+// its own.
 struct violation {
   std::string plugin;
-  int pid = -1;
+  int pid = -1;                    // of the process that made the call, as the host sees it
+  std::string program;             // what runs in it, if the plugin has started it; empty for the worker itself
   std::string method;              // in progress on the dispatch thread; may be empty
   std::string system_call;         // "openat"; "x32:12" or "i386:11" for calls by another table
   std::string arguments;           // decoded: "AF_INET, SOCK_STREAM, 0"

@@ -53,7 +53,7 @@ class violation_line {
   std::string_view finish();
 
  private:
-  char text_[1900];
+  char text_[4000];  // a pipe takes a line of PIPE_BUF whole
   std::size_t used_ = 0;
 };
 

@@ -214,6 +214,17 @@ std::optional<violation> parse_violation(std::string_view line) {
   return made;
 }
 
+std::optional<violation> parse_report(std::string_view line) {
+  std::uint64_t pid = 0;
+  if (!hex(next_word(line), pid)) return std::nullopt;
+  const std::string program = decoded(next_word(line));
+  auto made = parse_violation(line);
+  if (!made) return std::nullopt;
+  made->pid = static_cast<int>(pid);
+  made->program = ipc::sanitised(program, 300);
+  return made;
+}
+
 std::string describe(const violation& what) {
   const bool file = what.system_call.starts_with("open");
   std::string text = (file ? "file access " : "system call ") + what.system_call + "(" + what.arguments + ")";
@@ -221,6 +232,7 @@ std::string describe(const violation& what) {
           : what.result == "killed" ? " denied: the worker was killed"
                                     : " denied with " + what.result;
   if (!what.method.empty()) text += " in method '" + what.method + "'";
+  if (!what.program.empty()) text += " in " + what.program + ", process " + std::to_string(what.pid);
   if (!what.stack.empty()) text += " at " + what.stack.front();
   if (!what.grant.empty()) text += "; the grant " + what.grant + " would allow it";
   return text;

@@ -172,7 +172,7 @@ void on_denied(int, siginfo_t* info, void* context) {
 }  // namespace
 
 void add_trap_prologue(std::vector<sock_filter>& program, const policy::values& granted) {
-  if (granted.subprocesses || !native_arch) return;
+  if (!native_arch) return;
   constexpr std::uint32_t number_at = offsetof(seccomp_data, nr), arch_at = offsetof(seccomp_data, arch),
                           pc_at = offsetof(seccomp_data, instruction_pointer),
                           argument_at = offsetof(seccomp_data, args);
