@@ -174,11 +174,10 @@ void denied_calls::report(int listener, supervised& from, const seccomp_notif& a
     const ssize_t n = ::pread(from.who.black_box.get(), method, sizeof method - 1, offsetof(black_box, method));
   // Whose number this was may have ended meanwhile, and the number be another's.
   if (::ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &asked.id) != 0) return;
-  if (mode == 'l' && opens(call)) {
-    // A file that is not there is no need of the plugin's.
-    struct stat file {};
-    if (!call.makes() && ::stat(object.c_str(), &file) != 0) return;
-  }
+  // A file that is not there is no need of the plugin's.
+  struct stat file {};
+  const bool needs_it = call.number == SYS_execve || (opens(call) && !call.makes());
+  if (mode == 'l' && needs_it && ::stat(object.c_str(), &file) != 0) return;
 
   sandbox::violation_line line;
   line.hex(static_cast<unsigned long>(process));

@@ -1,9 +1,16 @@
 // Each denial is reported with the grant that would have allowed it, whoever made the call and however.
 #include "guest.hpp"
 
+#include <boost/asio/use_future.hpp>
+
 #include <csignal>
+#include <thread>
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
@@ -46,6 +53,22 @@ TEST_CASE("a denial may be told to kill, and the report says that it was one") {
   CHECK(seen.values().front().result == "killed");
 }
 
+TEST_CASE("a denial that no signal handler can report kills, too, when it is told to") {
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, policy{}.kill_on_denial());
+  const auto error = failure_of([&] { plain.call("make_child", "fork"); });
+  CHECK(error.outcome() == outcome::worker_lost);
+  CHECK(error.report()->reason == exit_reason::violation);
+  CHECK(error.message().find("did what its policy denies and was killed in method 'make_child'") != std::string::npos);
+  REQUIRE(seen.wait_for(1));
+  CHECK(seen.values().front().system_call == "clone");
+  CHECK(seen.values().front().result == "killed");
+  // So it is with children: the policy says of no denial that it may pass.
+  auto parent = guest(host, policy{}.allow_subprocesses().kill_on_denial());
+  CHECK(failure_of([&] { parent.call("socket_in_child"); }).report()->reason == exit_reason::violation);
+}
+
 TEST_CASE("a denial fails the call also in a thread that blocks all signals") {
   host host;
   CHECK(guest(host, {}).call<int>("blocked", "") == EPERM);
@@ -82,6 +105,29 @@ TEST_CASE("learning, everything works and what strict would have denied is recor
       return std::any_of(all.begin(), all.end(),
                          [&](const violation& v) { return v.grant == grant && v.result == "allowed"; });
     }));
+}
+
+TEST_CASE("learning, children run, and the grants that were learned are what they need") {
+  const auto how = GENERATE(as<std::string>(), "fork", "vfork", "clone", "spawn", "system");
+  CAPTURE(how);
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  CHECK(guest(host, policy{}.learn().at_least(sandbox_level::none)).call<int>("make_child", how) == 0);
+  REQUIRE(seen.wait_for(1));  // its first is that of the child; all are here when the worker is gone
+  policy learned;
+  bool executed = false;
+  host.shutdown();
+  for (const violation& what : seen.values()) {
+    CAPTURE(what.system_call, what.arguments, what.program);
+    CHECK(what.result == "allowed");
+    CHECK_FALSE(what.grant.empty());
+    learned.add(what.grant);
+    executed |= what.grant.starts_with("read:/bin/");
+  }
+  CHECK(learned.granted().subprocesses);
+  CHECK(executed == (how == "spawn" || how == "system"));
+  bulkhead::host fresh;
+  CHECK(guest(fresh, learned).call<int>("make_child", how) == 0);
 }
 
 TEST_CASE("a flood of denials is reported at a bounded rate and harms nobody") {
@@ -144,4 +190,52 @@ TEST_CASE("what is denied to a plugin's children fails there, and is reported wi
   CHECK(what.pid != worker);
   CHECK(std::filesystem::path(what.program).filename() == std::filesystem::canonical("/bin/sh").filename());
   CHECK(parent.workers().at(0).violations == 2);
+}
+
+TEST_CASE("a flood of denials in children is answered, told of at a bounded rate, and holds up nobody else") {
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto flooding = guest(host, policy{}.allow_subprocesses());
+  auto neighbour = guest(host, {});
+  auto flood = flooding.async_call<int>("sockets", std::tuple{3000}, boost::asio::use_future);
+  for (int i = 0; i < 100; ++i) CHECK(neighbour.call<int>("make_child", "fork") == EPERM);
+  CHECK(guest(host, {}).call<int>("make_child", "fork") == EPERM);
+  CHECK(flood.get() == 3000);
+  CHECK(flooding.workers().at(0).violations == 3000);
+  CHECK(seen.values().size() < 3000);
+}
+
+// Where a filter above the host's own has a listener, as in some containers.
+TEST_CASE(
+    "where no listener can be had, children are denied all the same, and the sandbox's report says what is untold") {
+  std::thread([] {
+    sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    const sock_fprog program{1, &allow};
+    ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    const unique_fd listener(
+        static_cast<int>(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program)));
+    CHECK(listener);
+    mailbox<violation> seen;
+    host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+    auto plain = guest(host, {});
+    CHECK(plain.call<int>("make_child", "fork") == EPERM);
+    CHECK(plain.call<int>("make_child", "spawn") == EPERM);
+    CHECK(plain.call<int>("thread_on_cpu") == EPERM);
+    const auto workers = plain.workers();
+    for (const sandbox_layer& each : workers.at(0).sandbox.layers)
+      if (each.name == "seccomp") {
+        CHECK(each.in_force);
+        CHECK(each.detail.find("has a listener already") != std::string::npos);
+      }
+    // All else is told as ever, also to learn.
+    CHECK_FALSE(plain.try_call("connect_to", 443, false));
+    CHECK(seen.wait_for(1));
+    auto parent = guest(host, policy{}.allow_subprocesses());
+    CHECK(parent.call<int>("socket_in_child") == EPERM);
+    auto learner = guest(host, policy{}.learn().at_least(sandbox_level::none));
+    CHECK(learner.call<std::string>("read_file", "/etc/passwd").starts_with("root:"));
+    CHECK(seen.wait([](const std::vector<violation>& all) {
+      return std::any_of(all.begin(), all.end(), [](const violation& v) { return v.grant == "read:/etc/passwd"; });
+    }));
+  }).join();
 }

@@ -176,6 +176,25 @@ int socket_in_child() {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+// How many of so many calls of socket() a child is denied.
+int sockets(int count) {
+  int pipe[2];
+  if (::pipe(pipe) != 0) failed();
+  const pid_t child = ::fork();
+  if (child < 0) failed();
+  if (child == 0) {
+    int denied = 0;
+    for (int i = 0; i < count; ++i) denied += ::socket(AF_INET, SOCK_STREAM, 0) < 0 && errno == EPERM;
+    ::_exit(::write(pipe[1], &denied, sizeof denied) == sizeof denied ? 0 : 1);
+  }
+  int denied = -1;
+  if (::read(pipe[0], &denied, sizeof denied) != sizeof denied) denied = -1;
+  ::close(pipe[0]);
+  ::close(pipe[1]);
+  ::waitpid(child, nullptr, 0);
+  return denied;
+}
+
 int shell(const std::string& command) {
   const pid_t child = ::fork();
   if (child < 0) failed();
@@ -230,6 +249,7 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
   });
   plugin.method("make_child", make_child);
   plugin.method("socket_in_child", socket_in_child);
+  plugin.method("sockets", sockets);
   plugin.method("shell", shell);
   plugin.method("thread_on_cpu", thread_on_cpu);
   plugin.method("seconds_for", seconds_for);
