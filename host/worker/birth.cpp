@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -62,6 +63,7 @@ void leave_note(const std::string& why) {
 
 void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
   const bool plugin = in.head.kind == request_kind::spawn_plugin;
+  ::prctl(PR_SET_NAME, "bulkhead-worker");  // in reports, too, of a child that has executed nothing
   bool placed = false;
   try {
     prepared.enter_files();
