@@ -193,7 +193,7 @@ void denied_calls::report(int listener, supervised& from, const seccomp_notif& a
   if (mode == 'l') {
     if (from.learned.size() < learned_limit && !from.learned.emplace(text).second) return;
     pollfd room{from.who.reports.get(), POLLOUT, 0};
-    ::poll(&room, 1, learned_patience_ms);
+    if (from.heard) from.heard = ::poll(&room, 1, learned_patience_ms) > 0;
   }
   [[maybe_unused]] const ssize_t n = ::write(from.who.reports.get(), text.data(), text.size());
 }

@@ -49,7 +49,7 @@ class denied_calls {
     worker who;
     clock::time_point period{};  // for which these are counted
     unsigned answered = 0, reported = 0;
-    bool paused = false;
+    bool paused = false, heard = true;  // heard: the host reads what is learned
     std::uint32_t denied = 0;
     std::set<std::string> learned{};
   };

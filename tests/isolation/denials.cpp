@@ -205,6 +205,17 @@ TEST_CASE("a flood of denials in children is answered, told of at a bounded rate
   CHECK(seen.values().size() < 3000);
 }
 
+TEST_CASE("a fork server that dies takes the reports along, the denials stay") {
+  host host;
+  auto plain = guest(host, {});
+  auto parent = guest(host, policy{}.allow_subprocesses());
+  ::kill(host.fork_server_pid(), SIGKILL);
+  auto next = guest(host, {});  // by another fork server: the first has been reaped
+  CHECK(plain.call<int>("make_child", "fork") == ENOSYS);
+  CHECK(parent.call<int>("socket_in_child") == ENOSYS);
+  CHECK(next.call<int>("make_child", "fork") == EPERM);
+}
+
 // Where a filter above the host's own has a listener, as in some containers.
 TEST_CASE(
     "where no listener can be had, children are denied all the same, and the sandbox's report says what is untold") {

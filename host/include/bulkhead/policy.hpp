@@ -83,7 +83,8 @@ class policy {
   policy& threads(unsigned count);                   // and processes
   policy& file_size_limit(std::size_t bytes);
 
-  // A denied system call kills the worker instead of returning an error to the plugin.
+  // A denied system call kills the worker instead of returning an error to the plugin; with subprocesses, one of theirs
+  // does, too.
   policy& kill_on_denial();
   // The level below which no worker starts. Default: confined. A lower one is the embedder's decision to go without.
   policy& at_least(sandbox_level level);
@@ -93,7 +94,8 @@ class policy {
   policy& landlock_abi_at_most(int abi);
   // Denied file accesses are reported as well; each open costs some microseconds more.
   policy& explain();
-  // Permits everything, without namespaces and Landlock, and reports all that strict would have denied.
+  // Permits everything, without namespaces and Landlock, and reports all that strict would have denied, also to programs
+  // that the plugin starts.
   policy& learn();
 
   // Adds one grant in text form. Throws std::invalid_argument saying what is wrong with it.
