@@ -74,9 +74,11 @@ bool denied_calls::serve(int fd) {
   // withdrawn, but never waited for.
   pollfd ready{fd, POLLIN, 0};
   ::poll(&ready, 1, 0);
-  if (ready.revents & POLLIN) answer(fd, found->second.second);
-  if (!(ready.revents & POLLIN) && ready.revents) {  // everybody under the filter has ended
+  if (ready.revents & POLLIN) {
+    answer(fd, found->second.second);
+  } else if (ready.revents) {  // everybody under the filter has ended
     watch(fd, EPOLL_CTL_DEL, 0);
+    paused_.erase(fd);
     listeners_.erase(found);
   }
   return true;
@@ -112,17 +114,13 @@ void denied_calls::take_over() {
 int denied_calls::resume() {
   int next = -1;
   const auto now = clock::now();
-  for (auto& [fd, each] : listeners_) {
-    supervised& from = each.second;
-    if (!from.paused) continue;
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(from.period + period - now).count();
-    if (left <= 0) {
-      from.paused = false;
-      watch(fd, EPOLL_CTL_MOD, EPOLLIN);
-    } else {
-      next = next < 0 ? static_cast<int>(left) : std::min(next, static_cast<int>(left));
-    }
-  }
+  std::erase_if(paused_, [&](int fd) {
+    const auto begun = listeners_.at(fd).second.period;
+    const auto left = static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(begun + period - now).count());
+    if (left <= 0) watch(fd, EPOLL_CTL_MOD, EPOLLIN);
+    else next = next < 0 ? left : std::min(next, left);
+    return left <= 0;
+  });
   return next;
 }
 
@@ -155,7 +153,7 @@ void denied_calls::answer(int listener, supervised& from) {
   if (learning) told.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
   ::ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &told);
   if (learning || ++from.answered < answers_per_period) return;
-  from.paused = true;
+  paused_.insert(listener);
   watch(listener, EPOLL_CTL_MOD, 0);
 }
 
@@ -169,9 +167,10 @@ void denied_calls::report(int listener, supervised& from, const seccomp_notif& a
   if (!address) object.resize(::strnlen(object.data(), object.size()));
   char method[sizeof black_box::method]{};
   std::uint32_t in_call = 0;
-  if (process == from.who.pid && ::pread(from.who.black_box.get(), &in_call, 4, offsetof(black_box, in_call)) == 4 &&
-      in_call) [[maybe_unused]]
-    const ssize_t n = ::pread(from.who.black_box.get(), method, sizeof method - 1, offsetof(black_box, method));
+  const int box = from.who.black_box.get();
+  if (process == from.who.pid && ::pread(box, &in_call, sizeof in_call, offsetof(black_box, in_call)) > 0 && in_call &&
+      ::pread(box, method, sizeof method - 1, offsetof(black_box, method)) < 0)
+    method[0] = 0;
   // Whose number this was may have ended meanwhile, and the number be another's.
   if (::ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &asked.id) != 0) return;
   // A file that is not there is no need of the plugin's.

@@ -49,7 +49,7 @@ class denied_calls {
     worker who;
     clock::time_point period{};  // for which these are counted
     unsigned answered = 0, reported = 0;
-    bool paused = false, heard = true;  // heard: the host reads what is learned
+    bool heard = true;  // the host reads what is learned
     std::uint32_t denied = 0;
     std::set<std::string> learned{};
   };
@@ -67,6 +67,7 @@ class denied_calls {
   unique_fd proc_, ours_, theirs_;
   std::map<pid_t, worker> expected_;
   std::map<int, std::pair<unique_fd, supervised>> listeners_;
+  std::set<int> paused_;  // of those
 };
 
 }  // namespace bulkhead::fork_server

@@ -192,6 +192,20 @@ TEST_CASE("what is denied to a plugin's children fails there, and is reported wi
   CHECK(parent.workers().at(0).violations == 2);
 }
 
+TEST_CASE("a call by another table, or of no table, fails in a child and doesn't kill it") {
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto parent = guest(host, policy{}.allow_subprocesses());
+  constexpr int x32 = 0x40000000, unknown = 5000;
+  CHECK(parent.call<int>("call_in_child", x32 | SYS_getpid) == ENOSYS);
+  CHECK(parent.call<int>("call_in_child", unknown) == ENOSYS);
+  REQUIRE(seen.wait_for(2));
+#ifdef __x86_64__
+  CHECK(seen.values().at(0).system_call == "x32:39");
+#endif
+  CHECK(seen.values().at(1).result == "ENOSYS");
+}
+
 TEST_CASE("a flood of denials in children is answered, told of at a bounded rate, and holds up nobody else") {
   mailbox<violation> seen;
   host host({.on_violation = [&](const violation& what) { seen.put(what); }});

@@ -166,11 +166,11 @@ int make_child(const std::string& how) {
   return 0;
 }
 
-// The error of socket() in a child that executes nothing.
-int socket_in_child() {
+// The error of a system call in a child that executes nothing.
+int call_in_child(long number) {
   const pid_t child = ::fork();
   if (child < 0) failed();
-  if (child == 0) ::_exit(::socket(AF_INET, SOCK_STREAM, 0) < 0 ? errno : 0);
+  if (child == 0) ::_exit(::syscall(number, AF_INET, SOCK_STREAM, 0) < 0 ? errno : 0);
   int status = 0;
   ::waitpid(child, &status, 0);
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
@@ -194,6 +194,8 @@ int sockets(int count) {
   ::waitpid(child, nullptr, 0);
   return denied;
 }
+
+int socket_in_child() { return call_in_child(SYS_socket); }
 
 int shell(const std::string& command) {
   const pid_t child = ::fork();
@@ -248,6 +250,7 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
     return bulkhead::handle(fd);
   });
   plugin.method("make_child", make_child);
+  plugin.method("call_in_child", call_in_child);
   plugin.method("socket_in_child", socket_in_child);
   plugin.method("sockets", sockets);
   plugin.method("shell", shell);
