@@ -5,6 +5,7 @@
 #include "report/recorded_stack.hpp"
 #include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
+#include "sandbox/violation_text.hpp"
 
 #include <csignal>
 #include <cstring>
@@ -20,7 +21,7 @@
 namespace bulkhead {
 namespace {
 
-enum tag { channel_tag, pidfd_tag, log_tag };
+enum tag { channel_tag, pidfd_tag, log_tag, reports_tag };
 
 constexpr unsigned event_credit = 1024, credit_batch = 256;
 constexpr unsigned host_calls_limit = 8;
@@ -34,6 +35,13 @@ unique_fd make_black_box() {
   checked(::ftruncate(fd.get(), black_box::size), "ftruncate");
   checked(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), "fcntl(F_ADD_SEALS)");
   return fd;
+}
+
+void make_pipe(unique_fd& reading, unique_fd& writing, int flags) {
+  int ends[2];
+  checked(::pipe2(ends, flags), "pipe2");
+  reading.reset(ends[0]);
+  writing.reset(ends[1]);
 }
 
 bool readable_within(int fd, ipc::time_point deadline) {
@@ -76,7 +84,7 @@ struct worker_process::black_box_copy {
     signal = recorded ? box->signal : 0;
     out_of_memory = recorded && box->out_of_memory;
     fault_address = box->fault_address;
-    violations = box->violations;
+    violations = box->violations + box->supervised_violations;
     if (recorded) stack = read_stack(*box);
   }
 };
@@ -136,6 +144,7 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       socket_watch_(core_->reactor->new_watch()),
       pidfd_watch_(core_->reactor->new_watch()),
       log_watch_(core_->reactor->new_watch()),
+      reports_watch_(core_->reactor->new_watch()),
       black_box_(make_black_box()),
       image_(settings_->plugin),
       kept_(settings_->options.keep_requests),
@@ -169,11 +178,10 @@ void worker_process::spawn() {
   log_ = std::make_shared<log_stream>([this](log_level level, std::string text, std::uint64_t dropped) {
     if (const auto owner = owner_.lock()) owner->on_log(level, pid_, std::move(text), dropped);
   });
-  int pipe[2];
-  checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
-  log_pipe_.reset(pipe[0]);
-  unique_fd log_end(pipe[1]);
+  unique_fd log_end, reports_end;
+  make_pipe(log_pipe_, log_end, O_CLOEXEC);
   checked(::fcntl(log_pipe_.get(), F_SETFL, O_NONBLOCK), "fcntl(O_NONBLOCK)");
+  make_pipe(reports_pipe_, reports_end, O_CLOEXEC | O_NONBLOCK);
 
   // The greeting waits in the socket before the worker exists; with a cgroup it comes when the worker is in there, and
   // nothing of the plugin's runs before the greeting.
@@ -184,11 +192,12 @@ void worker_process::spawn() {
       settings_->rules.granted().required > sandbox_level::limited)
     throw std::runtime_error("cpus can't be limited here: " + layer.detail);
   if (!cgroup_) say_hello();
-  std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get()};
+  std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get(), reports_end.get()};
   if (image_) fds.push_back(image_->get());
   auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
   worker_end_.reset();
   log_end.reset();
+  reports_end.reset();
   sandbox_ = std::move(spawned.layers);
   if (counted) sandbox_ += sandbox::to_line(layer);
   {
@@ -207,6 +216,7 @@ void worker_process::spawn() {
   core_->reactor->add(socket_watch_, socket_, self, channel_tag, 0);
   core_->reactor->add(pidfd_watch_, pidfd_.get(), self, pidfd_tag, EPOLLIN);
   core_->reactor->add(log_watch_, log_pipe_.get(), self, log_tag, EPOLLIN);
+  core_->reactor->add(reports_watch_, reports_pipe_.get(), self, reports_tag, EPOLLIN);
   channel_.open();
   schedule(start_deadline_);
 }
@@ -465,6 +475,7 @@ void worker_process::stop_watching() {
   core_->reactor->remove(socket_, socket_watch_);
   core_->reactor->remove(pidfd_.get(), pidfd_watch_);
   core_->reactor->remove(log_pipe_.get(), log_watch_);
+  core_->reactor->remove(reports_pipe_.get(), reports_watch_);
 }
 
 void worker_process::schedule(ipc::time_point when) {
@@ -478,6 +489,8 @@ void worker_process::on_ready(int tag, std::uint32_t events) {
     channel_.on_event(events & ~static_cast<std::uint32_t>(EPOLLOUT), events & EPOLLOUT);
   } else if (tag == log_tag) {
     read_log(false);
+  } else if (tag == reports_tag) {
+    read_reports(false);
   } else {
     settle();
   }
@@ -523,6 +536,27 @@ void worker_process::read_log(bool to_the_end) {
   if (to_the_end) log_->finish(ipc::clock::now());
 }
 
+// What the fork server writes, which does so at a bounded rate.
+void worker_process::read_reports(bool to_the_end) {
+  std::lock_guard held(reading_reports_);
+  char chunk[log_chunk];
+  ssize_t n = 0;
+  for (int turns = to_the_end ? 4 : 1; turns > 0 && (n = ::read(reports_pipe_.get(), chunk, sizeof chunk)) > 0; --turns)
+    partial_report_.append(chunk, static_cast<std::size_t>(n));
+  std::size_t begin = 0;
+  for (std::size_t end; (end = partial_report_.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    auto denied = sandbox::parse_report(std::string_view(partial_report_).substr(begin, end - begin));
+    if (!denied) continue;
+    if (denied->result == "killed") {
+      std::lock_guard also_held(mutex_);
+      if (condemned_ == exit_reason::unknown) condemned_ = exit_reason::violation;
+    }
+    if (const auto owner = owner_.lock()) owner->on_violation(std::move(*denied));
+  }
+  partial_report_.erase(0, begin);
+  if (!to_the_end && n != 0) core_->reactor->arm(reports_pipe_.get(), reports_watch_, EPOLLIN);
+}
+
 // --- the end --------------------------------------------------------------------------------------------------------
 
 void worker_process::kill(exit_reason reason, const std::string& why) {
@@ -564,6 +598,7 @@ void worker_process::settle() {
   }
   const black_box_copy box(black_box_.get());
   read_log(true);
+  read_reports(true);
   auto report = std::make_shared<const crash_report>(make_report(box));
   {
     std::lock_guard held(mutex_);

@@ -47,7 +47,8 @@ struct black_box {
   std::uint32_t out_of_memory;
   std::uint64_t fault_address;
 
-  std::atomic<std::uint32_t> violations;  // system calls denied so far
+  std::atomic<std::uint32_t> violations;  // system calls denied so far, by the signal handler
+  std::uint32_t supervised_violations;    // and by the fork server, which counts for itself
 
   char message[512];  // an uncaught exception's text, or why the worker could not start
 
