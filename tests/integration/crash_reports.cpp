@@ -98,7 +98,7 @@ TEST_CASE("a stack that has overflowed is recorded from both of its ends") {
   CHECK(report->stack.front().origin == code_origin::plugin);
   CHECK(report->stack.back().origin == code_origin::worker);
   CHECK(report->stack[10].address == report->stack[40].address);  // the same call again and again
-  CHECK(report->stack[60].address != report->stack[40].address);
+  for (std::size_t i = 60; i < 63; ++i) CHECK(report->stack[i].address != report->stack[i + 1].address);
 
   const auto in_thread = crash(chaos, "thread_stack_overflow");
   INFO(shown(*in_thread));
@@ -241,7 +241,8 @@ TEST_CASE("a file that kills its reader costs the report its names and nothing e
   std::filesystem::copy(plugin_path("dying_reader"), folder.path / "bulkhead-symbolizer.so");
   mailbox<lifecycle_event> events;
   host host({.worker_path = folder.path / "bulkhead-worker",
-             .on_lifecycle = [&](const lifecycle_event& event) { events.put(event); }});
+             .on_lifecycle = [&](const lifecycle_event& event) { events.put(event); },
+             .crash_dir = folder.path / "reports"});
   auto chaos = host.load(plugin_path("chaos"));
   const auto report = crash(chaos, "segfault");
   const crash_report named = host.symbolized(*report);
@@ -251,6 +252,8 @@ TEST_CASE("a file that kills its reader costs the report its names and nothing e
   CHECK(frame_of(named, "the library's").origin == code_origin::library);  // asked after the first reader had died
   CHECK(chaos.call<int>("echo", 7) == 7);
   for (const lifecycle_event& each : events.values()) CHECK(each.plugin == "chaos");
+  host.shutdown();
+  CHECK(crash_reports_in(folder.path / "reports").size() == 1);
 }
 
 #endif
@@ -307,7 +310,8 @@ TEST_CASE("each crash is written to a file of its own, as all that is known of i
     host host({.crash_dir = reports});
     auto chaos = host.load(plugin_path("chaos"), {.keep_requests = 1000, .policy = policy{}.threads(7)});
     report = crash(chaos, "segfault");
-    chaos.unload();  // in good order: no crash
+    CHECK(chaos.call<int>("echo", 7) == 7);
+    chaos.unload();  // its second worker ends in good order: no crash
   }
   const auto files = crash_reports_in(reports);
   REQUIRE(files.size() == 1);

@@ -16,7 +16,7 @@
 namespace bulkhead {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;  // the summary first
 namespace fs = std::filesystem;
 
 constexpr int format = 1;
