@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -600,10 +601,13 @@ void worker_process::settle() {
   read_log(true);
   read_reports(true);
   auto report = std::make_shared<const crash_report>(make_report(box));
+  bool rejected = false;
   {
     std::lock_guard held(mutex_);
     report_ = report;
+    rejected = no_plugin_;
   }
+  if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
   dead_ = true;
   bool calls_pending = false;
   channel_.fail_all([&](const ipc::channel::open_call& call) {
@@ -611,11 +615,9 @@ void worker_process::settle() {
     return verdict(call, *report, box.begun);
   });
   stop_watching();
-  bool rejected = false;
   {
     std::lock_guard held(mutex_);
     is_settled_ = true;
-    rejected = no_plugin_;
   }
   if (const auto owner = owner_.lock()) owner->on_exited(id_, {report, rejected, calls_pending});
   settled_.notify_all();
@@ -624,6 +626,10 @@ void worker_process::settle() {
 crash_report worker_process::make_report(const black_box_copy& box) {
   crash_report report;
   report.plugin = settings_->name;
+  report.file = settings_->file;
+  report.sha256 = settings_->sha256;
+  report.policy = settings_->rules.to_text();
+  report.time = std::chrono::system_clock::now();
   report.pid = pid_;
   report.phase = settings_->argv.empty() ? box.reached : ready_ ? phase::ready : phase::hello;
   if (box.in_call) {
@@ -636,8 +642,12 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   }
   report.log_tail = log_->tail();
   siginfo_t info{};
+  rusage used{};  // which the C library's waitid() leaves out
   const bool known =
-      ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED | __WALL | WNOHANG) == 0 && info.si_pid;
+      ::syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &info, WEXITED | __WALL | WNOHANG, &used) == 0 && info.si_pid;
+  for (const timeval& each : {used.ru_utime, used.ru_stime})
+    report.cpu_time += std::chrono::seconds(each.tv_sec) + std::chrono::microseconds(each.tv_usec);
+  report.peak_memory = static_cast<std::uint64_t>(used.ru_maxrss) << 10;
   const bool killed_by_kill = known && info.si_code != CLD_EXITED && info.si_status == SIGKILL;
 
   std::lock_guard held(mutex_);

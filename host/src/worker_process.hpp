@@ -19,7 +19,8 @@ struct worker_settings {
   std::shared_ptr<const unique_fd> plugin;  // the opened file
   std::vector<std::string> argv;            // of a foreign program
   load_options options;
-  policy rules;  // of its sandbox, as it was worked out from the options
+  policy rules;           // of its sandbox, as it was worked out from the options
+  bool internal = false;  // the host's own: its end is nobody else's business
 };
 
 // Who is told what becomes of a worker; any thread, none of the worker's locks held.

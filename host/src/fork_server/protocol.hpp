@@ -43,7 +43,7 @@ struct answer {
 
 // Where a worker finds its descriptors.
 inline constexpr int channel_fd = 3, black_box_fd = 4, plugin_fd = 5;
-inline constexpr int sandbox_fd = 6;  // gone before the plugin is loaded
+inline constexpr int sandbox_fd = 6;     // gone before the plugin is loaded
 inline constexpr int supervisor_fd = 7;  // so is this
 inline constexpr int first_closed_fd = 8;
 
