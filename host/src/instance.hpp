@@ -1,6 +1,7 @@
 // What the pool and those who run a plugin's code for it have in common: the call on its way, and what they report.
 #pragma once
 
+#include "metrics/call_meter.hpp"
 #include <bulkhead/host.hpp>
 
 namespace bulkhead {
@@ -14,6 +15,8 @@ struct call_request {
   std::stop_token stop;
   call_key key;  // of sticky dispatch
   std::function<void(const msgpack::object&)> on_progress;
+  call_meter::cell* counted = nullptr;
+  ipc::time_point begun{};
 };
 
 // What one who runs a plugin tells of it; any thread.

@@ -107,6 +107,8 @@ struct dispatch {
 };
 
 struct load_options {
+  // What it is called in logs, events, reports and metrics. Empty: its file's name without the extension.
+  std::string name{};
   unsigned instances = 1;                                        // worker processes
   std::size_t memory_limit = std::size_t{1} << 30;               // address space of a worker, in bytes; 0: no limit
   std::chrono::nanoseconds deadline = std::chrono::seconds(30);  // of calls that name none
@@ -171,6 +173,9 @@ class host {
   // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`. Blocks for some seconds at
   // most. Idempotent.
   void shutdown();
+
+  // Of each plugin that is loaded, in the order in which they were; several may have the same name.
+  std::vector<plugin_metrics> metrics() const;
 
   // Of the fork server.
   pid_t fork_server_pid() const;
