@@ -171,8 +171,9 @@ class config_reader {
     options.limits.frame = out.clients.frame;
     const toml::node_view<const toml::node> own = whole_["plugins"][name];
     const std::string granted = options.policy ? options.policy->to_text() : "";  // it may be from another file
-    out.plugins[name] = {name, file, std::move(options),
-                         as_text(whole_.get("defaults")) + as_text(own.node()) + granted + std::to_string(out.clients.frame)};
+    out.plugins[name] = {
+        name, file, std::move(options),
+        as_text(whole_.get("defaults")) + as_text(own.node()) + granted + std::to_string(out.clients.frame)};
   }
 
   const fs::path base_;

@@ -30,7 +30,7 @@ void read_policy(table_reader& from, load_options& out, const std::filesystem::p
       if (!out.policy) out.policy.emplace();
       out.policy->add(*grant);
     } catch (const std::invalid_argument& e) {
-      from.wrong(each, from.full("grants") + ": " + e.what());
+      from.wrong(each, from.full("grants") + ": " + std::string(e.what()).substr(8));  // without its "policy: "
     }
   });
 }
