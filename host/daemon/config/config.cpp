@@ -155,7 +155,7 @@ class config_reader {
         out.plugins.erase(name);
         std::error_code ignored;
         if (enabled && !file.empty() && !fs::is_regular_file(file, ignored)) at(": there is no file " + file.string());
-        if (enabled) add(out, name, file, std::move(options));
+        if (enabled && is_name(name)) add(out, name, file, std::move(options));
       });
     });
     if (out.plugins.empty() && mistakes_.empty())
