@@ -26,7 +26,7 @@ class spawn_budget {
 
   // The spawn is over: its worker is ready or gone, or is no longer wanted. Harmless for a ticket that is over already.
   void done(ticket spawn) {
-    starting_.erase(spawn);
+    if (starting_.erase(spawn) > 0) return;
     queue_.remove_if([&](const request& each) { return each.spawn == spawn; });
   }
 
