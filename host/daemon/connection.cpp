@@ -12,9 +12,8 @@ namespace bulkhead::daemon {
 namespace {
 
 constexpr std::chrono::seconds hello_limit{5};
-constexpr std::size_t most_drains = 16;
-constexpr std::int64_t most_credit = 1'000'000;
-constexpr std::int64_t longest_deadline_ms = std::int64_t{366} * 24 * 3600 * 1000;
+constexpr std::int64_t most_drains = 16, most_credit = 1'000'000;
+constexpr std::int64_t longest_deadline_ms = 31'622'400'000;  // a year
 
 ipc::limits channel_limits(const client_limits& from) {
   ipc::limits out;
@@ -58,7 +57,7 @@ connection::connection(std::shared_ptr<reactor> loop, unique_fd socket, peer who
       trusted_(trusted),
       limits_(limits),
       service_(to),
-      // Descriptors are received from anybody: what the kernel is left to drop, it drops at our expense.
+      // From anybody: descriptors that the kernel is left to drop, it drops at our expense.
       channel_(std::make_unique<ipc::socket_transport>(std::move(socket), ipc::socket_transport::most_handles),
                channel_limits(limits), *this, this),
       watch_(loop_->new_watch()),
@@ -172,7 +171,7 @@ void connection::on_reserved(const ipc::message& request) {
   } else if (request.method == "$/drain") {
     std::lock_guard held(mutex_);
     if (!open_.empty()) {
-      if (drains_.size() >= most_drains) throw std::invalid_argument("too many $/drain requests");
+      if (std::ssize(drains_) >= most_drains) throw std::invalid_argument("too many $/drain requests");
       return drains_.push_back(request.id);
     }
     packer.pack_nil();

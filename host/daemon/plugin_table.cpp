@@ -224,6 +224,7 @@ std::size_t plugin_table::become(const std::map<std::string, plugin_config>& wan
 void plugin_table::restart(const std::string& name) {
   const pointer old = find(name);
   if (!old) throw call_error(outcome::rejected, "there is no plugin '" + ipc::sanitised(name, 64) + "' here");
+  host_.reset();  // as far as the fork server is what kept it from starting
   replace(old, old->from, std::chrono::nanoseconds(0));
 }
 

@@ -78,11 +78,13 @@ struct worker_process::black_box_copy {
     reached = raw <= static_cast<std::uint32_t>(phase::shutdown) ? static_cast<phase>(raw) : phase::ready;
     in_call = box->in_call > 0;
     begun = box->begun;
-    call = box->call;
-    method = ipc::sanitised({box->method, ::strnlen(box->method, sizeof box->method)});
     message = ipc::sanitised({box->message, ::strnlen(box->message, sizeof box->message)});
     recorded = box->recorded == 2 && box->signal > 0 && box->signal < NSIG;
     signal = recorded ? box->signal : 0;
+    const bool knows_call = recorded && box->crashed_method[0] != 0;
+    call = knows_call ? box->crashed_call : box->call.load();
+    const auto& name = knows_call ? box->crashed_method : box->method;
+    method = ipc::sanitised({name, ::strnlen(name, sizeof name)});
     out_of_memory = recorded && box->out_of_memory;
     fault_address = box->fault_address;
     violations = box->violations + box->supervised_violations;

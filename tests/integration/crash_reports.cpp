@@ -41,7 +41,7 @@ using frames = std::vector<stack_frame>;
   return text;
 }
 
-std::vector<std::uint64_t> addresses(const crash_report& report) {
+[[maybe_unused]] std::vector<std::uint64_t> addresses(const crash_report& report) {
   std::vector<std::uint64_t> list;
   for (const stack_frame& each : report.stack)
     if (!each.inlined) list.push_back(each.address);
