@@ -36,7 +36,9 @@ TEST_CASE("two daemons never share a socket, and what a dead one left is replace
 }
 
 TEST_CASE("SIGTERM lets a call in flight end, takes no new ones, and ends with 0") {
-  running_daemon daemon("drain = \"60s\"\n" + plugin_table("echo") + plugin_table("chaos"));
+  // The worker alone would not wait: it is the daemon that does.
+  running_daemon daemon("drain = \"60s\"\n" + plugin_table("echo") +
+                        plugin_table("chaos", "[plugins.chaos.supervision]\ndrain = { calls = 0, shutdown = 0 }"));
   held_call held(daemon);
   raw_client client(daemon.socket());
   client.hello();
