@@ -12,7 +12,6 @@
 
 #include <poll.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 namespace {
@@ -31,19 +30,14 @@ bulkhead::load_options untiring(bulkhead::load_options options = {}) {
   return options;
 }
 
-// From SIGKILL until the kernel reports the end of a small process.
-double kill_floor() {
-  const pid_t child = ::fork();
-  if (child == 0)
-    for (;;) ::pause();
-  const bulkhead::unique_fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+// From SIGKILL until the kernel reports the end of the process: to take it down is the kernel's work, namespaces and all.
+double kill_floor(pid_t pid) {
+  const bulkhead::unique_fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   pollfd ended{pidfd.get(), POLLIN, 0};
-  const double took = timed([&] {
-    ::kill(child, SIGKILL);
+  return timed([&] {
+    ::kill(pid, SIGKILL);
     ::poll(&ended, 1, -1);
   });
-  ::waitpid(child, nullptr, 0);
-  return took;
 }
 
 // A serving worker that is not the one with this pid.
@@ -68,9 +62,10 @@ void deaths() {
   bulkhead::host host({.spawns = any_number_of_spawns});
   auto parallel = host.load(plugins + "/parallel.so", untiring({.concurrency = calls}));
   std::vector<double> floors, times;
-  pid_t pid = -1;
+  auto idle = host.load(plugins + "/parallel.so", untiring({.concurrency = calls}));
+  pid_t pid = -1, idle_pid = -1;
   for (int i = 0; i < 500; ++i) {
-    floors.push_back(kill_floor());
+    floors.push_back(kill_floor(idle_pid = other_than(idle, idle_pid)));
     pid = other_than(parallel, pid);
     std::latch ended(calls), begun(calls);
     parallel.on_event([&](const std::string&, const msgpack::object&) { begun.count_down(); });
@@ -85,7 +80,7 @@ void deaths() {
       ended.wait();
     }));
   }
-  two_rows("worker killed: its 16 calls answered", times, 0.99, "kill to exit of a process", floors);
+  two_rows("worker killed: its 16 calls answered", times, 0.99, "kill to exit of a worker", floors);
 }
 
 // Waits until so many workers are there and have nothing to do.
@@ -131,13 +126,13 @@ void recoveries() {
       fresh = host.load(plugins + "/chaos.so");
       fresh->call<int>("echo", 1);
     }));
-    fresh->unload();
     colds.push_back(recovery(cold, 1));
-    kills.push_back(kill_floor());
+    kills.push_back(kill_floor(fresh->workers().at(0).pid));
+    fresh->unload();
     warms.push_back(recovery(warm, 2));
   }
   two_rows("crash to next successful call, cold", colds, 0.9, "load to first reply", births);
-  two_rows("crash to next successful call, with a spare", warms, 0.9, "kill to exit of a process", kills);
+  two_rows("crash to next successful call, with a spare", warms, 0.9, "kill to exit of a worker", kills);
 }
 
 // How much later than its deadline a call ends whose worker does not react: it sleeps, spins or is stopped.
