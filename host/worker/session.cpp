@@ -23,8 +23,32 @@ ipc::limits worker_limits() {
 
 constexpr std::size_t log_line_limit = 4096;
 constexpr unsigned most_threads = 64;
+constexpr std::size_t message_overhead = 64;  // of a message around a value, at most
 
 }  // namespace
+
+// The plugin's end of a stream. Whoever waits for the other end reads the channel meanwhile.
+class session::call_stream final : public ipc::stream {
+ public:
+  call_stream(ipc::channel& channel, std::size_t peer_window, ipc::time_point deadline)
+      : stream(ipc::default_stream_window, false, peer_window, deadline), channel_(channel) {}
+
+ private:
+  void wait(lock& held, std::uint64_t seen) override {
+    held.unlock();
+    const stream* const outer = std::exchange(waits_here, this);
+    channel_.run([&] { return events() != seen; }, deadline_);
+    waits_here = outer;
+    held.lock();
+  }
+  void wake() override {
+    if (waits_here != this || waiting() > 1) channel_.wake();  // the one who waits is the one who reads: it will see
+  }
+
+  static thread_local const stream* waits_here;
+  ipc::channel& channel_;
+};
+thread_local const ipc::stream* session::call_stream::waits_here = nullptr;
 
 session::session(unique_fd socket, black_box* box, bool may_send_handles)
     : box_(box),
@@ -156,6 +180,7 @@ bool session::dispatch() {
 void session::take_up(queued request) {
   if (request.method.starts_with("$/")) return take_up_reserved(request);
   if (request.cancelled) {
+    forget_stream(request.id);
     channel_.send(ipc::make_error_response(request.id, {outcome::cancelled, "cancelled before it began", {}}).take());
     return;
   }
@@ -165,6 +190,7 @@ void session::take_up(queued request) {
   call->arguments = call->storage;
   call->handles = std::move(request.handles);
   call->deadline = request.deadline;
+  call->stream = std::move(request.stream);
   {
     std::lock_guard held(mutex_);
     calls_.push_back(call.get());
@@ -207,6 +233,13 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
     } else if (default_deadline_.count() > 0) {
       added.deadline = ipc::clock::now() + default_deadline_;
     }
+    if (const auto opened = next_windows_.find(request.id); opened != next_windows_.end()) {
+      added.stream = std::make_shared<call_stream>(channel_, opened->second, added.deadline);
+      added.stream->attach(std::make_shared<ipc::framed_link>(
+          request.id, [this](std::vector<std::uint8_t> frame) { channel_.send(std::move(frame)); }));
+      streams_[request.id] = added.stream;
+      next_windows_.erase(opened);
+    }
     queue_.push_back(std::move(added));
     work_ = true;
   }
@@ -214,6 +247,7 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
 }
 
 void session::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+  if (ipc::is_about_stream(notification.method)) return tell_stream(notification);
   try {
     const msgpack::object_handle handle = ipc::unpack(notification.params);
     const auto params = handle.get().as<std::vector<msgpack::object>>();
@@ -223,6 +257,11 @@ void session::on_notification(const ipc::message& notification, std::vector<uniq
       const auto limit = std::chrono::milliseconds(params.at(1).as<std::int64_t>());
       std::lock_guard held(mutex_);
       next_deadlines_[params.at(0).as<std::uint32_t>()] = limit.count() > 0 ? ipc::clock::now() + limit : ipc::never;
+    } else if (notification.method == "$/open") {
+      // An item goes in a message of its own, whatever the host would keep.
+      const std::size_t window = std::min(params.at(1).as<std::size_t>(), frame_limit_ - message_overhead);
+      std::lock_guard held(mutex_);
+      next_windows_[params.at(0).as<std::uint32_t>()] = window;
     } else if (notification.method == "$/credit") {
       credit_ += params.at(0).as<std::int64_t>();
       channel_.wake();
@@ -233,6 +272,20 @@ void session::on_notification(const ipc::message& notification, std::vector<uniq
   } catch (const std::exception&) {
     // A notification that this version can't read is not for it.
   }
+}
+
+// What comes for a call that has been answered meanwhile is for nobody.
+void session::tell_stream(const ipc::message& notification) {
+  const auto said = ipc::read_about_stream(notification);
+  std::shared_ptr<ipc::stream> stream;
+  if (std::lock_guard held(mutex_); said)
+    if (const auto found = streams_.find(said->id); found != streams_.end()) stream = found->second;
+  if (stream) ipc::tell(*stream, notification.method, said->value);
+}
+
+void session::forget_stream(std::uint32_t id) {
+  std::lock_guard held(mutex_);
+  streams_.erase(id);
 }
 
 void session::on_closed(const std::string&) {
@@ -247,6 +300,7 @@ void session::cancel(std::uint32_t id) {
   for (bulkhead_call* call : calls_) {
     if (call->tag != id) continue;
     call->cancelled = true;
+    if (call->stream) call->stream->stop(true);
     if (const std::uint32_t inner = call->host_call)
       channel_.abandon(inner - 1, outcome::cancelled, "the call it was made for was cancelled");
   }
@@ -254,11 +308,14 @@ void session::cancel(std::uint32_t id) {
 
 // --- what the plugin sends, from any of its threads -----------------------------------------------------------------
 
-void session::end(std::uint32_t id) {
+void session::end(bulkhead_call& call) {
+  const auto id = static_cast<std::uint32_t>(call.tag);
+  if (call.stream) call.stream->stop_saying();
   std::vector<std::uint32_t> drained;
   {
     std::lock_guard held(mutex_);
-    std::erase_if(calls_, [id](const bulkhead_call* call) { return call->tag == id; });
+    streams_.erase(id);
+    std::erase_if(calls_, [&call](const bulkhead_call* each) { return each == &call; });
     if (calls_.empty() && queue_.empty()) drained.swap(drains_);
   }
   ipc::buffer nil;
@@ -268,7 +325,7 @@ void session::end(std::uint32_t id) {
 
 void session::answer(bulkhead_call& call, ipc::byte_span result) {
   const auto id = static_cast<std::uint32_t>(call.tag);
-  if (result.size() + 64 > frame_limit_) {
+  if (result.size() + message_overhead > frame_limit_) {
     fail(call, {outcome::rejected,
                 "the result has " + std::to_string(result.size()) + " bytes, more than the limit of " +
                     std::to_string(frame_limit_) + " for one message",
@@ -289,13 +346,13 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
       return;
     }
   }
-  end(id);
+  end(call);
   channel_.send(ipc::make_response(id, result).take(), std::move(handles));
 }
 
 void session::fail(bulkhead_call& call, ipc::call_failure failure) {
   const auto id = static_cast<std::uint32_t>(call.tag);
-  end(id);
+  end(call);
   channel_.send(ipc::make_error_response(id, failure).take());
 }
 
