@@ -35,6 +35,7 @@ struct settings {
   std::chrono::nanoseconds deadline = load_options{}.deadline;
   bool as_json = false;
   bool explain = false, learn = false;
+  std::string crash_dir;
 };
 
 struct result {
@@ -76,6 +77,9 @@ std::optional<int> read_command_line(settings& out, int argc, char** argv) {
                  "file for a result of type bin or str, raw; others as JSON ('-': the standard output)")
       ->type_name("FILE");
   add_duration(app, "--deadline", out.deadline, "how long the call may take: 500ms, 5s, 2m (default 30s)");
+  app.add_option("--crash-dir", out.crash_dir,
+                 "folder for a report if its worker dies, request included: see 'bulkhead report' and 'replay'")
+      ->type_name("DIR");
   app.add_flag("--json", out.as_json, "print one JSON object: outcome, result or error, report, time_ms");
   app.add_flag("--explain", out.explain, "show what its sandbox denied, each with the grant that would allow it");
   app.add_flag("--learn", out.learn,
@@ -163,8 +167,8 @@ int report(const failure& what, const settings& with, double ms) {
   return exit_code(what.outcome);
 }
 
-int report(const result& made, const settings& with) {
-  if (!made.reply) return report(failure_of(made.reply), with, made.ms);
+int report(const result& made, const settings& with, const host& by) {
+  if (!made.reply) return report(with_names(failure_of(made.reply), by), with, made.ms);
   if (with.as_json) {
     const msgpack::object_handle value = ipc::unpack(made.reply.raw());
     fmt::print("{}\n", compact({{"outcome", "ok"},
@@ -177,6 +181,16 @@ int report(const result& made, const settings& with) {
   return exit_ok;
 }
 
+// To stderr: where the report of that worker's end lies.
+void print_report_file(const std::string& directory, pid_t pid) {
+  const std::string end = "-" + std::to_string(pid) + ".json";
+  for (const auto& file : crash_reports_in(directory)) {
+    if (!file.string().ends_with(end)) continue;
+    fmt::print(stderr, "  report: {}\n", file.string());
+    return;
+  }
+}
+
 }  // namespace
 
 int run_call(int argc, char** argv) {
@@ -187,23 +201,31 @@ int run_call(int argc, char** argv) {
   if (with.explain) options.policy->explain();
   if (with.learn) options.policy->learn().at_least(sandbox_level::none);
 
+  if (!with.crash_dir.empty()) options.keep_requests = options.limits.frame;
+
   interrupts signals;
   denial_book denials;
   host_options for_host = with.worker.for_host();
   if (with.explain || with.learn) for_host.on_violation = [&](const violation& what) { denials.add(what); };
+  for_host.crash_dir = with.crash_dir;
+  pid_t crashed = -1;
   const int status = [&] {
     host host(for_host);
     try {
       const plugin target = host.load(file, options);
       const plugin_info info = target.describe();
       packed_arguments arguments = make_arguments(find_method(info, with.method), with.words, with.input);
-      return report(call(target, with, std::move(arguments), signals), with);
+      const result made = call(target, with, std::move(arguments), signals);
+      if (made.reply.report()) crashed = made.reply.report()->pid;
+      return report(made, with, host);
     } catch (const argument_error& error) {
       throw usage_error(error.what());
     } catch (const call_error& error) {
-      return report(failure_of(error), with, 0);
+      if (error.report()) crashed = error.report()->pid;
+      return report(with_names(failure_of(error), host), with, 0);
     }
   }();  // the host is gone, and all that its workers reported has come
+  if (crashed > 0 && !with.crash_dir.empty()) print_report_file(with.crash_dir, crashed);
   if (with.explain) denials.explain();
   if (with.learn) denials.learn(file.stem().string());
   return status;

@@ -19,6 +19,8 @@ struct command {
 
 int run_call(int argc, char** argv);
 int run_inspect(int argc, char** argv);
+int run_replay(int argc, char** argv);
+int run_report(int argc, char** argv);
 int run_doctor(int argc, char** argv);
 
 class usage_error : public std::runtime_error {

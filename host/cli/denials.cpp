@@ -62,7 +62,7 @@ void denial_book::add(const violation& what) {
   std::lock_guard held(mutex_);
   for (entry& each : entries_)
     if (each.first.system_call == what.system_call && each.first.arguments == what.arguments &&
-        each.first.result == what.result) {
+        each.first.result == what.result && each.first.program == what.program) {
       ++each.count;
       return;
     }
@@ -80,6 +80,7 @@ void denial_book::explain() const {
     fmt::print(stderr, "  {}({})  {}{}\n", what.system_call, what.arguments, red(stream::err, what.result),
                count > 1 ? fmt::format("  {} times", count) : "");
     if (!what.method.empty()) fmt::print(stderr, "      in method {}\n", what.method);
+    if (!what.program.empty()) fmt::print(stderr, "      in {}, process {}\n", what.program, what.pid);
     if (what.stack.size() > 1) fmt::print(stderr, "      at {} from {}\n", what.stack[0], what.stack[1]);
     if (what.grant.empty()) fmt::print(stderr, "      no grant allows it\n");
     else fmt::print(stderr, "      --grant {} would allow it\n", green(stream::err, what.grant));

@@ -89,7 +89,7 @@ int run_inspect(int argc, char** argv) {
     else print(info, file);
     return exit_ok;
   } catch (const call_error& error) {
-    const failure what = failure_of(error);
+    const failure what = with_names(failure_of(error), host);
     if (as_json)
       fmt::print("{}\n", pretty({{"outcome", to_string(what.outcome)},
                                  {"error", error_json(what)},

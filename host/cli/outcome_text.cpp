@@ -1,7 +1,7 @@
 // See outcome_text.hpp.
 #include "outcome_text.hpp"
 
-#include "terminal.hpp"
+#include "crash_text.hpp"
 
 #include <fmt/format.h>
 
@@ -31,6 +31,12 @@ void print_log_tail(const std::string& tail) {
 failure failure_of(const reply& failed) { return {failed.outcome(), failed.message(), failed.data(), failed.report()}; }
 failure failure_of(const call_error& error) { return {error.outcome(), error.message(), error.data(), error.report()}; }
 
+failure with_names(failure what, const host& by) {
+  if (what.report && !what.report->stack.empty())
+    what.report = std::make_shared<const crash_report>(by.symbolized(*what.report));
+  return what;
+}
+
 void print_failure(const failure& what) {
   fmt::print(stderr, "{}: {}\n", red(stream::err, to_string(what.outcome)), what.message);
   if (!what.data.empty()) fmt::print(stderr, "  details: {}\n", pretty(data_json(what.data)));
@@ -38,23 +44,17 @@ void print_failure(const failure& what) {
   const std::string summary = what.report->summary();
   if (what.message.find(summary) == std::string::npos)
     fmt::print(stderr, "  worker {} (plugin {}) {}\n", what.report->pid, what.report->plugin, summary);
+  if (!what.report->stack.empty()) {
+    fmt::print(stderr, "  its stack, innermost first:\n");
+    print_stack(stream::err, *what.report, frames_shown::to_the_plugin);
+  }
   print_log_tail(what.report->log_tail);
 }
 
 json error_json(const failure& what) { return {{"message", what.message}, {"data", data_json(what.data)}}; }
 
 json report_json(const std::shared_ptr<const crash_report>& report) {
-  if (!report) return nullptr;
-  json made = {{"summary", report->summary()},        {"plugin", report->plugin},          {"pid", report->pid},
-               {"reason", to_string(report->reason)}, {"phase", to_string(report->phase)}, {"method", report->method},
-               {"message", report->message}};
-  if (report->reason == exit_reason::exited) made["exit_code"] = report->exit_code;
-  if (report->signal != 0) {
-    made["signal"] = signal_name(report->signal);
-    made["fault_address"] = fmt::format("{:#x}", report->fault_address);
-  }
-  made["log_tail"] = report->log_tail;
-  return made;
+  return report ? json::parse(to_json(*report)) : json();
 }
 
 }  // namespace bulkhead::cli

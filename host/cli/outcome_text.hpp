@@ -2,7 +2,7 @@
 #pragma once
 
 #include "values/from_msgpack.hpp"
-#include <bulkhead/call.hpp>
+#include <bulkhead/host.hpp>
 
 namespace bulkhead::cli {
 
@@ -16,7 +16,10 @@ struct failure {
 failure failure_of(const reply& failed);
 failure failure_of(const call_error& error);
 
-// To stderr: outcome, message, details; and of a worker that died its end and its last lines.
+// The same with names in the stack of a worker that crashed, as far as they can be found.
+failure with_names(failure what, const host& by);
+
+// To stderr: outcome, message, details; and of a worker that died its end, its stack and its last lines.
 void print_failure(const failure& what);
 
 // {"message": ..., "data": ...}, and all that a crash report says; null when there is none.

@@ -35,6 +35,7 @@ host_core::host_core(host_options given, std::optional<boost::asio::any_io_execu
       forks(options.worker_path, options.worker_user),
       cgroups(options.cgroup),
       spawner(options.spawns),
+      crashes(options.crash_dir, options.crash_files),
       external_(std::move(executor)) {
   if (external_) {
     reactor = std::make_shared<bulkhead::reactor>(*external_);
@@ -77,6 +78,7 @@ void host_core::shutdown() {
   std::reverse(plugins.begin(), plugins.end());
   for (const auto& weak : plugins)
     if (const auto pool = weak.lock()) pool->unload();
+  crashes.finish();
   spawner.stop();
   forks.stop();
   reactor->stop();

@@ -4,6 +4,7 @@
 #include "closer.hpp"
 #include "fork_server/client.hpp"
 #include "reactor.hpp"
+#include "report/crash_writer.hpp"
 #include "sandbox/cgroup.hpp"
 #include "sandbox/manifest_requests.hpp"
 #include "sandbox/plugin_file.hpp"
@@ -44,6 +45,7 @@ class host_core : public std::enable_shared_from_this<host_core> {
   sandbox::cgroup_maker cgroups;
   supervision::spawner spawner;
   bulkhead::closer closer;
+  crash_writer crashes;
 
  private:
   const std::optional<boost::asio::any_io_executor> external_;

@@ -25,6 +25,8 @@ class instance_owner {
   virtual ~instance_owner() = default;
   virtual void on_event(const std::string& name, const msgpack::object& value) = 0;
   virtual void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) = 0;
+  // By the fork server; those that the worker itself reports come as on_log().
+  virtual void on_violation(violation what) = 0;
 };
 
 // Reads a description as in $/ready. Any shape is accepted and sanitised.

@@ -241,14 +241,17 @@ void plugin_pool::on_event(const std::string& name, const msgpack::object& value
 }
 
 void plugin_pool::on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) {
-  if (auto denied = sandbox::parse_violation(text)) {
-    denied->plugin = name_;
-    denied->pid = pid;
-    text = sandbox::describe(*denied);
-    level = denied->result == "allowed" ? log_level::info : log_level::warning;
-    core_->violation(std::move(*denied));
-  }
-  core_->log({level, name_, pid, std::move(text), dropped});
+  auto denied = sandbox::parse_violation(text);
+  if (!denied) return core_->log({level, name_, pid, std::move(text), dropped});
+  denied->pid = pid;
+  tell(std::move(*denied), dropped);
+}
+
+void plugin_pool::tell(violation what, std::uint64_t dropped) {
+  what.plugin = name_;
+  const auto level = what.result == "allowed" ? log_level::info : log_level::warning;
+  core_->log({level, name_, what.pid, sandbox::describe(what), dropped});
+  core_->violation(std::move(what));
 }
 
 }  // namespace bulkhead

@@ -41,12 +41,14 @@ class plugin_pool final : public worker_set::listener,
   // worker_set::listener
   void on_event(const std::string& name, const msgpack::object& value) override;
   void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
+  void on_violation(violation what) override { tell(std::move(what), 0); }
   void on_change() override;
   // reactor::target
   void on_ready(int, std::uint32_t) override {}
   void on_timer() override;
 
  private:
+  void tell(violation what, std::uint64_t dropped);
   using lease = worker_set::lease;
   class pooled_call;
   struct sync_waiter;

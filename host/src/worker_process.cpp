@@ -6,6 +6,7 @@
 #include "report/recorded_stack.hpp"
 #include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
+#include "sandbox/violation_text.hpp"
 
 #include <csignal>
 #include <cstring>
@@ -15,13 +16,14 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 namespace bulkhead {
 namespace {
 
-enum tag { channel_tag, pidfd_tag, log_tag };
+enum tag { channel_tag, pidfd_tag, log_tag, reports_tag };
 
 constexpr unsigned event_credit = 1024, credit_batch = 256;
 constexpr unsigned host_calls_limit = 8;
@@ -35,6 +37,13 @@ unique_fd make_black_box() {
   checked(::ftruncate(fd.get(), black_box::size), "ftruncate");
   checked(::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL), "fcntl(F_ADD_SEALS)");
   return fd;
+}
+
+void make_pipe(unique_fd& reading, unique_fd& writing, int flags) {
+  int ends[2];
+  checked(::pipe2(ends, flags), "pipe2");
+  reading.reset(ends[0]);
+  writing.reset(ends[1]);
 }
 
 bool readable_within(int fd, ipc::time_point deadline) {
@@ -70,14 +79,16 @@ struct worker_process::black_box_copy {
     reached = raw <= static_cast<std::uint32_t>(phase::shutdown) ? static_cast<phase>(raw) : phase::ready;
     in_call = box->in_call > 0;
     begun = box->begun;
-    call = box->call;
-    method = ipc::sanitised({box->method, ::strnlen(box->method, sizeof box->method)});
     message = ipc::sanitised({box->message, ::strnlen(box->message, sizeof box->message)});
     recorded = box->recorded == 2 && box->signal > 0 && box->signal < NSIG;
     signal = recorded ? box->signal : 0;
+    const bool knows_call = recorded && box->crashed_method[0] != 0;
+    call = knows_call ? box->crashed_call : box->call.load();
+    const auto& name = knows_call ? box->crashed_method : box->method;
+    method = ipc::sanitised({name, ::strnlen(name, sizeof name)});
     out_of_memory = recorded && box->out_of_memory;
     fault_address = box->fault_address;
-    violations = box->violations;
+    violations = box->violations + box->supervised_violations;
     if (recorded) stack = read_stack(*box);
   }
 };
@@ -138,6 +149,7 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       socket_watch_(core_->reactor->new_watch()),
       pidfd_watch_(core_->reactor->new_watch()),
       log_watch_(core_->reactor->new_watch()),
+      reports_watch_(core_->reactor->new_watch()),
       black_box_(make_black_box()),
       image_(settings_->plugin),
       kept_(settings_->options.keep_requests),
@@ -171,11 +183,10 @@ void worker_process::spawn() {
   log_ = std::make_shared<log_stream>([this](log_level level, std::string text, std::uint64_t dropped) {
     if (const auto owner = owner_.lock()) owner->on_log(level, pid_, std::move(text), dropped);
   });
-  int pipe[2];
-  checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
-  log_pipe_.reset(pipe[0]);
-  unique_fd log_end(pipe[1]);
+  unique_fd log_end, reports_end;
+  make_pipe(log_pipe_, log_end, O_CLOEXEC);
   checked(::fcntl(log_pipe_.get(), F_SETFL, O_NONBLOCK), "fcntl(O_NONBLOCK)");
+  make_pipe(reports_pipe_, reports_end, O_CLOEXEC | O_NONBLOCK);
 
   // The greeting waits in the socket before the worker exists; with a cgroup it comes when the worker is in there, and
   // nothing of the plugin's runs before the greeting.
@@ -186,11 +197,12 @@ void worker_process::spawn() {
       settings_->rules.granted().required > sandbox_level::limited)
     throw std::runtime_error("cpus can't be limited here: " + layer.detail);
   if (!cgroup_) say_hello();
-  std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get()};
+  std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get(), reports_end.get()};
   if (image_) fds.push_back(image_->get());
   auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
   worker_end_.reset();
   log_end.reset();
+  reports_end.reset();
   sandbox_ = std::move(spawned.layers);
   if (counted) sandbox_ += sandbox::to_line(layer);
   {
@@ -209,6 +221,7 @@ void worker_process::spawn() {
   core_->reactor->add(socket_watch_, socket_, self, channel_tag, 0);
   core_->reactor->add(pidfd_watch_, pidfd_.get(), self, pidfd_tag, EPOLLIN);
   core_->reactor->add(log_watch_, log_pipe_.get(), self, log_tag, EPOLLIN);
+  core_->reactor->add(reports_watch_, reports_pipe_.get(), self, reports_tag, EPOLLIN);
   channel_.open();
   schedule(start_deadline_);
 }
@@ -509,6 +522,7 @@ void worker_process::stop_watching() {
   core_->reactor->remove(socket_, socket_watch_);
   core_->reactor->remove(pidfd_.get(), pidfd_watch_);
   core_->reactor->remove(log_pipe_.get(), log_watch_);
+  core_->reactor->remove(reports_pipe_.get(), reports_watch_);
 }
 
 void worker_process::schedule(ipc::time_point when) {
@@ -522,6 +536,8 @@ void worker_process::on_ready(int tag, std::uint32_t events) {
     channel_.on_event(events & ~static_cast<std::uint32_t>(EPOLLOUT), events & EPOLLOUT);
   } else if (tag == log_tag) {
     read_log(false);
+  } else if (tag == reports_tag) {
+    read_reports(false);
   } else {
     settle();
   }
@@ -567,6 +583,27 @@ void worker_process::read_log(bool to_the_end) {
   if (to_the_end) log_->finish(ipc::clock::now());
 }
 
+// What the fork server writes, which does so at a bounded rate.
+void worker_process::read_reports(bool to_the_end) {
+  std::lock_guard held(reading_reports_);
+  char chunk[log_chunk];
+  ssize_t n = 0;
+  for (int turns = to_the_end ? 4 : 1; turns > 0 && (n = ::read(reports_pipe_.get(), chunk, sizeof chunk)) > 0; --turns)
+    partial_report_.append(chunk, static_cast<std::size_t>(n));
+  std::size_t begin = 0;
+  for (std::size_t end; (end = partial_report_.find('\n', begin)) != std::string::npos; begin = end + 1) {
+    auto denied = sandbox::parse_report(std::string_view(partial_report_).substr(begin, end - begin));
+    if (!denied) continue;
+    if (denied->result == "killed") {
+      std::lock_guard also_held(mutex_);
+      if (condemned_ == exit_reason::unknown) condemned_ = exit_reason::violation;
+    }
+    if (const auto owner = owner_.lock()) owner->on_violation(std::move(*denied));
+  }
+  partial_report_.erase(0, begin);
+  if (!to_the_end && n != 0) core_->reactor->arm(reports_pipe_.get(), reports_watch_, EPOLLIN);
+}
+
 // --- the end --------------------------------------------------------------------------------------------------------
 
 void worker_process::kill(exit_reason reason, const std::string& why) {
@@ -608,11 +645,15 @@ void worker_process::settle() {
   }
   const black_box_copy box(black_box_.get());
   read_log(true);
+  read_reports(true);
   auto report = std::make_shared<const crash_report>(make_report(box));
+  bool rejected = false;
   {
     std::lock_guard held(mutex_);
     report_ = report;
+    rejected = no_plugin_;
   }
+  if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
   dead_ = true;
   bool calls_pending = false;
   channel_.fail_all([&](const ipc::channel::open_call& call) {
@@ -620,11 +661,9 @@ void worker_process::settle() {
     return verdict(call, *report, box.begun);
   });
   stop_watching();
-  bool rejected = false;
   {
     std::lock_guard held(mutex_);
     is_settled_ = true;
-    rejected = no_plugin_;
   }
   if (const auto owner = owner_.lock()) owner->on_exited(id_, {report, rejected, calls_pending});
   settled_.notify_all();
@@ -633,6 +672,10 @@ void worker_process::settle() {
 crash_report worker_process::make_report(const black_box_copy& box) {
   crash_report report;
   report.plugin = settings_->name;
+  report.file = settings_->file;
+  report.sha256 = settings_->sha256;
+  report.policy = settings_->rules.to_text();
+  report.time = std::chrono::system_clock::now();
   report.pid = pid_;
   report.phase = settings_->argv.empty() ? box.reached : ready_ ? phase::ready : phase::hello;
   if (box.in_call) {
@@ -645,8 +688,12 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   }
   report.log_tail = log_->tail();
   siginfo_t info{};
+  rusage used{};  // which the C library's waitid() leaves out
   const bool known =
-      ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &info, WEXITED | __WALL | WNOHANG) == 0 && info.si_pid;
+      ::syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &info, WEXITED | __WALL | WNOHANG, &used) == 0 && info.si_pid;
+  for (const timeval& each : {used.ru_utime, used.ru_stime})
+    report.cpu_time += std::chrono::seconds(each.tv_sec) + std::chrono::microseconds(each.tv_usec);
+  report.peak_memory = static_cast<std::uint64_t>(used.ru_maxrss) << 10;
   const bool killed_by_kill = known && info.si_code != CLD_EXITED && info.si_status == SIGKILL;
 
   std::lock_guard held(mutex_);

@@ -19,7 +19,8 @@ struct worker_settings {
   std::shared_ptr<const unique_fd> plugin;  // the opened file
   std::vector<std::string> argv;            // of a foreign program
   load_options options;
-  policy rules;  // of its sandbox, as it was worked out from the options
+  policy rules;           // of its sandbox, as it was worked out from the options
+  bool internal = false;  // the host's own: its end is nobody else's business
 };
 
 // Who is told what becomes of a worker; any thread, none of the worker's locks held.
@@ -114,6 +115,7 @@ class worker_process final : public reactor::target,
   ipc::completion verdict(const ipc::channel::open_call& call, const crash_report& report, std::uint64_t begun) const;
   crash_report make_report(const black_box_copy& box);
   void read_log(bool to_the_end);
+  void read_reports(bool to_the_end);
 
   const std::shared_ptr<host_core> core_;
   const std::shared_ptr<const worker_settings> settings_;
@@ -123,11 +125,11 @@ class worker_process final : public reactor::target,
   const int socket_;      // the channel's own, for the reactor
   ipc::channel channel_;
   std::shared_ptr<log_stream> log_;
-  unique_fd pidfd_, log_pipe_;
+  unique_fd pidfd_, log_pipe_, reports_pipe_;
   std::atomic<pid_t> pid_{-1};
   std::unique_ptr<sandbox::cgroup> cgroup_;
   std::string sandbox_;  // the layers in force, as the fork server said; before pid_
-  const std::uint64_t socket_watch_, pidfd_watch_, log_watch_;
+  const std::uint64_t socket_watch_, pidfd_watch_, log_watch_, reports_watch_;
   const unique_fd black_box_;
   const std::shared_ptr<const unique_fd> image_;
   kept_requests kept_;
@@ -138,6 +140,9 @@ class worker_process final : public reactor::target,
   std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet
   std::atomic<unsigned> host_calls_{0};
   std::atomic<unsigned> events_{0}, events_to_credit_{0};
+
+  std::mutex reading_reports_;
+  std::string partial_report_;
 
   mutable std::mutex mutex_;
   std::condition_variable settled_;

@@ -303,6 +303,10 @@ void worker_set::on_event(const std::string& name, const msgpack::object& value)
   if (const auto pool = pool_.lock()) pool->on_event(name, value);
 }
 
+void worker_set::on_violation(violation what) {
+  if (const auto pool = pool_.lock()) pool->on_violation(std::move(what));
+}
+
 void worker_set::on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) {
   if (const auto pool = pool_.lock()) pool->on_log(level, pid, std::move(text), dropped);
 }

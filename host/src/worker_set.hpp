@@ -62,6 +62,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
   // worker_owner
   void on_event(const std::string& name, const msgpack::object& value) override;
   void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
+  void on_violation(violation what) override;
   void on_started(std::uint64_t id, pid_t pid) override;
   void on_ready(std::uint64_t id) override;
   void on_leaving(std::uint64_t id) override;

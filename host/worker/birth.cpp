@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include <fcntl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,14 +19,17 @@ namespace bulkhead::fork_server {
 namespace {
 
 // 0 is /dev/null already; 1 and 2 become the log, then channel, black box and plugin. All else is closed.
-void place_descriptors(std::vector<unique_fd>& fds, sandbox::prepared& prepared) {
+void place_descriptors(std::vector<unique_fd>& fds, sandbox::prepared& prepared, int supervisor) {
   constexpr std::array targets = {channel_fd, 1, black_box_fd, plugin_fd};
-  std::vector<int> high;  // out of the way of the targets first
+  std::vector<int> high;                   // out of the way of the targets first
+  fds.erase(fds.begin() + reports_index);  // the fork server's alone
   for (const unique_fd& fd : fds) high.push_back(::fcntl(fd.get(), F_DUPFD, 64));
+  supervisor = ::fcntl(supervisor, F_DUPFD, 64);
   prepared.move_descriptor(64);
   for (std::size_t i = 0; i < high.size(); ++i) ::dup2(high[i], targets[i]);
   ::dup2(1, 2);
-  if (high.size() <= plugin_index) ::close(plugin_fd);
+  ::dup2(supervisor, supervisor_fd);
+  if (high.size() < targets.size()) ::close(plugin_fd);
   ::close(sandbox_fd);
   prepared.move_descriptor(sandbox_fd);
   ::syscall(SYS_close_range, first_closed_fd, ~0u, 0);
@@ -45,7 +49,7 @@ void leave_note(const std::string& why) {
   argv.push_back(nullptr);
   static black_box unused;
   try {
-    prepared.seal(unused, black_box_fd);
+    prepared.seal(unused, black_box_fd, unique_fd(supervisor_fd));
   } catch (const std::exception& e) {
     leave_note(std::string("its sandbox could not be set up: ") + e.what());
     ::_exit(126);
@@ -57,12 +61,13 @@ void leave_note(const std::string& why) {
 
 }  // namespace
 
-void become_worker(incoming& in, sandbox::prepared& prepared) {
+void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
   const bool plugin = in.head.kind == request_kind::spawn_plugin;
+  ::prctl(PR_SET_NAME, "bulkhead-worker");  // in reports, too, of a child that has executed nothing
   bool placed = false;
   try {
     prepared.enter_files();
-    place_descriptors(in.fds, prepared);
+    place_descriptors(in.fds, prepared, supervisor);
     placed = true;
     prepared.enter();
   } catch (const std::exception& e) {
@@ -78,7 +83,7 @@ void become_worker(incoming& in, sandbox::prepared& prepared) {
     ::setenv("BULKHEAD_BLACK_BOX_FD", std::to_string(black_box_fd).c_str(), 1);
     ::setenv("BULKHEAD_PLUGIN_FD", std::to_string(plugin_fd).c_str(), 1);
     worker_sandbox seal{prepared.library(), prepared.granted().memory > 0, prepared.granted().handles,
-                        [&](black_box& box) { prepared.seal(box, plugin_fd); }};
+                        [&](black_box& box) { prepared.seal(box, plugin_fd, unique_fd(supervisor_fd)); }};
     ::_exit(run_worker("", seal));
   }
   exec_program(in, prepared);

@@ -7,6 +7,7 @@
 
 namespace bulkhead::fork_server {
 
-[[noreturn]] void become_worker(incoming& in, sandbox::prepared& prepared);
+// `supervisor`: the socket for the filter's listener.
+[[noreturn]] void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor);
 
 }  // namespace bulkhead::fork_server

@@ -97,10 +97,10 @@ int run_worker_alone(const std::string& path) {
   std::optional<sandbox::prepared> prepared;
   const worker_sandbox own{"", false, false, [&](black_box& box) {
                              prepared.emplace(sandbox::namespaces(), policy{}.at_least(sandbox_level::limited),
-                                              library.get());
+                                              library.get(), false);
                              prepared->enter();
                              if (!prepared->sufficient()) throw std::runtime_error(prepared->shortcoming());
-                             prepared->seal(box, -1);
+                             prepared->seal(box, -1, {});
                            }};
   return run_worker(path, own);
 }

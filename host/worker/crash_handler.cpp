@@ -44,8 +44,8 @@ void on_fatal_signal(int signal, siginfo_t* info, void* context) {
     const bool has_address = signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE;
     box->fault_address = has_address ? reinterpret_cast<std::uint64_t>(info->si_addr) : 0;
     if (method) {
-      std::strncpy(box->method, method, sizeof box->method - 1);
-      box->call = call;
+      std::strncpy(box->crashed_method, method, sizeof box->crashed_method - 1);
+      box->crashed_call = call;
     }
     box->out_of_memory = limited && out_of_memory();
     box->recorded.store(2, std::memory_order_release);

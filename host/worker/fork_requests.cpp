@@ -10,7 +10,7 @@
 namespace bulkhead::fork_server {
 
 bool receive(int control, incoming& in) {
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int) * 4)];
+  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int) * descriptors_limit)];
   std::vector<char> strings(strings_limit);
   iovec parts[2] = {{&in.head, sizeof in.head}, {strings.data(), strings.size()}};
   msghdr message{};

@@ -5,6 +5,7 @@
 #include "fork_server.hpp"
 
 #include "birth.hpp"
+#include "denied_calls.hpp"
 #include "fork_requests.hpp"
 #include "sandbox/report_text.hpp"
 #include "sandbox/sandbox.hpp"
@@ -21,6 +22,7 @@
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -32,20 +34,35 @@ using namespace fork_server;
 
 constexpr std::size_t sandboxes_kept = 64;
 
+struct living {
+  unique_fd pidfd;
+  pid_t pid = -1;  // -1 for those adopted
+};
+
 class server {
  public:
   server(int control, const sandbox::namespaces::options& options)
-      : control_(control), epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")), spaces_(options) {
+      : control_(control),
+        epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+        denied_(epoll_.get()),
+        spaces_(options) {
     watch(control);
   }
 
   int run() {
     for (;;) {
       epoll_event events[32];
-      const int count = ::epoll_wait(epoll_.get(), events, 32, -1);
+      const int count = ::epoll_wait(epoll_.get(), events, 32, denied_.resume());
       for (int i = 0; i < count; ++i) {
-        if (events[i].data.fd != control_) workers_.erase(events[i].data.fd);  // it has died
-        else if (!serve_one()) return kill_all();
+        const int fd = events[i].data.fd;
+        if (fd == control_) {
+          if (!serve_one()) return kill_all();
+        } else if (const auto dead = workers_.find(fd); dead != workers_.end()) {
+          denied_.died(dead->second.pid);
+          workers_.erase(dead);
+        } else {
+          denied_.serve(fd);
+        }
       }
     }
   }
@@ -59,13 +76,13 @@ class server {
   }
 
   int kill_all() {
-    for (const auto& [fd, pidfd] : workers_) ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
+    for (const auto& [fd, each] : workers_) ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
     return 0;
   }
 
-  void keep(unique_fd pidfd) {
+  void keep(unique_fd pidfd, pid_t pid) {
     const int fd = pidfd.get();
-    workers_.emplace(fd, std::move(pidfd));
+    workers_.emplace(fd, living{std::move(pidfd), pid});
     watch(fd);
   }
 
@@ -74,7 +91,7 @@ class server {
     incoming in;
     if (!receive(control_, in)) return false;
     if (in.head.kind == request_kind::adopt) {
-      if (!in.fds.empty()) keep(std::move(in.fds[0]));
+      if (!in.fds.empty()) keep(std::move(in.fds[0]), -1);
       return true;
     }
     answer out;
@@ -87,7 +104,7 @@ class server {
     // The worker's descriptors are the worker's alone: an end of a log pipe kept here would hide its end-of-file.
     in.fds.clear();
     if (!send(control_, out, text, pidfd.get())) return false;
-    if (pidfd) keep(std::move(pidfd));
+    if (pidfd) keep(std::move(pidfd), out.pid);
     return true;
   }
 
@@ -119,13 +136,13 @@ class server {
         return at->second;
       }
     sandboxes_.emplace_front(std::piecewise_construct, std::forward_as_tuple(key),
-                             std::forward_as_tuple(spaces_, policy::from_text(in.policy()), library));
+                             std::forward_as_tuple(spaces_, policy::from_text(in.policy()), library, true));
     if (sandboxes_.size() > sandboxes_kept) sandboxes_.pop_back();
     return sandboxes_.front().second;
   }
 
   unique_fd clone_worker(incoming& in, answer& out, std::string& text) {
-    const std::size_t wanted = in.head.kind == request_kind::spawn_plugin ? 4 : 3;
+    const std::size_t wanted = in.head.kind == request_kind::spawn_plugin ? 5 : 4;
     if (in.fds.size() != wanted || (in.head.kind == request_kind::spawn_program && in.head.arguments == 0)) {
       out.error = EINVAL;
       return {};
@@ -157,23 +174,38 @@ class server {
     long pid = ::syscall(SYS_clone3, &args, sizeof args);
     // The filters of containers know clone3 not; clone stores the pidfd where a thread's id would go.
     if (pid < 0 && errno == ENOSYS) pid = ::syscall(SYS_clone, args.flags, nullptr, &pidfd, thread_id, nullptr);
-    if (pid == 0) become_worker(in, *prepared);
+    if (pid == 0) become_worker(in, *prepared, denied_.supervisor());
     if (pid < 0) out.error = errno;
     out.pid = static_cast<std::int32_t>(pid);
+    if (pid > 0 && prepared->listens()) {
+      const auto& granted = prepared->granted();
+      denied_.expect({.pid = out.pid,
+                      .pidfd = unique_fd(granted.kill ? ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0) : -1),
+                      .reports = std::move(in.fds[reports_index]),
+                      .black_box = std::move(in.fds[black_box_index]),
+                      .kills = granted.kill,
+                      .learns = granted.learn});
+    }
     return unique_fd(pidfd);
   }
 
   const int control_;
   unique_fd epoll_;
+  denied_calls denied_;
   sandbox::namespaces spaces_;
   std::list<std::pair<std::string, sandbox::prepared>> sandboxes_;  // the last used first
-  std::map<int, unique_fd> workers_;                                // pidfds of the living
+  std::map<int, living> workers_;                                   // by their pidfds
 };
 
 }  // namespace
 
 int serve_fork_requests(int control, bool network, unsigned user) {
   ::prctl(PR_SET_NAME, "bulkhead-forks");
+  // Four descriptors for each worker.
+  if (rlimit files{}; ::getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &files);
+  }
   return server(control, {.network = !network, .unprivileged = user}).run();
 }
 

@@ -41,6 +41,13 @@ using frames = std::vector<stack_frame>;
   return text;
 }
 
+[[maybe_unused]] std::vector<std::uint64_t> addresses(const crash_report& report) {
+  std::vector<std::uint64_t> list;
+  for (const stack_frame& each : report.stack)
+    if (!each.inlined) list.push_back(each.address);
+  return list;
+}
+
 }  // namespace
 
 #ifndef BULKHEAD_SANITIZED  // a sanitizer's runtime has frames, handlers and limits of its own
@@ -91,7 +98,7 @@ TEST_CASE("a stack that has overflowed is recorded from both of its ends") {
   CHECK(report->stack.front().origin == code_origin::plugin);
   CHECK(report->stack.back().origin == code_origin::worker);
   CHECK(report->stack[10].address == report->stack[40].address);  // the same call again and again
-  CHECK(report->stack[60].address != report->stack[40].address);
+  for (std::size_t i = 60; i < 63; ++i) CHECK(report->stack[i].address != report->stack[i + 1].address);
 
   const auto in_thread = crash(chaos, "thread_stack_overflow");
   INFO(shown(*in_thread));
@@ -145,13 +152,6 @@ const stack_frame& frame_of(const crash_report& report, const std::string& funct
   INFO(shown(report));
   if (found == report.stack.end()) FAIL("no frame of " << function);
   return *found;
-}
-
-std::vector<std::uint64_t> addresses(const crash_report& report) {
-  std::vector<std::uint64_t> list;
-  for (const stack_frame& each : report.stack)
-    if (!each.inlined) list.push_back(each.address);
-  return list;
 }
 
 // A copy of a plugin, with sections of these names filled with what comes out of a generator; 0: as they are.
@@ -241,7 +241,8 @@ TEST_CASE("a file that kills its reader costs the report its names and nothing e
   std::filesystem::copy(plugin_path("dying_reader"), folder.path / "bulkhead-symbolizer.so");
   mailbox<lifecycle_event> events;
   host host({.worker_path = folder.path / "bulkhead-worker",
-             .on_lifecycle = [&](const lifecycle_event& event) { events.put(event); }});
+             .on_lifecycle = [&](const lifecycle_event& event) { events.put(event); },
+             .crash_dir = folder.path / "reports"});
   auto chaos = host.load(plugin_path("chaos"));
   const auto report = crash(chaos, "segfault");
   const crash_report named = host.symbolized(*report);
@@ -251,6 +252,8 @@ TEST_CASE("a file that kills its reader costs the report its names and nothing e
   CHECK(frame_of(named, "the library's").origin == code_origin::library);  // asked after the first reader had died
   CHECK(chaos.call<int>("echo", 7) == 7);
   for (const lifecycle_event& each : events.values()) CHECK(each.plugin == "chaos");
+  host.shutdown();
+  CHECK(crash_reports_in(folder.path / "reports").size() == 1);
 }
 
 #endif
@@ -296,4 +299,77 @@ TEST_CASE("requests are kept when that is asked for, and the report has the one 
     CHECK(lost.report()->method == "die_of");
     CHECK(lost.report()->request.empty());
   }
+}
+
+TEST_CASE("each crash is written to a file of its own, as all that is known of it") {
+  const scratch_folder folder;
+  const auto reports = folder.path / "reports";
+  std::shared_ptr<const crash_report> report;
+  const auto before = std::chrono::system_clock::now() - 1s;
+  {
+    host host({.crash_dir = reports});
+    auto chaos = host.load(plugin_path("chaos"), {.keep_requests = 1000, .policy = policy{}.threads(7)});
+    report = crash(chaos, "segfault");
+    CHECK(chaos.call<int>("echo", 7) == 7);
+    chaos.unload();  // its second worker ends in good order: no crash
+  }
+  const auto files = crash_reports_in(reports);
+  REQUIRE(files.size() == 1);
+  CHECK_THAT(files[0].filename(), Catch::Matchers::StartsWith("chaos-20") &&
+                                      Catch::Matchers::EndsWith("Z-" + std::to_string(report->pid) + ".json"));
+  CHECK(entries(reports) == 2);  // that one, and the request
+  for (const auto& each : std::filesystem::directory_iterator(reports))
+    CHECK(each.status().permissions() == (std::filesystem::perms::owner_read | std::filesystem::perms::owner_write));
+
+  const crash_report read = read_crash_report(files[0]);
+  CHECK(read.summary() == report->summary());
+  CHECK(read.plugin == "chaos");
+  CHECK(read.file == plugin_path("chaos"));
+  CHECK(read.sha256.size() == 64);
+  CHECK(read.sha256 == report->sha256);
+  CHECK(read.pid == report->pid);
+  CHECK(read.time > before);
+  CHECK(read.time <= std::chrono::system_clock::now());
+  CHECK(read.reason == report->reason);
+  CHECK(read.signal == report->signal);
+  CHECK(read.fault_address == report->fault_address);
+  CHECK(read.phase == phase::call);
+  CHECK(read.method == "misbehave");
+  CHECK(read.request == report->request);
+  CHECK(read.request.size() > 5);
+  CHECK(policy::from_text(read.policy).granted().threads == 7);
+  CHECK(read.cpu_time > 0us);
+  CHECK(read.peak_memory > 1 << 20);
+#ifndef BULKHEAD_SANITIZED
+  CHECK(addresses(read) == addresses(*report));
+  CHECK(read.instruction_pointer == report->instruction_pointer);
+  CHECK(read.stack.front().function == "chaos_segfault");
+  CHECK(read.stack.front().line > 0);
+  CHECK(read.stack.front().build_id == report->stack.front().build_id);
+#endif
+}
+
+TEST_CASE("there are as many report files as are wanted: the oldest go, and nothing else does") {
+  const scratch_folder folder;
+  std::vector<pid_t> pids;
+  std::ofstream(folder.path / "notes-2.json") << "{}";
+  {
+    host host({.crash_dir = folder.path, .crash_files = 3});
+    auto chaos = host.load(plugin_path("chaos"), {.keep_requests = 1000});
+    for (const char* how : {"exit_0", "exit_3", "_exit_0", "abort", "segfault"}) pids.push_back(crash(chaos, how)->pid);
+  }
+  const auto files = crash_reports_in(folder.path);
+  REQUIRE(files.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) CHECK(read_crash_report(files[i]).pid == pids[4 - i]);
+  CHECK(entries(folder.path) == 3 + 3 + 1);
+}
+
+TEST_CASE("what is no crash report is said to be none") {
+  const scratch_folder folder;
+  const auto file = folder.path / "chaos-20240501T120301.123Z-1.json";
+  for (const char* text : {"", "{", "[]", "{}", R"({"format": 2})", R"({"format": 1, "time": 3})"}) {
+    std::ofstream(file) << text;
+    CHECK_THROWS_WITH(read_crash_report(file), Catch::Matchers::Contains(file.string() + " is no crash report"));
+  }
+  CHECK_THROWS_WITH(read_crash_report(folder.path / "none.json"), Catch::Matchers::Contains("none.json can't be read"));
 }

@@ -1,6 +1,7 @@
 // A plugin that says it is thread-safe: calls that meet each other, die beside each other, and one that leaves.
 #include <bulkhead/sdk.hpp>
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
@@ -11,6 +12,7 @@ namespace {
 std::mutex mutex;
 std::condition_variable changed;
 int inside = 0, most = 0;
+std::atomic<int> waiting{0};
 
 }  // namespace
 
@@ -30,12 +32,18 @@ BULKHEAD_PLUGIN("parallel", "1.0.0") {
   plugin.method(
       "wait",
       [](const bulkhead::context& cx) {
+        ++waiting;
         while (!cx.cancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
         cx.throw_if_cancelled();
       },
       "Waits to be cancelled");
   plugin.method(
-      "overflow", [](const bulkhead::context&) { std::abort(); }, "Dies");
+      "overflow",
+      [](const bulkhead::context&) {
+        while (waiting < 3) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        std::abort();
+      },
+      "Dies when three others wait");
   plugin.method(
       "leave",
       [](const bulkhead::context& cx) {

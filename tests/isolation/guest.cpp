@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -13,8 +14,11 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
+#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -132,6 +136,94 @@ int run(const std::string& program) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+// Made with vfork(), whose caller must not have much of its own.
+pid_t vforked() {
+  const pid_t child = ::vfork();
+  if (child == 0) ::_exit(0);
+  return child;
+}
+
+// A child that ends at once, made in one of the ways there are; 0, or the error, which of system() is 127.
+int make_child(const std::string& how) {
+  if (how == "spawn") {
+    const char* argv[] = {"/bin/true", nullptr};
+    pid_t child = -1;
+    const int error = ::posix_spawn(&child, argv[0], nullptr, nullptr, const_cast<char**>(argv), nullptr);
+    if (error == 0) ::waitpid(child, nullptr, 0);
+    return error;
+  }
+  if (how == "system") {
+    const int status = ::system("exit 7");
+    return status == -1 ? errno : WEXITSTATUS(status) == 7 ? 0 : WEXITSTATUS(status);
+  }
+  const pid_t child = how == "fork" ? ::fork()
+                      : how == "vfork"
+                          ? vforked()
+                          : static_cast<pid_t>(::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr));
+  if (child == 0) ::_exit(0);
+  if (child < 0) return errno;
+  ::waitpid(child, nullptr, 0);
+  return 0;
+}
+
+// The error of a system call in a child that executes nothing.
+int call_in_child(long number) {
+  const pid_t child = ::fork();
+  if (child < 0) failed();
+  if (child == 0) ::_exit(::syscall(number, AF_INET, SOCK_STREAM, 0) < 0 ? errno : 0);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+// How many of so many calls of socket() a child is denied.
+int sockets(int count) {
+  int pipe[2];
+  if (::pipe(pipe) != 0) failed();
+  const pid_t child = ::fork();
+  if (child < 0) failed();
+  if (child == 0) {
+    int denied = 0;
+    for (int i = 0; i < count; ++i) denied += ::socket(AF_INET, SOCK_STREAM, 0) < 0 && errno == EPERM;
+    ::_exit(::write(pipe[1], &denied, sizeof denied) == sizeof denied ? 0 : 1);
+  }
+  int denied = -1;
+  if (::read(pipe[0], &denied, sizeof denied) != sizeof denied) denied = -1;
+  ::close(pipe[0]);
+  ::close(pipe[1]);
+  ::waitpid(child, nullptr, 0);
+  return denied;
+}
+
+int socket_in_child() { return call_in_child(SYS_socket); }
+
+int shell(const std::string& command) {
+  const pid_t child = ::fork();
+  if (child < 0) failed();
+  if (child == 0) {
+    ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
+    ::_exit(126);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+// glibc binds a new thread to its CPUs with all signals blocked.
+int thread_on_cpu() {
+  cpu_set_t first;
+  CPU_ZERO(&first);
+  CPU_SET(0, &first);
+  pthread_attr_t attributes;
+  ::pthread_attr_init(&attributes);
+  ::pthread_attr_setaffinity_np(&attributes, sizeof first, &first);
+  pthread_t thread;
+  const int error = ::pthread_create(
+      &thread, &attributes, [](void*) -> void* { return nullptr; }, nullptr);
+  if (error == 0) ::pthread_join(thread, nullptr);
+  return error;
+}
+
 int open_with_all_signals_blocked(const std::string& path) {
   sigset_t all, before;
   ::sigfillset(&all);
@@ -157,6 +249,12 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
     if (fd < 0) throw bulkhead::error("can't open it");
     return bulkhead::handle(fd);
   });
+  plugin.method("make_child", make_child);
+  plugin.method("call_in_child", call_in_child);
+  plugin.method("socket_in_child", socket_in_child);
+  plugin.method("sockets", sockets);
+  plugin.method("shell", shell);
+  plugin.method("thread_on_cpu", thread_on_cpu);
   plugin.method("seconds_for", seconds_for);
   plugin.method("run", run);
   plugin.method("blocked", open_with_all_signals_blocked);

@@ -75,6 +75,19 @@ class crash_log {
   std::vector<std::shared_ptr<const bulkhead::crash_report>> crashes_;
 };
 
+// The same crashes as their files tell of them, which have names in their stacks.
+void name_stacks(report& report) {
+  std::map<pid_t, bulkhead::crash_report> written;
+  for (const auto& file : bulkhead::crash_reports_in(report.output / "crashes")) {
+    bulkhead::crash_report each = bulkhead::read_crash_report(file);
+    const pid_t pid = each.pid;
+    written.try_emplace(pid, std::move(each));  // the newest first: older ones are of other runs
+  }
+  for (auto& crash : report.crashes)
+    if (const auto found = written.find(crash->pid); found != written.end())
+      crash = std::make_shared<const bulkhead::crash_report>(std::move(found->second));
+}
+
 toolset load_plugins(bulkhead::host& host, const settings& with, const std::vector<image_file>& files) {
   bulkhead::load_options options;
   options.instances = with.workers;
@@ -152,6 +165,7 @@ int run(settings with) {
   progress progress(report.files.size());
   crash_log crashes;
   bulkhead::host_options options;
+  options.crash_dir = report.output / "crashes";
   options.on_lifecycle = [&](const bulkhead::lifecycle_event& event) { crashes.add(event); };
   bulkhead::host host(options);
   {
@@ -163,6 +177,7 @@ int run(settings with) {
   }
   host.shutdown();  // after it no more is to be learned about workers
   report.crashes = crashes.list();
+  if (!report.crashes.empty()) name_stacks(report);
   write_sheet(report);
 
   progress.clear();

@@ -78,6 +78,50 @@ void add_failures(std::string& text, const report& report) {
   if (left_out > 0) text += fmt::format("  and {} more: see the contact sheet\n", left_out);
 }
 
+// Where it crashed, by the innermost frame of the plugin's own: "read_rows (fragile.c:93)".
+std::string place_of(const bulkhead::crash_report& crash) {
+  const auto own = std::find_if(crash.stack.begin(), crash.stack.end(), [](const bulkhead::stack_frame& each) {
+    return each.origin == bulkhead::code_origin::plugin;
+  });
+  if (own == crash.stack.end()) return "";
+  if (own->function.empty()) return fmt::format("{}+{:#x}", own->module, own->offset);
+  if (own->source.empty()) return own->function;
+  return fmt::format("{} ({}:{})", own->function, std::filesystem::path(own->source).filename().string(), own->line);
+}
+
+std::string title_of(const bulkhead::crash_report& crash) {
+  std::string text = death_of(crash) + " in " + crash.plugin;
+  if (!crash.method.empty()) text += "." + crash.method;
+  if (const std::string place = place_of(crash); !place.empty()) text += " at " + place;
+  return text;
+}
+
+// Crashes at the same place share a line.
+void add_crashes(std::string& text, const report& report) {
+  constexpr std::size_t lines_limit = 20, title_limit = 100, names_shown = 3, name_limit = 40;
+  std::map<std::string, std::vector<std::string>> lines;
+  std::size_t width = 0;
+  for (const auto& crash : report.crashes) {
+    auto& names = lines[one_line(title_of(*crash), title_limit)];
+    for (std::size_t i = 0; i < report.files.size(); ++i)
+      if (report.results[i].report && report.results[i].report->pid == crash->pid)
+        names.push_back(one_line(report.files[i].name, name_limit));
+  }
+  if (lines.empty()) return;
+  for (const auto& line : lines) width = std::max(width, line.first.size());
+  text += "\n  crashes\n";
+  std::size_t shown = 0;
+  for (const auto& [title, names] : lines) {
+    if (shown++ == lines_limit) break;
+    const auto first = names.begin() + static_cast<std::ptrdiff_t>(std::min(names.size(), names_shown));
+    text += fmt::format("  {:<{}}  {}", title, width, fmt::join(names.begin(), first, ", "));
+    if (names.size() > names_shown) text += fmt::format(" and {} more", names.size() - names_shown);
+    text += "\n";
+  }
+  if (lines.size() > lines_limit) text += fmt::format("  and {} other places\n", lines.size() - lines_limit);
+  text += fmt::format("  reports: bulkhead report {}\n", (report.output / "crashes").string());
+}
+
 json json_of(const result& result, const image_file& file) {
   json made = {{"file", printable(file.name)}, {"bytes", file.size}, {"outcome", to_string(result.outcome)}};
   if (result.outcome == bulkhead::outcome::ok) {
@@ -126,6 +170,7 @@ std::string to_text(const report& report) {
   if (report.price) add_comparison(text, report);
   else if (!report.no_price.empty()) line("price of isolation", "not measured: " + report.no_price);
   add_failures(text, report);
+  add_crashes(text, report);
   return text;
 }
 
@@ -136,6 +181,8 @@ std::string to_json(const report& report) {
     crashes.push_back({{"plugin", crash->plugin},
                        {"pid", crash->pid},
                        {"reason", to_string(crash->reason)},
+                       {"method", crash->method},
+                       {"place", printable(place_of(*crash))},
                        {"summary", crash->summary()}});
   json made = {{"folder", printable(report.folder.string())},
                {"contact_sheet", printable((report.output / "index.html").string())},

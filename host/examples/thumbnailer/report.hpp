@@ -15,7 +15,7 @@ struct report {
   std::vector<image_file> files;
   std::vector<result> results;                                         // one for each file
   double seconds = 0;                                                  // for the job, failures and crashes included
-  std::vector<std::shared_ptr<const bulkhead::crash_report>> crashes;  // workers that died, survived by the job
+  std::vector<std::shared_ptr<const bulkhead::crash_report>> crashes;  // workers that died, with names in their stacks
   std::optional<comparison> price{};
   std::string no_price{};  // why there is none
 

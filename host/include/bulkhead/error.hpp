@@ -1,20 +1,16 @@
-// How calls fail: error codes in bulkhead's category for asynchronous operations, call_error for synchronous ones, and
-// what is known of a worker that died.
+// How calls fail: error codes in bulkhead's category for asynchronous operations, call_error for synchronous ones.
 #pragma once
 
-#include <bulkhead/ipc/system.hpp>
+#include <bulkhead/crash_report.hpp>
 #include <bulkhead/outcome.hpp>
 
 #include <boost/system/error_code.hpp>
 #include <boost/system/system_error.hpp>
 
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
-
-#include <sys/types.h>
 
 namespace bulkhead {
 
@@ -23,75 +19,6 @@ const boost::system::error_category& call_category() noexcept;
 inline boost::system::error_code make_error_code(outcome value) noexcept {
   return {static_cast<int>(value), call_category()};
 }
-
-// The steps of a worker's birth, then its life. A report names the step in which a worker died.
-enum class phase { spawn = 0, limits, hello, sandbox, load, init, ready, call, shutdown };
-std::string_view to_string(phase value);
-
-enum class exit_reason {
-  exited,         // by exit() or _exit(), with a code
-  signalled,      // by a signal, be it the kernel's or its own
-  out_of_memory,  // it ran into its memory limit
-  violation,      // it did what its policy denies, and denial kills (policy::kill_on_denial)
-  protocol,       // it broke the protocol and was killed
-  hung,           // it did not answer a cancelled call within the grace and was killed
-  closed,         // it closed its channel and was killed
-  shut_down,      // the host ended it
-  start_timeout,  // it was not ready in time and was killed
-  unknown,        // its status was taken by somebody else's wait()
-};
-std::string_view to_string(exit_reason value);
-
-// What a piece of code belongs to.
-enum class code_origin {
-  unknown,  // no file: made at run time, or no code at all
-  plugin,   // the plugin's own file
-  worker,   // the worker program
-  library,  // what either was linked with
-};
-std::string_view to_string(code_origin value);
-
-// One frame of a crashed worker's stack. Where it lies is the worker's word; the names come from the files' symbols and
-// debug information, see host::symbolized().
-struct stack_frame {
-  std::uint64_t address = 0;  // at run time; the first frame's is the instruction that crashed, the others return there
-  code_origin origin = code_origin::unknown;
-  std::string module;        // the file's name: "chaos.so", "/lib/x86_64-linux-gnu/libc.so.6"
-  std::string build_id;      // of the file, in hexadecimal digits; may be empty
-  std::uint64_t offset = 0;  // the address as the file counts, as addr2line takes it
-  bool guessed = false;      // a word on a damaged stack that looks like a return address
-  bool inlined = false;      // into the frame after it, whose address it shares
-  std::string function;      // demangled; empty: not known, or not asked for
-  std::string source;        // the source file, as the compiler was told
-  unsigned line = 0;
-};
-
-// What became of a worker process.
-struct crash_report {
-  std::string plugin;  // as loaded
-  pid_t pid = -1;
-  exit_reason reason = exit_reason::unknown;
-  int exit_code = 0;                // exited
-  int signal = 0;                   // signalled: as the worker's crash handler saw it, else as the kernel reported it
-  std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE
-  bulkhead::phase phase = phase::spawn;
-  std::string method;  // in progress when it died; may be empty
-  // The arguments of the call that it died in, one MessagePack array: when load_options::keep_requests allows, else empty.
-  std::vector<std::uint8_t> request;
-  std::string message;   // e.g. the text of an uncaught exception, or what was wrong with the protocol
-  std::string log_tail;  // the last lines it wrote
-  // Where it was, when its crash handler had a chance to say so: the innermost frame first. Of a stack of more than 64
-  // frames, the first 48 and the last 16 are here and `frames_omitted` between them are not.
-  std::vector<stack_frame> stack;
-  std::uint64_t frames_omitted = 0;
-  std::uint64_t instruction_pointer = 0, stack_pointer = 0;
-  // The plugin's file as it was loaded, for host::symbolized(); null in a report that was read from a file.
-  std::shared_ptr<const unique_fd> image;
-  // What became of the worker, for people: "was killed by SIGSEGV (address 0x0) in method 'decode'".
-  std::string summary() const;
-};
-// "SIGSEGV" for 11; "signal 99" for what has no name.
-std::string signal_name(int signal);
 
 // Thrown by synchronous calls. what() is the whole story in one line.
 class call_error : public boost::system::system_error {

@@ -73,6 +73,11 @@ struct host_options {
   // How many threads run callbacks, completion handlers without an executor, and the functions lent to plugins.
   // Started when first needed. Not used when the host runs on the embedder's executor.
   unsigned handler_threads = 4;
+  // Where a report of each crash is written, its stack symbolized; empty: nowhere. See write_crash_report(). Worker
+  // deaths that the host brought about in good order are no crashes. Written by a thread of its own, which shutdown()
+  // waits for, for some seconds; when crashes come faster than it writes, some have no file, and the log says so.
+  std::filesystem::path crash_dir{};
+  std::size_t crash_files = 100;  // reports kept there; the oldest are removed
   // A version 2 cgroup that is delegated to the host and holds no processes: where cgroups for workers are made. Empty:
   // below the host's own, if that can be.
   std::filesystem::path cgroup{};

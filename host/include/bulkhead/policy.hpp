@@ -38,10 +38,12 @@ struct sandbox_report {
   std::vector<sandbox_layer> layers;
 };
 
-// A denied system call or file access, as the worker reported it; a hostile plugin may forge those of its own.
+// A denied system call or file access, as the worker or the fork server reported it; a hostile plugin may forge those of
+// its own.
 struct violation {
   std::string plugin;
-  int pid = -1;
+  int pid = -1;                    // of the process that made the call, as the host sees it
+  std::string program;             // what runs in it, if the plugin has started it; empty for the worker itself
   std::string method;              // in progress on the dispatch thread; may be empty
   std::string system_call;         // "openat"; "x32:12" or "i386:11" for calls by another table
   std::string arguments;           // decoded: "AF_INET, SOCK_STREAM, 0"
@@ -82,7 +84,8 @@ class policy {
   policy& threads(unsigned count);                   // and processes
   policy& file_size_limit(std::size_t bytes);
 
-  // A denied system call kills the worker instead of returning an error to the plugin.
+  // A denied system call kills the worker instead of returning an error to the plugin; with subprocesses, one of theirs
+  // does, too.
   policy& kill_on_denial();
   // The level below which no worker starts. Default: confined. A lower one is the embedder's decision to go without.
   policy& at_least(sandbox_level level);
@@ -92,7 +95,8 @@ class policy {
   policy& landlock_abi_at_most(int abi);
   // Denied file accesses are reported as well; each open costs some microseconds more.
   policy& explain();
-  // Permits everything, without namespaces and Landlock, and reports all that strict would have denied.
+  // Permits everything, without namespaces and Landlock, and reports all that strict would have denied, also to programs
+  // that the plugin starts.
   policy& learn();
 
   // Adds one grant in text form. Throws std::invalid_argument saying what is wrong with it.

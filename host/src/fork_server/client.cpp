@@ -162,7 +162,7 @@ void client::adopt_all(server& which) {
 
 bool client::exchange(server& which, const request& head, const std::string& strings, const std::vector<int>& fds,
                       answer& out, std::string& text, unique_fd& pidfd) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4)]{};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * descriptors_limit)]{};
   std::array<iovec, 2> parts = {iovec{const_cast<request*>(&head), sizeof head},
                                 iovec{const_cast<char*>(strings.data()), strings.size()}};
   msghdr message{};

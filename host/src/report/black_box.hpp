@@ -37,7 +37,7 @@ struct black_box {
   std::atomic<std::uint32_t> phase;    // enum phase
   std::atomic<std::uint32_t> in_call;  // methods that run now
   std::atomic<std::uint64_t> begun;    // calls taken up so far, in the order in which they were sent
-  char method[64];                     // the one in progress
+  char method[64];                     // the one that began last
   std::atomic<std::uint32_t> call;     // its id
 
   // Filled in by the crash handler, `recorded` last.
@@ -46,8 +46,11 @@ struct black_box {
   std::int32_t code;
   std::uint32_t out_of_memory;
   std::uint64_t fault_address;
+  char crashed_method[64];  // of the thread that crashed; empty: it ran none
+  std::uint32_t crashed_call;
 
-  std::atomic<std::uint32_t> violations;  // system calls denied so far
+  std::atomic<std::uint32_t> violations;  // system calls denied so far, by the signal handler
+  std::uint32_t supervised_violations;    // and by the fork server, which counts for itself
 
   char message[512];  // an uncaught exception's text, or why the worker could not start
 

@@ -49,6 +49,7 @@ class symbolizer {
     } catch (const std::runtime_error& e) {
       throw call_error(outcome::unavailable, e.what());
     }
+    settings->internal = true;
     settings->options.start_timeout = time_limit;
     settings->rules.memory_limit(memory_limit).at_least(sandbox_level::limited);
     worker_ = std::make_shared<worker_process>(core_, settings, std::weak_ptr<worker_owner>(), 0);

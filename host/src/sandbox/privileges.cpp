@@ -10,14 +10,15 @@
 
 namespace bulkhead::sandbox {
 
-privileges::privileges(const policy::values& granted, bool runs_as_root) {
+privileges::privileges(const policy::values& granted, bool runs_as_root) : learns_(granted.learn) {
   status_.name = name();
   if (granted.without.contains(name())) {
     status_.detail = "left out by the policy";
     return;
   }
   status_.in_force = true;
-  status_.detail = "no capabilities, no_new_privs, not dumpable";
+  status_.detail = "no capabilities, no_new_privs";
+  if (!learns_) status_.detail += ", not dumpable";
   if (runs_as_root) status_.detail += "; but the user is root: the host lacks CAP_SETUID to change it";
 }
 
@@ -33,7 +34,8 @@ void privileges::apply() {
   __user_cap_data_struct none[2]{};
   checked(::syscall(SYS_capset, &header, none), "capset");
   checked(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)");
-  checked(::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)");
+  // To learn what a plugin needs, the fork server has to read what its calls name.
+  checked(::prctl(PR_SET_DUMPABLE, learns_ ? 1 : 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)");
 }
 
 }  // namespace bulkhead::sandbox

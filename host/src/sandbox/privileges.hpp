@@ -15,6 +15,7 @@ class privileges final : public layer {
   void apply() override;
 
  private:
+  const bool learns_;
   sandbox_layer status_;
 };
 

@@ -6,15 +6,38 @@
 
 #include <array>
 #include <cerrno>
+#include <cstring>
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 
 namespace bulkhead::sandbox {
 
-prepared::prepared(const namespaces& spaces, const policy& wanted, int library)
+namespace {
+
+void send_descriptor(int socket, int fd) {
+  alignas(cmsghdr) char space[CMSG_SPACE(sizeof fd)]{};
+  char byte = 0;
+  iovec part{&byte, 1};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = space;
+  message.msg_controllen = sizeof space;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof fd);
+  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  checked(::sendmsg(socket, &message, MSG_NOSIGNAL), "sendmsg(the filter's listener)");
+}
+
+}  // namespace
+
+prepared::prepared(const namespaces& spaces, const policy& wanted, int library, bool supervised)
     : granted_(wanted.granted()),
       network_namespace_(spaces.net()),
       own_user_namespace_(spaces.user() && !granted_.without.contains("namespaces")),
@@ -51,7 +74,7 @@ prepared::prepared(const namespaces& spaces, const policy& wanted, int library)
     root_status_.detail += "; so no /tmp of its own";
   }
   landlock_.emplace(to_be_had, library_, library);
-  seccomp_.emplace(granted_, pid_.in_force, root_status_.in_force);
+  seccomp_.emplace(granted_, pid_.in_force, root_status_.in_force, supervised);
 
   report_.layers = {namespaces_,         root_status_,      pid_, limits_.status(), privileges_.status(),
                     landlock_->status(), seccomp_->status()};
@@ -92,11 +115,13 @@ void prepared::enter() {
   privileges_.apply();
 }
 
-void prepared::seal(black_box& box, int highest_descriptor) {
+void prepared::seal(black_box& box, int highest_descriptor, unique_fd supervisor) {
   landlock_->apply();
+  if (seccomp_->traps()) install_violation_trap(granted_, box);
+  if (const unique_fd listener = seccomp_->load()) send_descriptor(supervisor.get(), listener.get());
+  supervisor.reset();
+  // Last: neither the listener nor the way to hand one over may be left.
   if (highest_descriptor >= 0) check_inventory(highest_descriptor);
-  if (!granted_.subprocesses) install_violation_trap(granted_, box);
-  seccomp_->apply();
 }
 
 void check_inventory(int highest_allowed) {

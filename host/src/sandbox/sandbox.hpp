@@ -16,8 +16,8 @@ namespace bulkhead::sandbox {
 class prepared {
  public:
   // In the fork server (or, with no namespaces, in the worker itself). `library` is the plugin's file, -1 for a foreign
-  // program.
-  prepared(const namespaces& spaces, const policy& wanted, int library);
+  // program. `supervised`: whether seal() has somebody to hand the filter's listener to.
+  prepared(const namespaces& spaces, const policy& wanted, int library, bool supervised);
 
   const sandbox_report& report() const { return report_; }
   // Whether the level that the policy requires is reached; if not, why, in one sentence.
@@ -33,8 +33,11 @@ class prepared {
   // The one descriptor that seal() needs, moved to the first free number from this one on.
   void move_descriptor(int lowest) { landlock_->move_descriptor(lowest); }
   void enter();
-  // `highest_descriptor`: there must be none above it any more; -1: not checked.
-  void seal(black_box& box, int highest_descriptor);
+  // `highest_descriptor`: there must be none above it any more; -1: not checked. `supervisor`: a socket which the filter's
+  // listener goes to; it is closed.
+  void seal(black_box& box, int highest_descriptor, unique_fd supervisor);
+  // Whether a listener will come.
+  bool listens() const { return seccomp_->listens(); }
 
  private:
   sandbox_level level() const;

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <set>
 
@@ -24,6 +25,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef PR_SET_VMA
@@ -42,14 +44,17 @@ constexpr std::uint32_t own_pid = 0x7f0b1d00;
 
 class builder {
  public:
-  builder(const policy::values& granted, bool pid_namespace, bool own_root)
+  builder(const policy::values& granted, bool pid_namespace, bool own_root, bool listens, bool traps)
       : granted_(granted),
         pid_namespace_(pid_namespace),
         own_root_(own_root),
-        denied_(granted.subprocesses ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_TRAP),
+        learns_(granted.learn && !traps),
+        children_(granted.subprocesses || learns_),
+        unhandled_(listens ? SCMP_ACT_NOTIFY : SCMP_ACT_ERRNO(EPERM)),
+        denied_(traps ? SCMP_ACT_TRAP : unhandled_),
         context_(::seccomp_init(denied_), ::seccomp_release) {
     if (!context_) throw std::runtime_error("seccomp_init failed");
-    attribute(SCMP_FLTATR_ACT_BADARCH, granted.subprocesses ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_TRAP);
+    attribute(SCMP_FLTATR_ACT_BADARCH, denied_ == SCMP_ACT_ERRNO(EPERM) ? SCMP_ACT_ERRNO(ENOSYS) : denied_);
     attribute(SCMP_FLTATR_CTL_NNP, 0);
     attribute(SCMP_FLTATR_CTL_OPTIMIZE, 2);
   }
@@ -73,9 +78,12 @@ class builder {
     program_ = granted_.syscalls.contains("program");
     for (const std::string& name : names)
       if (!filtered(name)) allow(name);
-    // glibc makes threads and children with all signals blocked: SIGSYS would kill there. It falls back from clone3.
-    fail("clone3", ENOSYS);
-    if (!granted_.subprocesses) fail("clone", EPERM, {SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)});
+    // clone3's flags are in memory, where no filter sees them; glibc falls back from it to clone.
+    rule(SCMP_ACT_ERRNO(ENOSYS), "clone3");
+    // glibc makes threads and children with all signals blocked: SIGSYS would kill there.
+    if (!granted_.subprocesses) rule(unhandled_, "clone", {SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)});
+    for (const char* name : {"sched_setaffinity", "sched_setscheduler"})
+      if (!names.contains(name) && !granted_.learn) rule(unhandled_, name);
     return take();
   }
 
@@ -88,7 +96,7 @@ class builder {
     for (const char* each : syscall_group(group)) names.insert(each);
   }
 
-  void rule(std::uint32_t action, const std::string& name, const std::vector<condition>& conditions) {
+  void rule(std::uint32_t action, const std::string& name, const std::vector<condition>& conditions = {}) {
     const int number = ::seccomp_syscall_resolve_name(name.c_str());
     if (number < 0 || action == denied_) return;  // this machine has no such call
     const int result = ::seccomp_rule_add_array(context_.get(), action, number,
@@ -100,9 +108,6 @@ class builder {
   }
   void allow(const std::string& name, const std::vector<condition>& conditions = {}) {
     rule(SCMP_ACT_ALLOW, name, conditions);
-  }
-  void fail(const std::string& name, int error, const std::vector<condition>& conditions = {}) {
-    rule(SCMP_ACT_ERRNO(static_cast<unsigned>(error)), name, conditions);
   }
   template <class... V>
   void allow_values(const std::string& name, unsigned argument, V... values) {
@@ -121,8 +126,8 @@ class builder {
     else if (name == "prctl") prctl_rules();
     else if (name == "fcntl") fcntl_rules();
     else if (name == "ioctl") allow_values(name, 1, FIONREAD, FIONBIO, FIOCLEX, FIONCLEX, TCGETS, TIOCGWINSZ);
-    else if (name == "tgkill" && !granted_.subprocesses) allow_values(name, 0, pid_namespace_ ? 1u : own_pid);
-    else if (name == "rt_sigaction" && !granted_.subprocesses)
+    else if (name == "tgkill" && !children_) allow_values(name, 0, pid_namespace_ ? 1u : own_pid);
+    else if (name == "rt_sigaction" && !children_)
       allow(name, {SCMP_A0(SCMP_CMP_NE, SIGSYS)});  // the handler that reports denials stays
     else if (name == "prlimit64" && !program_)
       allow(name, {SCMP_A0(SCMP_CMP_EQ, 0), SCMP_A2(SCMP_CMP_EQ, 0)});  // reading its own
@@ -134,6 +139,7 @@ class builder {
     else if (name == "arch_prctl")
       allow_values(name, 0, 0x1002, 0x1003, 0x3001);  // SET_FS, GET_FS, CET_STATUS: a program's start
     else if (name == "personality") allow_values(name, 0, 0u, 0xffffffffu);
+    else if ((name == "open" || name == "openat") && learns_) return true;  // each is looked at
     else if (name == "open" && !writes_) allow(name, {SCMP_A1(SCMP_CMP_MASKED_EQ, write_flags, 0)});
     else if (name == "openat" && !writes_) allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, write_flags, 0)});
     else return false;
@@ -167,7 +173,7 @@ class builder {
   void prctl_rules() {
     allow_values("prctl", 0, PR_SET_NAME, PR_GET_NAME, PR_SET_VMA, PR_GET_DUMPABLE, PR_GET_TIMERSLACK,
                  PR_SET_TIMERSLACK);
-    if (granted_.subprocesses)
+    if (children_)
       allow_values("prctl", 0, PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_CAPBSET_READ, PR_GET_NO_NEW_PRIVS,
                    PR_GET_KEEPCAPS);
 #ifdef BULKHEAD_SANITIZED
@@ -212,10 +218,31 @@ class builder {
 
   const policy::values& granted_;
   const bool pid_namespace_, own_root_;
-  const std::uint32_t denied_;
+  const bool learns_;    // by asking for everything that is denied
+  const bool children_;  // there may be some
+  const std::uint32_t unhandled_, denied_;
   std::unique_ptr<void, void (*)(scmp_filter_ctx)> context_;
   bool writes_ = false, jit_ = false, program_ = false;
 };
+
+// 0 if a filter may have a listener here, or why not: of all filters that a process is under only one may. Found out once,
+// by a child, for a filter stays.
+int listener_error() {
+  static const int error = [] {
+    const long child = ::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr);
+    if (child == 0) {
+      sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+      const sock_fprog program{1, &allow};
+      ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+      const long fd = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+      ::_exit(fd >= 0 ? 0 : errno);
+    }
+    int status = 0;
+    if (child < 0 || ::waitpid(static_cast<pid_t>(child), &status, 0) != child) return errno;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : EPERM;
+  }();
+  return error;
+}
 
 }  // namespace
 
@@ -224,29 +251,40 @@ bool seccomp_filter::available() {
   return ::syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
 }
 
-seccomp_filter::seccomp_filter(const policy::values& granted, bool pid_namespace, bool own_root) {
+seccomp_filter::seccomp_filter(const policy::values& granted, bool pid_namespace, bool own_root, bool supervised) {
   status_.name = name();
   if (granted.without.contains(name())) {
     status_.detail = "left out by the policy";
   } else if (!available()) {
     status_.detail = "this kernel has no seccomp filters; it needs CONFIG_SECCOMP_FILTER";
   } else {
-    program_ = builder(granted, pid_namespace, own_root).build();
-    add_trap_prologue(program_, granted);
+    const int refused = supervised ? listener_error() : 0;
+    listens_ = supervised && refused == 0;
+    traps_ = !granted.subprocesses && !(granted.learn && listens_);
+    program_ = builder(granted, pid_namespace, own_root, listens_, traps_).build();
+    if (traps_) add_trap_prologue(program_, granted);
     status_.in_force = true;
     status_.detail = std::to_string(program_.size()) + " instructions; denied calls " +
                      (granted.kill    ? "kill"
                       : granted.learn ? "are recorded and allowed"
                                       : "fail");
+    if (refused != 0)
+      status_.detail +=
+          std::string("; unreported: children of the plugin's, and what they do (") +
+          (refused == EBUSY ? "the filter that this host runs in has a listener already" : std::strerror(refused)) +
+          ")";
   }
 }
 
-void seccomp_filter::apply() {
-  if (!status_.in_force) return;
+unique_fd seccomp_filter::load() {
+  if (!status_.in_force) return {};
   for (sock_filter& each : program_)
     if (each.k == own_pid) each.k = static_cast<std::uint32_t>(::getpid());
   const sock_fprog program{static_cast<unsigned short>(program_.size()), program_.data()};
-  checked(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp(SECCOMP_SET_MODE_FILTER)");
+  const unsigned long flags = listens_ ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0;
+  const long made =
+      checked(::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program), "seccomp(SECCOMP_SET_MODE_FILTER)");
+  return unique_fd(listens_ ? static_cast<int>(made) : -1);
 }
 
 }  // namespace bulkhead::sandbox

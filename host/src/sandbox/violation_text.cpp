@@ -2,6 +2,7 @@
 #include "sandbox/violation_text.hpp"
 
 #include "sandbox/syscall_groups.hpp"
+#include "sandbox/violation_line.hpp"
 #include <bulkhead/ipc/message.hpp>
 
 #include <charconv>
@@ -9,7 +10,6 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -17,12 +17,6 @@
 
 namespace bulkhead::sandbox {
 namespace {
-
-#if defined(__aarch64__)
-constexpr std::uint32_t native_arch = AUDIT_ARCH_AARCH64;
-#else
-constexpr std::uint32_t native_arch = AUDIT_ARCH_X86_64;
-#endif
 
 std::string_view next_word(std::string_view& text) {
   const std::size_t blank = text.find(' ');
@@ -131,10 +125,11 @@ address socket_address(const std::string& bytes) {
   return {family(storage.ss_family) + " address", std::nullopt};
 }
 
-// Grants that hold more than one call.
-std::string group_grant(const std::string& name) {
-  if (name == "fork" || name == "vfork" || name == "execve" || name == "clone" || name == "wait4" || name == "kill")
-    return "subprocesses";
+// Grants that hold more than one call. `child`: whether something that the plugin has started made it.
+std::string group_grant(const std::string& name, bool child) {
+  if (name == "clone") return "subprocesses";
+  for (const char* call : syscall_group("subprocesses"))
+    if (name == call && (child || name != "chdir")) return "subprocesses";
   for (const char* call : syscall_group("base"))
     if (name == call) return "";  // it is granted; its arguments were what was denied
   for (const char* group : syscall_group_names()) {
@@ -145,7 +140,7 @@ std::string group_grant(const std::string& name) {
   return never_granted(name) || syscall_number(name) < 0 ? "" : "syscalls:" + name;
 }
 
-void describe_call(violation& what, const std::uint64_t (&a)[6], const std::string& object) {
+void describe_call(violation& what, const std::uint64_t (&a)[6], const std::string& object, bool learned) {
   const std::string& name = what.system_call;
   const std::string path = ipc::sanitised(object, 400);
   const bool absolute = path.starts_with('/');
@@ -176,18 +171,19 @@ void describe_call(violation& what, const std::uint64_t (&a)[6], const std::stri
     what.grant = "syscalls:jit";
   } else if (!path.empty()) {
     what.arguments = "\"" + path + "\"";
-    what.grant = group_grant(name);
+    what.grant = group_grant(name, !what.program.empty());
+    // That there are children at all was learned when the first was made; this one has to be readable, too.
+    if (name == "execve" && learned && absolute) what.grant = "read:" + path;
     if (what.grant == "syscalls:files-write" && absolute)
       what.grant = "create:" + path.substr(0, std::max<std::size_t>(1, path.rfind('/')));
   } else {
     what.arguments = integer(a[0]) + ", " + integer(a[1]) + ", " + integer(a[2]) + ", " + integer(a[3]);
-    what.grant = group_grant(name);
+    what.grant = group_grant(name, !what.program.empty());
   }
 }
 
-}  // namespace
-
-std::optional<violation> parse_violation(std::string_view line) {
+// `made`: what is known already.
+std::optional<violation> parse(std::string_view line, violation made) {
   const std::size_t mark = line.find(violation_mark);
   if (mark == std::string_view::npos) return std::nullopt;
   line.remove_prefix(mark + violation_mark.size());
@@ -200,7 +196,6 @@ std::optional<violation> parse_violation(std::string_view line) {
   if (mode == 'k' || mode == 'l') result.remove_suffix(1);
   std::uint64_t error = 0;
   if (!hex(result, error) || error > 4095) return std::nullopt;
-  violation made;
   made.method = ipc::sanitised(decoded(next_word(line)), 64);
   const std::string object = decoded(next_word(line));
   while (!line.empty() && made.stack.size() < 8) made.stack.push_back(ipc::sanitised(decoded(next_word(line)), 100));
@@ -208,7 +203,7 @@ std::optional<violation> parse_violation(std::string_view line) {
   const bool x32 = arch == AUDIT_ARCH_X86_64 && (number & 0x40000000);
   if (arch == native_arch && !x32) {
     made.system_call = syscall_name(static_cast<int>(number));
-    describe_call(made, arguments, object);
+    describe_call(made, arguments, object, mode == 'l');
   } else {
     made.system_call = (x32                       ? "x32:"
                         : arch == AUDIT_ARCH_I386 ? "i386:"
@@ -220,6 +215,19 @@ std::optional<violation> parse_violation(std::string_view line) {
   return made;
 }
 
+}  // namespace
+
+std::optional<violation> parse_violation(std::string_view line) { return parse(line, {}); }
+
+std::optional<violation> parse_report(std::string_view line) {
+  std::uint64_t pid = 0;
+  if (!hex(next_word(line), pid)) return std::nullopt;
+  violation known;
+  known.pid = static_cast<int>(pid);
+  known.program = ipc::sanitised(decoded(next_word(line)), 300);
+  return parse(line, std::move(known));
+}
+
 std::string describe(const violation& what) {
   const bool file = what.system_call.starts_with("open");
   std::string text = (file ? "file access " : "system call ") + what.system_call + "(" + what.arguments + ")";
@@ -227,6 +235,7 @@ std::string describe(const violation& what) {
           : what.result == "killed" ? " denied: the worker was killed"
                                     : " denied with " + what.result;
   if (!what.method.empty()) text += " in method '" + what.method + "'";
+  if (!what.program.empty()) text += " in " + what.program + ", process " + std::to_string(what.pid);
   if (!what.stack.empty()) text += " at " + what.stack.front();
   if (!what.grant.empty()) text += "; the grant " + what.grant + " would allow it";
   return text;

@@ -18,6 +18,9 @@ inline constexpr std::string_view violation_mark = "#!bulkhead-violation ";
 // Nothing when it is no such line. `plugin` and `pid` are left for the caller to fill in.
 std::optional<violation> parse_violation(std::string_view line);
 
+// The same line from the fork server, with the process's id in hex and its program, percent-encoded or "-", in front.
+std::optional<violation> parse_report(std::string_view line);
+
 // "system call socket(AF_INET, SOCK_STREAM, 0) denied with EPERM in method 'fetch'; the grant connect:PORT would allow it"
 std::string describe(const violation& what);
 

@@ -4,7 +4,7 @@
 #include "sandbox/violation_trap.hpp"
 
 #include "report/stack_recorder.hpp"
-#include "sandbox/violation_text.hpp"
+#include "sandbox/violation_line.hpp"
 
 #include <cerrno>
 #include <csignal>
@@ -13,15 +13,12 @@
 #include <ctime>
 
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <linux/audit.h>
 #include <linux/seccomp.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
-#define BULKHEAD_NATIVE_ARCH AUDIT_ARCH_X86_64
 // A system call whose address the filter knows. It gives nothing away: in enforcing policies the filter lets it do no
 // more than any other instruction.
 extern "C" long bulkhead_known_syscall(long number, long a, long b, long c, long d, long e, long f);
@@ -34,10 +31,6 @@ asm(".text\n"
     ".globl bulkhead_after_known_syscall\nbulkhead_after_known_syscall:\n"
     "  ret\n"
     ".size bulkhead_known_syscall,.-bulkhead_known_syscall\n");
-#elif defined(__aarch64__)
-#define BULKHEAD_NATIVE_ARCH AUDIT_ARCH_AARCH64
-#else
-#define BULKHEAD_NATIVE_ARCH 0
 #endif
 
 namespace bulkhead::sandbox {
@@ -52,20 +45,15 @@ bool kills = false, learns = false, writes = false;
 std::atomic<std::int64_t> second{0};
 std::atomic<unsigned> reports{0};
 
-struct call_state {
-  std::uint32_t arch;
-  int number;
-  unsigned long arguments[6];
-  unsigned long pc, frame;
+struct call_state : denied_call {
+  unsigned long pc = 0, frame = 0;
 };
 
 #if defined(__x86_64__)
 call_state state_of(const siginfo_t& info, const ucontext_t& context) {
   const auto& r = context.uc_mcontext.gregs;
   const auto at = [&](int which) { return static_cast<unsigned long>(r[which]); };
-  return {info.si_arch,
-          info.si_syscall,
-          {at(REG_RDI), at(REG_RSI), at(REG_RDX), at(REG_R10), at(REG_R8), at(REG_R9)},
+  return {{info.si_arch, info.si_syscall, {at(REG_RDI), at(REG_RSI), at(REG_RDX), at(REG_R10), at(REG_R8), at(REG_R9)}},
           at(REG_RIP),
           at(REG_RBP)};
 }
@@ -77,7 +65,7 @@ long again(const call_state& s) {
 #elif defined(__aarch64__)
 call_state state_of(const siginfo_t& info, const ucontext_t& context) {
   const auto* r = context.uc_mcontext.regs;
-  return {info.si_arch, info.si_syscall, {r[0], r[1], r[2], r[3], r[4], r[5]}, context.uc_mcontext.pc, r[29]};
+  return {{info.si_arch, info.si_syscall, {r[0], r[1], r[2], r[3], r[4], r[5]}}, context.uc_mcontext.pc, r[29]};
 }
 void set_result(ucontext_t& context, long value) {
   context.uc_mcontext.regs[0] = static_cast<unsigned long long>(value);
@@ -90,70 +78,9 @@ bool readable(unsigned long address) {
   return address >= 4096 && (::syscall(SYS_rt_sigprocmask, ~0L, address, nullptr, 8L) == 0 || errno != EFAULT);
 }
 
-class line {
- public:
-  void text(const char* what) {
-    while (*what && used_ < sizeof text_ - 1) text_[used_++] = *what++;
-  }
-  void hex(unsigned long value) {
-    char digits[16];
-    int count = 0;
-    do digits[count++] = "0123456789abcdef"[value & 15];
-    while ((value >>= 4) && count < 16);
-    while (count > 0 && used_ < sizeof text_ - 1) text_[used_++] = digits[--count];
-  }
-  void encoded(char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte > ' ' && byte < 0x7f && byte != '%') {
-      if (used_ < sizeof text_ - 1) text_[used_++] = c;
-    } else {
-      text("%");
-      if (byte < 16) text("0");
-      hex(byte);
-    }
-  }
-  void word(const char* what, std::size_t most) {
-    if (!*what) text("-");
-    for (std::size_t i = 0; i < most && what[i]; ++i) encoded(what[i]);
-  }
-  void send() {
-    text("\n");
-    [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, text_, used_);
-  }
-
- private:
-  char text_[1900];
-  std::size_t used_ = 0;
-};
-
 // The path or the socket address that a call names, as far as it can be read.
-void add_object(line& out, const call_state& s) {
-  unsigned long at = 0;
-  std::size_t most = 0;
-  switch (s.number) {
-#ifdef SYS_open
-    case SYS_open:
-    case SYS_creat:
-    case SYS_mkdir:
-    case SYS_unlink:
-    case SYS_rmdir:
-    case SYS_rename:
-    case SYS_chmod:
-#endif
-    case SYS_truncate:
-    case SYS_execve:
-    case SYS_chdir: at = s.arguments[0], most = 400; break;
-    case SYS_openat:
-    case SYS_mkdirat:
-    case SYS_unlinkat:
-    case SYS_renameat:
-    case SYS_renameat2:
-    case SYS_fchmodat: at = s.arguments[1], most = 400; break;
-    case SYS_connect:
-    case SYS_bind: at = s.arguments[1], most = s.arguments[2] < 28 ? s.arguments[2] : 28; break;
-    default: break;
-  }
-  const bool address = s.number == SYS_connect || s.number == SYS_bind;
+void add_object(violation_line& out, const denied_call& call) {
+  const auto [at, most, address] = object_of(call);
   if (!at || !most || !readable(at)) return out.text("-");
   for (std::size_t i = 0; i < most; ++i) {
     if (((at + i) & 4095) == 0 && !readable(at + i)) break;
@@ -163,7 +90,7 @@ void add_object(line& out, const call_state& s) {
   }
 }
 
-void add_frame(line& out, unsigned long pc) {
+void add_frame(violation_line& out, unsigned long pc) {
   Dl_info where{};
   out.text(" ");
   if (::dladdr(reinterpret_cast<void*>(pc), &where) && where.dli_fname) {
@@ -185,18 +112,8 @@ bool within_rate() {
 
 void report(const call_state& s, long result) {
   if (!within_rate()) return;
-  line out;
-  out.text(violation_mark.data());
-  out.hex(s.arch);
-  out.text(" ");
-  out.hex(static_cast<unsigned>(s.number));
-  for (const unsigned long each : s.arguments) {
-    out.text(" ");
-    out.hex(each);
-  }
-  out.text(" ");
-  out.hex(static_cast<unsigned long>(result < 0 ? -result : 0));
-  out.text(kills && result < 0 ? "k " : learns ? "l " : " ");
+  violation_line out;
+  out.begin(s, static_cast<int>(result < 0 ? -result : 0), kills && result < 0 ? 'k' : learns ? 'l' : ' ');
   char method[sizeof box->method];
   std::memcpy(method, box->method, sizeof method);
   method[sizeof method - 1] = 0;
@@ -213,32 +130,8 @@ void report(const call_state& s, long result) {
     if (words[0] <= frame) break;
     frame = words[0];
   }
-  out.send();
-}
-
-// New calls have callers that fall back to older ones: only for ENOSYS.
-int error_of(const call_state& s) {
-  if (s.arch != BULKHEAD_NATIVE_ARCH || (s.number & 0x40000000)) return ENOSYS;
-  switch (s.number) {
-    case SYS_openat2:
-    case SYS_epoll_pwait2:
-    case SYS_io_uring_setup:
-    case SYS_io_uring_enter:
-    case SYS_io_uring_register:
-    case SYS_copy_file_range:
-    case SYS_mlock2:
-    case SYS_clone3: return ENOSYS;
-    default: return s.number > 450 ? ENOSYS : EPERM;
-  }
-}
-
-bool writing(const call_state& s) {
-#ifdef SYS_open
-  const unsigned long flags = s.number == SYS_open ? s.arguments[1] : s.arguments[2];
-#else
-  const unsigned long flags = s.arguments[2];
-#endif
-  return flags & (O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY));
+  const std::string_view all = out.finish();
+  [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, all.data(), all.size());
 }
 
 void on_denied(int, siginfo_t* info, void* context) {
@@ -246,9 +139,8 @@ void on_denied(int, siginfo_t* info, void* context) {
   auto& ucontext = *static_cast<ucontext_t*>(context);
   if (info->si_code != denied_by_filter) return;  // sent by somebody: nothing was denied
   const call_state s = state_of(*info, ucontext);
-  long result = -error_of(s);
-  const bool native = s.arch == BULKHEAD_NATIVE_ARCH && !(s.number & 0x40000000);
-  if (learns && native) {
+  long result = -s.error();
+  if (learns && s.native()) {
     result = again(s);
     // A file that is not there is no need of the plugin's.
     if (result >= 0 || info->si_errno != traced) report(s, result);
@@ -256,7 +148,7 @@ void on_denied(int, siginfo_t* info, void* context) {
     errno = saved;
     return;
   }
-  if (info->si_errno == traced && (writes || !writing(s))) {
+  if (info->si_errno == traced && (writes || !s.writes())) {
     result = again(s);
     const bool refused = result == -EACCES || result == -EPERM || result == -EROFS || result == -ENOENT;
     if (refused) report(s, result);
@@ -283,7 +175,7 @@ void on_denied(int, siginfo_t* info, void* context) {
 }  // namespace
 
 void add_trap_prologue(std::vector<sock_filter>& program, const policy::values& granted) {
-  if (granted.subprocesses || !BULKHEAD_NATIVE_ARCH) return;
+  if (!native_arch) return;
   constexpr std::uint32_t number_at = offsetof(seccomp_data, nr), arch_at = offsetof(seccomp_data, arch),
                           pc_at = offsetof(seccomp_data, instruction_pointer),
                           argument_at = offsetof(seccomp_data, args);
@@ -301,7 +193,7 @@ void add_trap_prologue(std::vector<sock_filter>& program, const policy::values& 
   const auto give = [&](std::uint32_t action) { front.push_back(BPF_STMT(BPF_RET | BPF_K, action)); };
 
   load(arch_at);
-  unless_equal_end(BULKHEAD_NATIVE_ARCH);
+  unless_equal_end(native_arch);
   // Low half only, which is all that the kernel looks at: a signal number with high bits is SIGSYS all the same.
   load(number_at);
   unless_equal_skip(SYS_rt_sigaction, 3);

@@ -1,0 +1,140 @@
+// bulkhead replay: makes the call again in which a worker died: the same plugin, by its hash, the same method, the same
+// arguments. In a worker under the same policy, or in this process, where a debugger can watch.
+#include "command.hpp"
+#include "crash_text.hpp"
+#include "exit_codes.hpp"
+#include "outcome_text.hpp"
+#include "units.hpp"
+#include <bulkhead/host.hpp>
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include <unistd.h>
+
+namespace bulkhead::cli {
+namespace {
+
+struct settings {
+  std::string file;
+  bool gdb = false, in_process = false, as_json = false;
+  std::vector<std::string> environment;
+  std::chrono::nanoseconds deadline = load_options{}.deadline;
+};
+
+bool has_handles(const msgpack::object& value) {
+  const auto any = [](const auto* begin, std::uint32_t size, auto&& test) {
+    return std::any_of(begin, begin + size, test);
+  };
+  switch (value.type) {
+    case msgpack::type::EXT: return value.via.ext.type() == ipc::ext_handle;
+    case msgpack::type::ARRAY: return any(value.via.array.ptr, value.via.array.size, has_handles);
+    case msgpack::type::MAP:
+      return any(value.via.map.ptr, value.via.map.size,
+                 [](const msgpack::object_kv& each) { return has_handles(each.key) || has_handles(each.val); });
+    default: return false;
+  }
+}
+
+// What is wrong with a report that can't be played again; throws std::runtime_error.
+void check(const crash_report& report) {
+  if (report.sha256.empty())
+    throw std::runtime_error("the worker was a program of its own: only plugins can be replayed");
+  if (report.method.empty()) return;  // it died in another phase: loading it is enough
+  if (report.request.empty())
+    throw std::runtime_error(
+        "the report has no request to replay. Hosts keep it when load_options::keep_requests is "
+        "large enough for it, 'bulkhead call --crash-dir' up to 16 MiB");
+  if (has_handles(ipc::unpack(report.request).get()))
+    throw std::runtime_error("the call had file descriptors among its arguments, which are gone");
+}
+
+[[noreturn]] void run_debugger(const settings& with) {
+  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
+  std::vector<std::string> words = {"gdb", "-q"};
+  if (!::isatty(STDIN_FILENO) || !::isatty(STDOUT_FILENO)) words.emplace_back("-batch");
+  for (const char* each : {"-iex", "set debuginfod enabled off", "-ex", "run", "-ex", "bt", "--args"})
+    words.emplace_back(each);
+  for (const std::string& each : {self, std::string("replay"), std::string("--in-process"), with.file})
+    words.push_back(each);
+  for (const std::string& each : with.environment) words.insert(words.end(), {"--env", each});
+  std::vector<char*> argv;
+  for (std::string& each : words) argv.push_back(each.data());
+  argv.push_back(nullptr);
+  ::execvp("gdb", argv.data());
+  throw std::runtime_error(std::string("gdb can't be started: ") + std::strerror(errno));
+}
+
+int show_failure(const failure& what, bool as_json) {
+  if (as_json)
+    fmt::print("{}\n", compact({{"outcome", to_string(what.outcome)},
+                                {"error", error_json(what)},
+                                {"report", report_json(what.report)}}));
+  else print_failure(what);
+  return exit_code(what.outcome);
+}
+
+int replay(const crash_report& report, const settings& with) {
+  load_options options;
+  options.sha256 = report.sha256;
+  options.deadline = with.deadline;
+  options.environment = with.environment;
+  options.policy = policy::from_text(report.policy);
+  if (with.in_process) options.isolation = isolation::none;
+  if (with.in_process)
+    for (std::string& each : options.environment) ::putenv(each.data());
+  host host;
+  try {
+    const plugin target = host.load(report.file, options);
+    if (report.method.empty()) {
+      fmt::print("It starts: what it died of in phase {} does not happen now.\n", to_string(report.phase));
+      return exit_ok;
+    }
+    packed_arguments arguments;
+    arguments.params.append(report.request);
+    const reply made = target.call_packed(report.method, std::move(arguments), {});
+    if (!made) return show_failure(with_names(failure_of(made), host), with.as_json);
+    const msgpack::object_handle result = ipc::unpack(made.raw());
+    if (with.as_json)
+      fmt::print("{}\n", compact({{"outcome", "ok"}, {"result", from_msgpack(result.get(), bytes_as::base64)}}));
+    else
+      fmt::print("It does not crash now: '{}' returns {}\n", report.method,
+                 compact(from_msgpack(result.get(), bytes_as::summary)));
+    return exit_ok;
+  } catch (const call_error& error) {
+    failure what = with_names(failure_of(error), host);
+    if (what.outcome == outcome::rejected && what.message.find("SHA-256") != std::string::npos)
+      what.message += "; it has changed since the crash, and what it does now says nothing of that";
+    return show_failure(what, with.as_json);
+  }
+}
+
+}  // namespace
+
+int run_replay(int argc, char** argv) {
+  CLI::App app(
+      "Makes the call again in which a worker died: the same plugin, method and arguments, in a worker under\n"
+      "the same policy.",
+      "bulkhead replay");
+  app.footer("\n" + std::string(exit_codes_help));
+  settings with;
+  app.add_option("FILE", with.file, "the crash report; its request lies beside it")->required();
+  auto* in_process = app.add_flag("--in-process", with.in_process,
+                                  "in this process, with no sandbox: for plugins that you trust, under a debugger");
+  app.add_flag("--gdb", with.gdb, "the same under gdb, which shows the stack when it crashes")->excludes(in_process);
+  app.add_option("--env", with.environment, "a variable for the plugin; reports do not have them; repeatable")
+      ->type_name("NAME=VALUE")
+      ->allow_extra_args(false);
+  add_duration(app, "--deadline", with.deadline, "how long the call may take: 500ms, 5s, 2m (default 30s)");
+  app.add_flag("--json", with.as_json, "print one JSON object: outcome, result or error, report");
+  if (const auto done = parse(app, argc, argv)) return *done;
+  const crash_report report = read_crash_report(with.file);
+  check(report);
+  if (with.gdb) run_debugger(with);
+  if (!with.as_json) fmt::print(stderr, "then: it {}\n", report.summary());
+  return replay(report, with);
+}
+
+}  // namespace bulkhead::cli
