@@ -35,6 +35,7 @@ void call_stream::cancel() {
 }
 
 reply call_stream::wait_finished() {
+  finishing_ = true;
   close();
   std::vector<std::uint8_t> dropped;
   while (receive(dropped) == result::ok) continue;
@@ -85,7 +86,9 @@ bool streaming_call::send_packed(ipc::byte_span value) {
   switch (stream().send(value)) {
     case ipc::stream::result::ok: return true;
     case ipc::stream::result::over: return false;
-    case ipc::stream::result::end: throw std::logic_error("bulkhead::streaming_call: send() after close()");
+    case ipc::stream::result::end:
+      if (stream().finishing()) return false;
+      throw std::logic_error("bulkhead::streaming_call: send() after close()");
     case ipc::stream::result::too_large: break;
   }
   throw call_error(outcome::rejected, "an item of " + std::to_string(value.size()) +

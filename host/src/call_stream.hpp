@@ -22,6 +22,7 @@ class call_stream final : public ipc::stream {
   void cancel();
   // Blocks until the call is over, taking and dropping what still comes.
   reply wait_finished();
+  bool finishing() const { return finishing_; }
   // Of a call that is over.
   reply final_reply();
 
@@ -45,6 +46,7 @@ class call_stream final : public ipc::stream {
 
   const std::shared_ptr<host_core> core_;
   const bool help_;
+  std::atomic<bool> finishing_{false};
   std::stop_source stop_;
   std::optional<reply> reply_;  // with the stream's lock
   std::optional<std::stop_callback<canceller>> on_stop_;

@@ -27,29 +27,6 @@ constexpr std::size_t message_overhead = 64;  // of a message around a value, at
 
 }  // namespace
 
-// The plugin's end of a stream. Whoever waits for the other end reads the channel meanwhile.
-class session::call_stream final : public ipc::stream {
- public:
-  call_stream(ipc::channel& channel, std::size_t peer_window, ipc::time_point deadline)
-      : stream(ipc::default_stream_window, false, peer_window, deadline), channel_(channel) {}
-
- private:
-  void wait(lock& held, std::uint64_t seen) override {
-    held.unlock();
-    const stream* const outer = std::exchange(waits_here, this);
-    channel_.run([&] { return events() != seen; }, deadline_);
-    waits_here = outer;
-    held.lock();
-  }
-  void wake() override {
-    if (waits_here != this || waiting() > 1) channel_.wake();  // the one who waits is the one who reads: it will see
-  }
-
-  static thread_local const stream* waits_here;
-  ipc::channel& channel_;
-};
-thread_local const ipc::stream* session::call_stream::waits_here = nullptr;
-
 session::session(unique_fd socket, black_box* box, bool may_send_handles)
     : box_(box),
       may_send_handles_(may_send_handles),
@@ -233,13 +210,7 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
     } else if (default_deadline_.count() > 0) {
       added.deadline = ipc::clock::now() + default_deadline_;
     }
-    if (const auto opened = next_windows_.find(request.id); opened != next_windows_.end()) {
-      added.stream = std::make_shared<call_stream>(channel_, opened->second, added.deadline);
-      added.stream->attach(std::make_shared<ipc::framed_link>(
-          request.id, [this](std::vector<std::uint8_t> frame) { channel_.send(std::move(frame)); }));
-      streams_[request.id] = added.stream;
-      next_windows_.erase(opened);
-    }
+    added.stream = open_stream(request.id, added.deadline);
     queue_.push_back(std::move(added));
     work_ = true;
   }
@@ -272,20 +243,6 @@ void session::on_notification(const ipc::message& notification, std::vector<uniq
   } catch (const std::exception&) {
     // A notification that this version can't read is not for it.
   }
-}
-
-// What comes for a call that has been answered meanwhile is for nobody.
-void session::tell_stream(const ipc::message& notification) {
-  const auto said = ipc::read_about_stream(notification);
-  std::shared_ptr<ipc::stream> stream;
-  if (std::lock_guard held(mutex_); said)
-    if (const auto found = streams_.find(said->id); found != streams_.end()) stream = found->second;
-  if (stream) ipc::tell(*stream, notification.method, said->value);
-}
-
-void session::forget_stream(std::uint32_t id) {
-  std::lock_guard held(mutex_);
-  streams_.erase(id);
 }
 
 void session::on_closed(const std::string&) {

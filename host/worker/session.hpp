@@ -58,6 +58,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void take_up(queued request);
   void take_up_reserved(const queued& request);
   void cancel(std::uint32_t id);
+  std::shared_ptr<ipc::stream> open_stream(std::uint32_t id, ipc::time_point deadline);
   void tell_stream(const ipc::message& notification);
   void forget_stream(std::uint32_t id);
   void end(bulkhead_call& call);

@@ -26,7 +26,7 @@ class streaming_call {
   ~streaming_call();
 
   // Sends an item of the stream of arguments. Blocks while the plugin is its window (1 MiB) behind. False when the call
-  // has ended, whatever the reason: the method wants no more, and finish() says what came of it. Throws call_error
+  // has ended or finish() was called: the method wants no more, and finish() says what came of it. Throws call_error
   // `rejected` for an item that is larger than the plugin's window: the call goes on. Throws std::logic_error after
   // close().
   template <class T>
