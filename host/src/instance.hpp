@@ -5,6 +5,8 @@
 
 namespace bulkhead {
 
+class call_stream;
+
 // A call on its way; shared by whoever may still look at it while another thread already completes it.
 struct call_request {
   std::string method;
@@ -14,6 +16,7 @@ struct call_request {
   std::stop_token stop;
   call_key key;  // of sticky dispatch
   std::function<void(const msgpack::object&)> on_progress;
+  std::shared_ptr<call_stream> stream;  // if it is one that streams
 };
 
 // What one who runs a plugin tells of it; any thread.
