@@ -106,6 +106,14 @@ void host_core::add(const std::shared_ptr<plugin_pool>& pool) {
   plugins_.push_back(pool);
 }
 
+std::vector<std::shared_ptr<plugin_pool>> host_core::plugins() {
+  std::lock_guard held(mutex_);
+  std::vector<std::shared_ptr<plugin_pool>> out;
+  for (const auto& weak : plugins_)
+    if (auto pool = weak.lock()) out.push_back(std::move(pool));
+  return out;
+}
+
 void host_core::shutdown() {
   std::vector<std::weak_ptr<plugin_pool>> plugins;
   {
@@ -201,6 +209,12 @@ sandbox_report host::examine(const policy& rules) const {
 crash_report host::symbolized(crash_report report) const {
   symbolize(core_, report);
   return report;
+}
+
+std::vector<plugin_metrics> host::metrics() const {
+  std::vector<plugin_metrics> out;
+  for (const auto& pool : core_->plugins()) out.push_back(pool->metrics());
+  return out;
 }
 
 void host::shutdown() { core_->shutdown(); }

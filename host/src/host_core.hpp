@@ -32,6 +32,7 @@ class host_core : public reactor::target, public std::enable_shared_from_this<ho
   boost::asio::any_io_executor handlers();
   void shutdown();
   void add(const std::shared_ptr<plugin_pool>& pool);
+  std::vector<std::shared_ptr<plugin_pool>> plugins();
   // Whether a thread that waits must do the reactor's work, since perhaps nobody runs the embedder's executor.
   bool needs_help() const { return external_.has_value(); }
 

@@ -110,6 +110,8 @@ struct dispatch {
 };
 
 struct load_options {
+  // What it is called in logs, events, reports and metrics. Empty: its file's name without the extension.
+  std::string name{};
   unsigned instances = 1;                                        // worker processes
   std::size_t memory_limit = std::size_t{1} << 30;               // address space of a worker, in bytes; 0: no limit
   std::chrono::nanoseconds deadline = std::chrono::seconds(30);  // of calls that name none
@@ -178,6 +180,9 @@ class host {
   // Lets workers be started again after the fork server had died too often. Plugins that gave up meanwhile come back by
   // plugin::reset(). Any thread.
   void reset();
+
+  // Of each plugin that is loaded, in the order in which they were; several may have the same name.
+  std::vector<plugin_metrics> metrics() const;
 
   // Of the fork server.
   pid_t fork_server_pid() const;
