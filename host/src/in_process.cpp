@@ -1,6 +1,7 @@
 // See in_process.hpp.
 #include "in_process.hpp"
 
+#include "call_stream.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
 #include <condition_variable>
@@ -16,6 +17,7 @@ struct in_process_instance::pending {
   ipc::completion result;
   std::function<void(const msgpack::object&)> on_progress;
   std::atomic<bool> cancelled{false};
+  std::shared_ptr<ipc::stream> stream;  // the plugin's end
 
   void finish(ipc::completion&& completion) {
     std::lock_guard held(mutex);
@@ -27,6 +29,24 @@ struct in_process_instance::pending {
 };
 
 namespace {
+
+// Two ends of a stream in one process.
+class direct_link final : public ipc::stream::link {
+ public:
+  explicit direct_link(std::weak_ptr<ipc::stream> to) : to_(std::move(to)) {}
+  void item(ipc::byte_span value) override {
+    if (const auto to = to_.lock()) to->on_item(value);
+  }
+  void more(std::size_t bytes) override {
+    if (const auto to = to_.lock()) to->on_more(bytes);
+  }
+  void end() override {
+    if (const auto to = to_.lock()) to->on_end();
+  }
+
+ private:
+  const std::weak_ptr<ipc::stream> to_;
+};
 
 // The plugin's call carries a share of the pending call in its tag.
 template <class T>
@@ -61,8 +81,16 @@ reply in_process_instance::call(call_request& request) {
   if (ended_) return reply(ipc::completion::failed(outcome::not_sent, "the plugin has been unloaded"));
   auto waiting = std::make_shared<pending>();
   waiting->on_progress = std::move(request.on_progress);
+  if (request.stream) {
+    waiting->stream =
+        std::make_shared<ipc::stream>(ipc::default_stream_window, false, request.stream->window(), request.deadline);
+    waiting->stream->attach(std::make_shared<direct_link>(request.stream));
+    request.stream->attach(std::make_shared<direct_link>(waiting->stream));
+    request.stream->catch_up();
+  }
   std::stop_callback on_stop(request.stop, [waiting] {
     waiting->cancelled = true;
+    if (waiting->stream) waiting->stream->stop(true);
     waiting->finish(ipc::completion::failed(outcome::cancelled, "cancelled by the caller"));
   });
   ++outstanding_;
@@ -74,6 +102,7 @@ reply in_process_instance::call(call_request& request) {
     call->arguments = call->storage;
     call->handles = std::move(request.arguments.handles);
     call->deadline = request.deadline;
+    call->stream = waiting->stream;
     runtime_.invoke(std::move(call), request.method);
   }
   std::unique_lock held(waiting->mutex);
@@ -95,12 +124,30 @@ outcome in_process_instance::async_call(const std::shared_ptr<call_request>& req
   return outcome::ok;
 }
 
+void in_process_instance::open(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler) {
+  std::list<streaming> done;  // joined below
+  std::lock_guard held(streaming_mutex_);
+  for (auto each = streaming_.begin(); each != streaming_.end();)
+    if (const auto next = std::next(each); each->done) done.splice(done.end(), streaming_, std::exchange(each, next));
+    else each = next;
+  if (ended_)
+    return handler->complete(reply(ipc::completion::failed(outcome::not_sent, "the plugin has been unloaded")));
+  streaming& added = streaming_.emplace_back();
+  added.stream = request->stream;
+  added.thread = std::jthread([this, &added, request, handler = std::move(handler)]() mutable {
+    handler->complete(call(*request));
+    handler.reset();
+    added.done = true;
+  });
+}
+
 void in_process_instance::ended_one() {
   std::lock_guard held(idle_mutex_);
   if (--outstanding_ == 0) idle_.notify_all();
 }
 
 void in_process_instance::answer(bulkhead_call& call, ipc::byte_span result) {
+  if (call.stream) call.stream->stop_saying();
   std::unique_ptr<std::shared_ptr<pending>> share(&share_of<pending>(call));
   ipc::completion completion;
   completion.frame.assign(result.begin(), result.end());
@@ -114,6 +161,7 @@ void in_process_instance::answer(bulkhead_call& call, ipc::byte_span result) {
 }
 
 void in_process_instance::fail(bulkhead_call& call, ipc::call_failure failure) {
+  if (call.stream) call.stream->stop_saying();
   std::unique_ptr<std::shared_ptr<pending>> share(&share_of<pending>(call));
   ipc::completion completion;
   completion.code = failure.code;
@@ -129,6 +177,10 @@ void in_process_instance::progress(bulkhead_call& call, ipc::byte_span value) {
   if (!waiting->on_progress) return;
   const msgpack::object_handle handle = ipc::unpack(value);
   waiting->on_progress(handle.get());
+}
+
+void in_process_instance::poll(bulkhead_call& call) {
+  if (share_of<pending>(call)->cancelled) call.cancelled = true;
 }
 
 void in_process_instance::log(int level, std::string_view text) {
@@ -156,7 +208,15 @@ void in_process_instance::end(ipc::time_point deadline) {
     std::unique_lock held(idle_mutex_);
     idle_.wait_until(held, deadline, [this] { return outstanding_ == 0; });
   }
-  if (ended_.exchange(true)) return;
+  std::list<streaming> streams;
+  {
+    std::lock_guard held(streaming_mutex_);
+    if (ended_.exchange(true)) return;
+    streams.swap(streaming_);
+  }
+  for (const streaming& each : streams)
+    if (const auto open = each.stream.lock()) open->cancel();
+  streams.clear();  // waits for their threads
   std::lock_guard dispatch(dispatch_);
   runtime_.destroy();
 }

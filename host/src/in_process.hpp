@@ -6,6 +6,8 @@
 #include "worker/plugin_runtime.hpp"
 
 #include <condition_variable>
+#include <list>
+#include <thread>
 
 namespace bulkhead {
 
@@ -19,6 +21,8 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   reply call(call_request& request);
   // Leaves `handler` as it is and returns an outcome other than ok when the call could not be started.
   outcome async_call(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler>& handler);
+  // Runs it on a thread of its own.
+  void open(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler);
   worker_info info() const { return {::getpid(), phase::ready, outstanding_}; }
   plugin_info description() const { return description_; }
   // No call comes any more; waits for those in progress, until the deadline.
@@ -33,7 +37,7 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   void progress(bulkhead_call& call, ipc::byte_span value) override;
   void log(int level, std::string_view text) override;
   bool emit(std::string_view name, ipc::byte_span value) override;
-  void poll(bulkhead_call&) override {}
+  void poll(bulkhead_call& call) override;
   void leave(std::string_view why) override { log(BULKHEAD_LOG_WARNING, "it must go: " + std::string(why)); }
   ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
 
@@ -48,6 +52,13 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   std::mutex idle_mutex_;
   std::condition_variable idle_;
   std::atomic<bool> ended_{false};
+  struct streaming {
+    std::weak_ptr<call_stream> stream;
+    std::atomic<bool> done{false};
+    std::jthread thread;
+  };
+  std::mutex streaming_mutex_;
+  std::list<streaming> streaming_;
 };
 
 }  // namespace bulkhead

@@ -6,6 +6,8 @@
 
 namespace bulkhead {
 
+class call_stream;
+
 // A call on its way; shared by whoever may still look at it while another thread already completes it.
 struct call_request {
   std::string method;
@@ -15,6 +17,7 @@ struct call_request {
   std::stop_token stop;
   call_key key;  // of sticky dispatch
   std::function<void(const msgpack::object&)> on_progress;
+  std::shared_ptr<call_stream> stream;  // if it is one that streams
   call_meter::cell* counted = nullptr;
   ipc::time_point begun{};
 };

@@ -19,6 +19,12 @@ void plugin::async_call_packed(std::string_view method, packed_arguments argumen
   pool().async_call(method, std::move(arguments), options, std::move(handler));
 }
 
+streaming_call plugin::open_packed(std::string_view method, packed_arguments arguments,
+                                   const call_options& options) const {
+  auto stream = pool().open(method, std::move(arguments), options);
+  return {pool_, std::move(stream)};
+}
+
 void plugin::on_event(std::function<void(const std::string&, const msgpack::object&)> handler) const {
   pool().on_event(std::move(handler));
 }

@@ -27,6 +27,7 @@ class plugin_pool final : public worker_set::listener,
   reply call(std::string_view method, packed_arguments arguments, const call_options& options);
   void async_call(std::string_view method, packed_arguments arguments, const call_options& options,
                   std::unique_ptr<reply_handler> handler);
+  std::shared_ptr<call_stream> open(std::string_view method, packed_arguments arguments, const call_options& options);
   void on_event(std::function<void(const std::string&, const msgpack::object&)> handler);
   plugin_info describe() const;
   std::vector<worker_info> workers() const;

@@ -1,5 +1,6 @@
 // The way of a call through its pool: to a worker, or into the queue; to another worker when it was not begun; out, once.
 // See plugin_pool.hpp.
+#include "call_stream.hpp"
 #include "pool_queue.hpp"
 
 #include <algorithm>
@@ -10,6 +11,7 @@ namespace {
 constexpr std::chrono::milliseconds help_turn{20};  // how long a thread that helps the reactor may miss a change
 constexpr std::chrono::minutes poison_memory{10};
 constexpr std::size_t most_suspects = 256;
+constexpr std::size_t message_overhead = 64;  // of a message around an item, at most
 
 // The finalizer of splitmix64 (Steele, Lea, Flood 2014): each bit of the value changes about half of the result's.
 constexpr std::uint64_t mixed(std::uint64_t value) {
@@ -226,13 +228,16 @@ void plugin_pool::on_change() {
 
 // Whether a call that came back goes to another worker: it was provably not begun, or its method may be repeated.
 bool plugin_pool::goes_on(const call_request& request, const reply& result, unsigned& lost) {
-  if (result.outcome() == outcome::not_sent) return true;
-  if (result.outcome() != outcome::worker_lost) return false;
+  const bool not_begun = result.outcome() == outcome::not_sent;
+  if (!not_begun && result.outcome() != outcome::worker_lost) return false;
+  const bool movable = !request.stream || request.stream->restart();
+  if (not_begun) return movable;
   ++lost;
   std::lock_guard held(*mutex_);
   // Only the one that its dispatch thread was in: others that were begun are most likely innocent.
   if (result.report() && result.report()->method == request.method) note_lost(request);
-  return current_->idempotent(request.method) && (options_.poison_limit == 0 || lost < options_.poison_limit);
+  return movable && current_->idempotent(request.method) &&
+         (options_.poison_limit == 0 || lost < options_.poison_limit);
 }
 
 std::size_t plugin_pool::fingerprint(const call_request& request) {
@@ -283,6 +288,23 @@ void plugin_pool::async_call(std::string_view method, packed_arguments arguments
     return;
   }
   submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
+}
+
+std::shared_ptr<call_stream> plugin_pool::open(std::string_view method, packed_arguments arguments,
+                                               const call_options& options) {
+  const auto request = make_request(method, std::move(arguments), options);
+  const std::size_t most =
+      std::min(ipc::most_stream_window, options_.limits.frame - std::min(options_.limits.frame, message_overhead));
+  if (options.stream_window == 0 || options.stream_window > most)
+    throw std::invalid_argument("call_options::stream_window must be from 1 to " + std::to_string(most));
+  request->stream =
+      std::make_shared<call_stream>(core_, core_->needs_help() && !local_, options.stream_window, request->deadline);
+  request->stop = request->stream->token();
+  request->stream->heed(options.stop);
+  std::unique_ptr<reply_handler> handler = std::make_unique<call_stream::handler>(request->stream);
+  if (local_) local_->open(request, std::move(handler));
+  else submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
+  return request->stream;
 }
 
 void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {

@@ -2,6 +2,7 @@
 // reactor, and the pool that owns it. Whoever first learns that the process has ended settles its account.
 #include "worker_process.hpp"
 
+#include "call_stream.hpp"
 #include "report/recorded_stack.hpp"
 #include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
@@ -106,6 +107,7 @@ class worker_process::carried_call final : public ipc::async_completion {
       report = worker_->report_;
     }
     if (id_) worker_->forget_call(*id_, result.code);
+    if (id_ && !result.given_up) worker_->on_late_answer(*id_);
     handler_->complete(reply(std::move(result), std::move(report)));
   }
 
@@ -263,12 +265,10 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
     watch_progress(id, request);
     if (kept_.wanted()) kept_.keep(id, request.method, request.arguments.params.view());
     if (known_id) *known_id = id;
+    return request.stream ? bind_stream(id, request.stream) : ipc::buffer();
   };
-  if (request.default_deadline && (request.on_progress || kept_.wanted())) {
-    before = [&](std::uint32_t id) {
-      watch(id);
-      return ipc::buffer();
-    };
+  if (request.default_deadline && (request.on_progress || kept_.wanted() || request.stream)) {
+    before = watch;
   } else if (!request.default_deadline) {
     const auto left =
         request.deadline == ipc::never
@@ -276,10 +276,11 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
             : std::max(std::chrono::milliseconds(1),
                        std::chrono::ceil<std::chrono::milliseconds>(request.deadline - ipc::clock::now()));
     before = [&, left](std::uint32_t id) {
-      watch(id);
+      ipc::buffer ahead = watch(id);
       ipc::buffer deadline = ipc::begin_notification("$/deadline");
       ipc::packer(deadline).pack_array(2).pack(id).pack(left.count());
-      return deadline;
+      ahead.append(deadline.view());
+      return ahead;
     };
   }
   return channel_.start(frame.take(), std::move(handles), request.deadline, sync, async, before);
@@ -337,6 +338,7 @@ outcome worker_process::async_call(const std::shared_ptr<call_request>& request,
     return started.code;
   }
   *id = started.id;
+  if (request->stream) request->stream->catch_up();
   if (request->stop.stop_requested()) channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
   return outcome::ok;
 }
@@ -396,6 +398,10 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
 
 void worker_process::on_notification(const ipc::message& notification, std::vector<unique_fd> handles) {
   discard(std::move(handles));
+  if (ipc::is_about_stream(notification.method)) {
+    const char* wrong = tell_stream(notification);
+    return wrong ? kill(exit_reason::protocol, std::string(notification.method) + ": " + wrong) : void();
+  }
   try {
     const msgpack::object_handle handle = ipc::unpack(notification.params);
     const auto params = handle.get().as<std::vector<msgpack::object>>();

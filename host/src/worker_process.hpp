@@ -96,12 +96,16 @@ class worker_process final : public reactor::target,
   void on_notification(const ipc::message& notification, std::vector<unique_fd> handles) override;
   void on_closed(const std::string& violation) override;
   void discard(std::vector<unique_fd> handles) override;
+  void on_late_answer(std::uint32_t id) override;
   // ipc::channel::wakeups
   void arm(bool reading, bool writing) override;
   void schedule(ipc::time_point when) override;
 
   ipc::channel::started begin(call_request& request, ipc::waiter* sync, std::unique_ptr<ipc::async_completion>* async,
                               std::optional<std::uint32_t>* known_id);
+  ipc::buffer bind_stream(std::uint32_t id, const std::shared_ptr<call_stream>& stream);
+  void say_of_stream(std::uint32_t id, std::vector<std::uint8_t> frame);
+  const char* tell_stream(const ipc::message& notification);
   void watch_progress(std::uint32_t id, call_request& request);
   void forget_progress(std::uint32_t id);
   void forget_call(std::uint32_t id, outcome code);
@@ -152,6 +156,7 @@ class worker_process final : public reactor::target,
   plugin_info description_;
   std::shared_ptr<const crash_report> report_;
   std::map<std::uint32_t, std::shared_ptr<std::function<void(const msgpack::object&)>>> progress_;
+  std::map<std::uint32_t, std::shared_ptr<call_stream>> streams_;  // of calls that the worker has not answered
   std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;
 };
 

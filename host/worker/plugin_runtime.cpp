@@ -170,6 +170,38 @@ struct plugin_runtime::vtable {
     return static_cast<int>(call->attached.size()) - 1;
   }
 
+  static std::size_t item_limit(const bulkhead_host_t*, bulkhead_call_t* call) noexcept {
+    return call->stream ? call->stream->peer_window() : 0;
+  }
+
+  static bulkhead_status_t send(const bulkhead_host_t*, bulkhead_call_t* call, const void* item,
+                                std::size_t size) noexcept {
+    if (!call->stream || size == 0 || ipc::value_size(span_of(item, size)) != size) return BULKHEAD_REJECTED;
+    return status_of(*call, call->stream->send(span_of(item, size)));
+  }
+
+  static bulkhead_status_t receive(const bulkhead_host_t*, bulkhead_call_t* call, bulkhead_answer_t* item) noexcept {
+    *item = {};
+    if (!call->stream) return BULKHEAD_REJECTED;
+    auto taken = std::make_unique<ipc::completion>();
+    const auto got = call->stream->receive(taken->frame);
+    if (got == ipc::stream::result::end) return BULKHEAD_OK;
+    if (got == ipc::stream::result::ok) *item = {taken->frame.data(), taken->frame.size(), taken.release()};
+    return status_of(*call, got);
+  }
+
+  static void end(const bulkhead_host_t*, bulkhead_call_t* call) noexcept {
+    if (call->stream) call->stream->close();
+  }
+
+  static bulkhead_status_t status_of(bulkhead_call_t& call, ipc::stream::result got) noexcept {
+    switch (got) {
+      case ipc::stream::result::ok: return BULKHEAD_OK;
+      case ipc::stream::result::over: call.cancelled = true; return BULKHEAD_CANCELLED;
+      default: return BULKHEAD_REJECTED;
+    }
+  }
+
   static void leave(const bulkhead_host_t* host, const char* why, std::size_t size) noexcept {
     link_of(host).leave(ipc::sanitised({why, size}, 1024));
   }
@@ -177,6 +209,8 @@ struct plugin_runtime::vtable {
   static const void* get_extension(const bulkhead_host_t* host, const char* id) noexcept {
     static constexpr bulkhead_send_handles_t send_handles{attach};
     static constexpr bulkhead_leave_t leaving{leave};
+    static constexpr bulkhead_streams_t streams{item_limit, send, receive, end};
+    if (std::strcmp(id, BULKHEAD_STREAMS) == 0) return &streams;
     if (std::strcmp(id, BULKHEAD_LEAVE) == 0) return &leaving;
     if (link_of(host).may_send_handles() && std::strcmp(id, BULKHEAD_SEND_HANDLES) == 0) return &send_handles;
     return nullptr;

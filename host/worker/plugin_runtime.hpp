@@ -5,6 +5,7 @@
 #include "manifest.hpp"
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/ipc/message.hpp>
+#include <bulkhead/ipc/stream.hpp>
 #include <bulkhead/ipc/system.hpp>
 #include <bulkhead/plugin.h>
 
@@ -31,6 +32,7 @@ struct bulkhead_call {
   std::vector<bulkhead::unique_fd> handles;
   std::vector<bulkhead::unique_fd> attached;  // to go with the answer
   std::mutex attaching;
+  std::shared_ptr<bulkhead::ipc::stream> stream;  // when its caller opened one
   bulkhead::ipc::time_point deadline = bulkhead::ipc::never;
   std::atomic<bool> cancelled{false};
   std::atomic<bool> answered{false};

@@ -23,6 +23,7 @@ ipc::limits worker_limits() {
 
 constexpr std::size_t log_line_limit = 4096;
 constexpr unsigned most_threads = 64;
+constexpr std::size_t message_overhead = 64;  // of a message around a value, at most
 
 }  // namespace
 
@@ -156,6 +157,7 @@ bool session::dispatch() {
 void session::take_up(queued request) {
   if (request.method.starts_with("$/")) return take_up_reserved(request);
   if (request.cancelled) {
+    forget_stream(request.id);
     channel_.send(ipc::make_error_response(request.id, {outcome::cancelled, "cancelled before it began", {}}).take());
     return;
   }
@@ -165,6 +167,7 @@ void session::take_up(queued request) {
   call->arguments = call->storage;
   call->handles = std::move(request.handles);
   call->deadline = request.deadline;
+  call->stream = std::move(request.stream);
   {
     std::lock_guard held(mutex_);
     calls_.push_back(call.get());
@@ -207,6 +210,7 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
     } else if (default_deadline_.count() > 0) {
       added.deadline = ipc::clock::now() + default_deadline_;
     }
+    added.stream = open_stream(request.id, added.deadline);
     queue_.push_back(std::move(added));
     work_ = true;
   }
@@ -214,6 +218,7 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
 }
 
 void session::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+  if (ipc::is_about_stream(notification.method)) return tell_stream(notification);
   try {
     const msgpack::object_handle handle = ipc::unpack(notification.params);
     const auto params = handle.get().as<std::vector<msgpack::object>>();
@@ -223,6 +228,11 @@ void session::on_notification(const ipc::message& notification, std::vector<uniq
       const auto limit = std::chrono::milliseconds(params.at(1).as<std::int64_t>());
       std::lock_guard held(mutex_);
       next_deadlines_[params.at(0).as<std::uint32_t>()] = limit.count() > 0 ? ipc::clock::now() + limit : ipc::never;
+    } else if (notification.method == "$/open") {
+      // An item goes in a message of its own, whatever the host would keep.
+      const std::size_t window = std::min(params.at(1).as<std::size_t>(), frame_limit_ - message_overhead);
+      std::lock_guard held(mutex_);
+      next_windows_[params.at(0).as<std::uint32_t>()] = window;
     } else if (notification.method == "$/credit") {
       credit_ += params.at(0).as<std::int64_t>();
       channel_.wake();
@@ -247,6 +257,7 @@ void session::cancel(std::uint32_t id) {
   for (bulkhead_call* call : calls_) {
     if (call->tag != id) continue;
     call->cancelled = true;
+    if (call->stream) call->stream->stop(true);
     if (const std::uint32_t inner = call->host_call)
       channel_.abandon(inner - 1, outcome::cancelled, "the call it was made for was cancelled");
   }
@@ -254,11 +265,14 @@ void session::cancel(std::uint32_t id) {
 
 // --- what the plugin sends, from any of its threads -----------------------------------------------------------------
 
-void session::end(std::uint32_t id) {
+void session::end(bulkhead_call& call) {
+  const auto id = static_cast<std::uint32_t>(call.tag);
+  if (call.stream) call.stream->stop_saying();
   std::vector<std::uint32_t> drained;
   {
     std::lock_guard held(mutex_);
-    std::erase_if(calls_, [id](const bulkhead_call* call) { return call->tag == id; });
+    streams_.erase(id);
+    std::erase_if(calls_, [&call](const bulkhead_call* each) { return each == &call; });
     if (calls_.empty() && queue_.empty()) drained.swap(drains_);
   }
   ipc::buffer nil;
@@ -268,7 +282,7 @@ void session::end(std::uint32_t id) {
 
 void session::answer(bulkhead_call& call, ipc::byte_span result) {
   const auto id = static_cast<std::uint32_t>(call.tag);
-  if (result.size() + 64 > frame_limit_) {
+  if (result.size() + message_overhead > frame_limit_) {
     fail(call, {outcome::rejected,
                 "the result has " + std::to_string(result.size()) + " bytes, more than the limit of " +
                     std::to_string(frame_limit_) + " for one message",
@@ -289,13 +303,13 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
       return;
     }
   }
-  end(id);
+  end(call);
   channel_.send(ipc::make_response(id, result).take(), std::move(handles));
 }
 
 void session::fail(bulkhead_call& call, ipc::call_failure failure) {
   const auto id = static_cast<std::uint32_t>(call.tag);
-  end(id);
+  end(call);
   channel_.send(ipc::make_error_response(id, failure).take());
 }
 

@@ -34,8 +34,10 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
     std::vector<std::uint8_t> params;
     std::vector<unique_fd> handles;
     ipc::time_point deadline = ipc::never;
+    std::shared_ptr<ipc::stream> stream;
     bool cancelled = false;
   };
+  class call_stream;
 
   // ipc::channel::receiver
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;
@@ -56,7 +58,10 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void take_up(queued request);
   void take_up_reserved(const queued& request);
   void cancel(std::uint32_t id);
-  void end(std::uint32_t id);
+  std::shared_ptr<ipc::stream> open_stream(std::uint32_t id, ipc::time_point deadline);
+  void tell_stream(const ipc::message& notification);
+  void forget_stream(std::uint32_t id);
+  void end(bulkhead_call& call);
   bool take_credit();
   void notify(std::string_view method, const std::function<void(ipc::packer&)>& params);
 
@@ -68,9 +73,11 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
 
   std::mutex mutex_;
   std::deque<queued> queue_;
-  std::vector<bulkhead_call*> calls_;                        // begun, not answered: few, so a list is fastest
-  std::map<std::uint32_t, ipc::time_point> next_deadlines_;  // of requests yet to come
-  std::vector<std::uint32_t> drains_;                        // $/drain requests to answer when all calls are done
+  std::vector<bulkhead_call*> calls_;                              // begun, not answered: few, so a list is fastest
+  std::map<std::uint32_t, ipc::time_point> next_deadlines_;        // of requests yet to come
+  std::map<std::uint32_t, std::size_t> next_windows_;              // of streams, likewise
+  std::map<std::uint32_t, std::shared_ptr<ipc::stream>> streams_;  // of calls that are not answered
+  std::vector<std::uint32_t> drains_;                              // $/drain requests to answer when all calls are done
   std::chrono::milliseconds default_deadline_{0};
   unsigned concurrency_ = 1;  // calls that may run at once
   std::atomic<bool> left_{false};

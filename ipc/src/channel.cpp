@@ -380,6 +380,7 @@ bool channel::on_response(const message& response, byte_span frame, std::vector<
     ++late_;
     free_slot(response.id & slot_mask);
     held.unlock();
+    receiver_.on_late_answer(response.id);
     receiver_.discard(std::move(handles));
     return true;
   }
@@ -471,6 +472,8 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
   const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
   waiter* sync = std::exchange(slot.sync, nullptr);
   auto async = take_async(slot);
+  completion ended = completion::failed(code, why);
+  ended.given_up = true;
   if (loop_) loop_->schedule(slot.abandoned_at);
   if (!closed_) {
     buffer cancel = begin_notification("$/cancel");
@@ -478,13 +481,13 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
     enqueue(held, cancel.take(), {});
   }
   if (sync) {
-    sync->result = completion::failed(code, why);
+    sync->result = std::move(ended);
     sync->done = true;
     sync->woken.notify_all();
     if (reading_) transport_->wake();  // it may be the one who reads
   } else if (async) {
     held.unlock();
-    async->complete(completion::failed(code, why));
+    async->complete(std::move(ended));
     held.lock();
   }
 }

@@ -13,23 +13,6 @@ void put_big_endian(std::uint8_t* at, std::uint32_t value) {
   for (int i = 0; i < 4; ++i) at[i] = static_cast<std::uint8_t>(value >> (24 - 8 * i));
 }
 
-// Takes one unsigned integer of at most 32 bits off the front of `rest`.
-std::optional<std::uint32_t> take_unsigned(byte_span& rest) {
-  if (rest.empty()) return std::nullopt;
-  const std::uint8_t first = rest[0];
-  if (first <= 0x7f) {
-    rest = rest.subspan(1);
-    return first;
-  }
-  if (first < 0xcc || first > 0xce) return std::nullopt;
-  const std::size_t length = std::size_t{1} << (first - 0xcc);
-  if (rest.size() < 1 + length) return std::nullopt;
-  std::uint32_t value = 0;
-  for (std::size_t i = 1; i <= length; ++i) value = value << 8 | rest[i];
-  rest = rest.subspan(1 + length);
-  return value;
-}
-
 std::optional<byte_span> take_value(byte_span& rest) {
   const std::size_t size = value_size(rest);
   if (size == 0) return std::nullopt;
@@ -54,6 +37,32 @@ bool is_array(byte_span value) {
 }
 
 }  // namespace
+
+std::optional<std::uint32_t> take_unsigned(byte_span& rest) {
+  if (rest.empty()) return std::nullopt;
+  const std::uint8_t first = rest[0];
+  if (first <= 0x7f) {
+    rest = rest.subspan(1);
+    return first;
+  }
+  if (first < 0xcc || first > 0xce) return std::nullopt;
+  const std::size_t length = std::size_t{1} << (first - 0xcc);
+  if (rest.size() < 1 + length) return std::nullopt;
+  std::uint32_t value = 0;
+  for (std::size_t i = 1; i <= length; ++i) value = value << 8 | rest[i];
+  rest = rest.subspan(1 + length);
+  return value;
+}
+
+std::optional<std::uint32_t> take_array(byte_span& rest) {
+  if (!is_array(rest)) return std::nullopt;
+  const std::size_t length = rest[0] == 0xdc ? 2 : rest[0] == 0xdd ? 4 : 0;
+  if (rest.size() < 1 + length) return std::nullopt;
+  std::uint32_t elements = length == 0 ? rest[0] & 0x0fu : 0;
+  for (std::size_t i = 1; i <= length; ++i) elements = elements << 8 | rest[i];
+  rest = rest.subspan(1 + length);
+  return elements;
+}
 
 buffer begin_request(std::string_view method) {
   buffer out;

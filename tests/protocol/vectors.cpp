@@ -2,6 +2,7 @@
 #include "page.hpp"
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/scanner.hpp>
+#include <bulkhead/ipc/stream.hpp>
 
 #include <catch2/catch.hpp>
 
@@ -40,7 +41,7 @@ const auto nothing = [](packer& pack) { pack.pack_array(0); };
 
 TEST_CASE("every vector of the page is one whole message of the stated form") {
   const auto all = vectors("vectors");
-  CHECK(all.size() >= 38);
+  CHECK(all.size() >= 47);
   for (const auto& [name, frame] : all) {
     INFO(name);
     scanner scan;
@@ -76,6 +77,15 @@ TEST_CASE("what bulkhead writes is what the page shows, byte for byte") {
         vector_named("deadline"));
   CHECK(notification("$/cancel", [](packer& pack) { pack.pack_array(1).pack(7); }) == vector_named("cancel"));
   CHECK(notification("$/credit", [](packer& pack) { pack.pack_array(1).pack(512); }) == vector_named("credit"));
+  CHECK(make_open(7, 1 << 20).take() == vector_named("open"));
+  CHECK(request("words", 7, [](packer& pack) { pack.pack_array(1).pack("en"); }) == vector_named("call_after_open"));
+  CHECK(make_item(7, packed("one")).take() == vector_named("argument_item"));
+  CHECK(make_end(7).take() == vector_named("argument_end"));
+  CHECK(make_more(7, 512 << 10).take() == vector_named("results_taken"));
+  CHECK(make_more(7, 1 << 20).take() == vector_named("window"));
+  CHECK(make_more(7, 4).take() == vector_named("arguments_taken"));
+  CHECK(make_item(7, packed(std::map<std::string, int>{{"count", 1}})).take() == vector_named("result_item"));
+  CHECK(make_end(7).take() == vector_named("result_end"));
   CHECK(notification("$/shutdown", nothing) == vector_named("shutdown"));
   CHECK(make_response(1, packed("value")).take() == vector_named("host_answer"));
   CHECK(make_response(1, from_hex("cb4000000000000000")).take() == vector_named("answer"));

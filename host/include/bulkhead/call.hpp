@@ -3,6 +3,7 @@
 
 #include <bulkhead/error.hpp>
 #include <bulkhead/ipc/message.hpp>
+#include <bulkhead/ipc/stream.hpp>
 #include <bulkhead/ipc/system.hpp>
 #include <bulkhead/sdk/typed.hpp>
 
@@ -42,6 +43,9 @@ struct call_options {
   call_key key{};
   // Called with each value that the method reports as progress, on the host's handler threads, one at a time.
   std::function<void(const msgpack::object&)> on_progress{};
+  // Of plugin::open(): bytes of streamed results that are kept until they are taken; a larger one can't be sent. At most
+  // 16 MiB, and less than one message may have (limits::frame).
+  std::size_t stream_window = ipc::default_stream_window;
 };
 
 // A file descriptor to pass along as an argument. Borrowed: it is duplicated at once, the worker gets its own copy.

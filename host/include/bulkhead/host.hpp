@@ -177,12 +177,12 @@ class host {
   // most. Idempotent.
   void shutdown();
 
-  // Of each plugin that is loaded, in the order in which they were; several may have the same name.
-  std::vector<plugin_metrics> metrics() const;
-
   // Lets workers be started again after the fork server had died too often. Plugins that gave up meanwhile come back by
   // plugin::reset(). Any thread.
   void reset();
+
+  // Of each plugin that is loaded, in the order in which they were; several may have the same name.
+  std::vector<plugin_metrics> metrics() const;
 
   // Of the fork server.
   pid_t fork_server_pid() const;

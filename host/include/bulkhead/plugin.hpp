@@ -3,6 +3,7 @@
 
 #include <bulkhead/call.hpp>
 #include <bulkhead/policy.hpp>
+#include <bulkhead/stream.hpp>
 
 #include <chrono>
 #include <filesystem>
@@ -92,10 +93,18 @@ class plugin {
   auto async_call(std::string_view method, const std::tuple<A...>& arguments, Token&& token,
                   call_options options = {}) const;
 
+  // Calls a method that streams: see streaming_call. Whatever goes wrong is told by that. Throws std::invalid_argument for
+  // a window out of range. Does not block; options by with(), as for call().
+  template <class... A>
+  streaming_call open(std::string_view method, const A&... arguments) const {
+    return open_packed(method, pack_arguments(arguments...), {});
+  }
+
   // The untyped form that all others use. `arguments` is one MessagePack array.
   reply call_packed(std::string_view method, packed_arguments arguments, const call_options& options) const;
   void async_call_packed(std::string_view method, packed_arguments arguments, const call_options& options,
                          std::unique_ptr<reply_handler> handler) const;
+  streaming_call open_packed(std::string_view method, packed_arguments arguments, const call_options& options) const;
 
   // Called for each event that the plugin emits, on the host's handler threads, one at a time per worker. Replaces the
   // handler set before. Events that come while there is none are dropped.
@@ -146,6 +155,10 @@ class plugin::bound {
   template <class... A>
   reply try_call(std::string_view method, const A&... arguments) const {
     return target_.call_packed(method, pack_arguments(arguments...), options_);
+  }
+  template <class... A>
+  streaming_call open(std::string_view method, const A&... arguments) const {
+    return target_.open_packed(method, pack_arguments(arguments...), options_);
   }
 
  private:

@@ -160,6 +160,30 @@ typedef struct bulkhead_leave {
   void (*leave)(const bulkhead_host_t* host, const char* why, size_t size);
 } bulkhead_leave_t;
 
+/* get_extension(host, BULKHEAD_STREAMS): a call whose caller opened it as a stream can send results one by one, and
+ * receive arguments one by one, while it runs. An item is one MessagePack value; descriptors can't be part of it. In each
+ * direction no more than a window of items is on its way; the side that is ahead waits. Items of one direction keep their
+ * order when one thread at a time sends (or receives) them; both directions may be used at once. All may be called until
+ * the call is answered. Where results are streamed, the answer ends them. */
+#define BULKHEAD_STREAMS "bulkhead.streams/1"
+typedef struct bulkhead_streams {
+  /* The most bytes that an item of results may have: the caller's window. 0 when the caller did not open the call as a
+   * stream: then the others are REJECTED. [any-thread] */
+  size_t (*item_limit)(const bulkhead_host_t* host, bulkhead_call_t* call);
+
+  /* Sends one item of results. Waits while the caller has as many bytes still to take as its window holds. REJECTED when
+   * it is not one MessagePack value, is larger than item_limit(), or comes after end(); CANCELLED when the call was
+   * cancelled or its deadline has passed, then and while it waits. [any-thread] */
+  bulkhead_status_t (*send)(const bulkhead_host_t* host, bulkhead_call_t* call, const void* item, size_t size);
+
+  /* Waits for the next item of arguments and puts it into *item; give it back with release_answer(). OK with size 0:
+   * there are no more. CANCELLED as above, with no item. [any-thread] */
+  bulkhead_status_t (*receive)(const bulkhead_host_t* host, bulkhead_call_t* call, bulkhead_answer_t* item);
+
+  /* Says that there are no more results, before the call is answered. [any-thread] */
+  void (*end)(const bulkhead_host_t* host, bulkhead_call_t* call);
+} bulkhead_streams_t;
+
 /* Flags of a method. */
 #define BULKHEAD_METHOD_IDEMPOTENT 1u /* running it twice is as good as once: it may be retried after a crash */
 
@@ -170,7 +194,9 @@ struct bulkhead_method {
   /* For people and for tools that turn text into typed arguments, in the form
      *   "(bin image, int max_side) -> map"
      * Types: nil bool int float str bin array array<T> map map<K,V> handle blob any; a trailing ? makes one
-     * optional. Parameter names may be left out. */
+     * optional. Parameter names may be left out. A stream of arguments is the last parameter, one of results stands
+     * behind the result (or in its place, if that is nil): "(str pattern, stream<str>) -> int, stream<map>". Streamed
+     * items are no part of the arguments. */
   const char* signature;
   const char* doc; /* one sentence; may be "" */
   uint32_t flags;

@@ -11,11 +11,13 @@
 // maps, optionals (may be left out at the end), tuples, types with MSGPACK_DEFINE_MAP, and msgpack::object for
 // anything. A first parameter `bulkhead::context&` gives the call's deadline, cancellation, progress, log and host
 // functions. A parameter `bulkhead::responder<R>` makes the method asynchronous: it returns at once, and the answer
-// is given later from any thread. An exception fails the call (outcome plugin_error) with its text.
+// is given later from any thread. Parameters `bulkhead::reader<T>` and `bulkhead::writer<T>`, one of each at most, are a
+// stream of arguments and a stream of results. An exception fails the call (outcome plugin_error) with its text.
 #pragma once
 
 #include <bulkhead/sdk/context.hpp>
 #include <bulkhead/sdk/responder.hpp>
+#include <bulkhead/sdk/stream.hpp>
 
 #include <memory>
 
@@ -64,7 +66,7 @@ class plugin_definition {
     std::uint32_t flags = 0;
   };
 
-  // Splits a function's parameters into context and responder (given by us) and the rest (sent by the caller).
+  // Splits a function's parameters into those given by us (context, responder, streams) and those sent by the caller.
   template <class T>
   struct is_responder : std::false_type {};
   template <class R>
@@ -72,7 +74,7 @@ class plugin_definition {
     using result = R;
   };
   template <class T>
-  static constexpr bool is_ours = std::is_same_v<T, context> || is_responder<T>::value;
+  static constexpr bool is_ours = std::is_same_v<T, context> || is_responder<T>::value || typed::is_stream<T>;
   template <class Parameters>
   struct split;
   template <class... P>
@@ -81,6 +83,12 @@ class plugin_definition {
     using if_sent = std::conditional_t<is_ours<T>, std::tuple<>, std::tuple<T>>;
     using sent = decltype(std::tuple_cat(std::declval<if_sent<std::remove_cvref_t<P>>>()...));
     static constexpr bool asynchronous = (is_responder<std::remove_cvref_t<P>>::value || ...);
+    static constexpr bool streams = (typed::is_stream<std::remove_cvref_t<P>> || ...);
+    static_assert((typed::is_reader<std::remove_cvref_t<P>>::value + ... + 0) < 2 &&
+                      (typed::is_writer<std::remove_cvref_t<P>>::value + ... + 0) < 2,
+                  "a method has one stream of arguments and one of results at most");
+    static_assert(!asynchronous || !streams,
+                  "a method has a responder or streams, not both: streams end when it returns");
   };
 
   template <class F>
@@ -103,7 +111,9 @@ class plugin_definition {
         (find(std::type_identity<std::remove_cvref_t<P>>{}), ...);
         return text;
       } else {
-        return typed::signature<typename traits::result>(names, static_cast<sent*>(nullptr));
+        std::string text = typed::signature<typename traits::result>(names, static_cast<sent*>(nullptr));
+        (typed::add_stream<std::remove_cvref_t<P>>(text), ...);
+        return text;
       }
     }
 
@@ -147,8 +157,9 @@ class plugin_definition {
     template <class... P, class... A>
     void run(context& cx, std::tuple<A...>& arguments, std::tuple<P...>*) {
       std::shared_ptr<open_answer> answer;  // of an asynchronous method
+      std::shared_ptr<stream_use> streams;
       auto invoke = [&]<std::size_t... I>(std::index_sequence<I...>)->decltype(auto) {
-        return function(parameter<P, sent_before<I, P...>()>(cx, arguments, answer)...);
+        return function(parameter<P, sent_before<I, P...>()>(cx, arguments, answer, streams)...);
       };
       using indices = std::index_sequence_for<P...>;
       if constexpr (parts::asynchronous) {
@@ -161,16 +172,27 @@ class plugin_definition {
           host_api(cx).log(BULKHEAD_LOG_WARNING, name + " threw an exception after it had answered");
         }
       } else {
+        struct cut_off {
+          std::shared_ptr<stream_use>& of;
+          ~cut_off() {
+            if (of) of->cut_off();
+          }
+        };
+        if constexpr (parts::streams) streams = std::make_shared<stream_use>(cx, name);
         auto reply = [&](const auto& result) {
           msgpack::sbuffer packed;
           pack_result(cx, packed, result);
           cx.raw()->reply(cx.raw(), cx.call(), packed.data(), packed.size());
         };
+        const auto returned = [&]() -> decltype(auto) {
+          const cut_off at_the_end{streams};
+          return invoke(indices{});
+        };
         if constexpr (std::is_void_v<typename traits::result>) {
-          invoke(indices{});
+          returned();
           reply(msgpack::type::nil_t{});
         } else {
-          reply(invoke(indices{}));
+          reply(returned());
         }
       }
     }
@@ -186,12 +208,15 @@ class plugin_definition {
 
     template <class P, std::size_t Index, class... A>
     static decltype(auto) parameter(context& cx, std::tuple<A...>& arguments,
-                                    const std::shared_ptr<open_answer>& answer) {
+                                    const std::shared_ptr<open_answer>& answer,
+                                    const std::shared_ptr<stream_use>& streams) {
       using plain = std::remove_cvref_t<P>;
       if constexpr (std::is_same_v<plain, context>) {
         return (cx);
       } else if constexpr (is_responder<plain>::value) {
         return plain(cx, answer);
+      } else if constexpr (typed::is_stream<plain>) {
+        return plain(streams);
       } else if constexpr (std::is_lvalue_reference_v<P>) {
         return (std::get<Index>(arguments));
       } else {

@@ -55,6 +55,8 @@ class channel {
     // Once: the peer has closed, or it broke the protocol (`violation` says how). Calls in progress stay open until
     // fail_all(), since only the owner knows what became of the peer.
     virtual void on_closed(const std::string& violation) = 0;
+    // The answer to a call that had been given up has come; nothing about that call can come any more.
+    virtual void on_late_answer(std::uint32_t) {}
     // Descriptors that came and that nobody wants. Their last close may block.
     virtual void discard(std::vector<unique_fd> handles) { handles.clear(); }
   };

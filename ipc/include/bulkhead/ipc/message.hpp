@@ -52,6 +52,7 @@ struct call_failure {
 // How a call ended. On ok, `result` views into `frame`.
 struct completion {
   outcome code = outcome::ok;
+  bool given_up = false;  // by our own side; the peer's answer is still to come
   call_failure failure;
   std::vector<std::uint8_t> frame;
   std::size_t result_offset = 0, result_size = 0;
@@ -90,6 +91,10 @@ struct message {
 // Reads the envelope of a frame, which is exactly one value, as the scanner delivers it. Nothing when it is not one of
 // the three forms.
 std::optional<message> parse_message(byte_span frame);
+
+// Takes one unsigned integer of at most 32 bits, or the header of an array, off the front of `rest`.
+std::optional<std::uint32_t> take_unsigned(byte_span& rest);
+std::optional<std::uint32_t> take_array(byte_span& rest);
 
 // Reads the error of a response: any shape is accepted and sanitised, since it comes from a worker. The message is
 // valid UTF-8 of at most 4 KiB.

@@ -1,0 +1,115 @@
+// See call_stream.hpp.
+#include "call_stream.hpp"
+
+#include "plugin_pool.hpp"
+#include <bulkhead/stream.hpp>
+
+namespace bulkhead {
+namespace {
+
+// How long a thread that helps the reactor may miss what another one has brought.
+constexpr std::chrono::milliseconds help_turn{5};
+
+}  // namespace
+
+call_stream::call_stream(std::shared_ptr<host_core> core, bool help, std::size_t window, ipc::time_point deadline)
+    : stream(window, true, 0, deadline), core_(std::move(core)), help_(help) {}
+
+void call_stream::heed(std::stop_token stop) {
+  if (stop.stop_possible()) on_stop_.emplace(std::move(stop), canceller{this});
+}
+
+void call_stream::finish(reply&& result) {
+  {
+    std::lock_guard held(mutex_);
+    if (reply_) return;
+    reply_ = std::move(result);
+  }
+  stop(false);
+}
+
+void call_stream::cancel() {
+  stop_.request_stop();
+  finish(reply(ipc::completion::failed(outcome::cancelled, "cancelled by the caller")));
+  stop(true);
+}
+
+reply call_stream::wait_finished() {
+  finishing_ = true;
+  close();
+  std::vector<std::uint8_t> dropped;
+  while (receive(dropped) == result::ok) continue;
+  lock held(mutex_);
+  while (!ended()) wait_turn(held);
+  held.unlock();
+  return final_reply();
+}
+
+// The deadline is seen here, too: a plugin in this process that does not heed it holds up nobody who waits.
+reply call_stream::final_reply() {
+  lock held(mutex_);
+  if (!reply_) {
+    held.unlock();
+    finish(reply(ipc::completion::failed(outcome::timeout, "no answer before the deadline")));
+    stop_.request_stop();
+    held.lock();
+  }
+  return *reply_;
+}
+
+void call_stream::wait(lock& held, std::uint64_t seen) {
+  if (!help_) return stream::wait(held, seen);
+  held.unlock();
+  core_->reactor->help(std::min(deadline_, ipc::clock::now() + help_turn));
+  held.lock();
+}
+
+// --- what the application holds -------------------------------------------------------------------------------------
+
+streaming_call& streaming_call::operator=(streaming_call&& other) noexcept {
+  if (stream_) stream_->cancel();
+  stream_ = std::move(other.stream_);
+  plugin_ = std::move(other.plugin_);
+  return *this;
+}
+
+streaming_call::~streaming_call() {
+  if (stream_) stream_->cancel();
+}
+
+call_stream& streaming_call::stream() const {
+  if (!stream_) throw std::logic_error("bulkhead::streaming_call: it is empty; it takes one from plugin::open()");
+  return *stream_;
+}
+
+bool streaming_call::send_packed(ipc::byte_span value) {
+  switch (stream().send(value)) {
+    case ipc::stream::result::ok: return true;
+    case ipc::stream::result::over: return false;
+    case ipc::stream::result::end:
+      if (stream().finishing()) return false;
+      throw std::logic_error("bulkhead::streaming_call: send() after close()");
+    case ipc::stream::result::too_large: break;
+  }
+  throw call_error(outcome::rejected, "an item of " + std::to_string(value.size()) +
+                                          " bytes is larger than the plugin's window of " +
+                                          std::to_string(stream().peer_window()));
+}
+
+void streaming_call::close() { stream().close(); }
+
+std::optional<std::vector<std::uint8_t>> streaming_call::next_packed() {
+  std::vector<std::uint8_t> item;
+  switch (stream().receive(item)) {
+    case ipc::stream::result::ok: return item;
+    case ipc::stream::result::over: stream().final_reply().throw_if_failed(); break;
+    default: break;
+  }
+  return std::nullopt;
+}
+
+reply streaming_call::finish() { return stream().wait_finished(); }
+void streaming_call::cancel() { stream().cancel(); }
+std::uint64_t streaming_call::taken() const { return stream().received(); }
+
+}  // namespace bulkhead
