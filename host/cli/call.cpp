@@ -7,6 +7,7 @@
 #include "interrupts.hpp"
 #include "outcome_text.hpp"
 #include "plugin_path.hpp"
+#include "streamed_call.hpp"
 #include "terminal.hpp"
 #include "units.hpp"
 #include "values/arguments.hpp"
@@ -23,8 +24,11 @@ constexpr std::string_view arguments_help =
     "ARGS are JSON, one word each, and must have the types of the method's signature ('bulkhead inspect PLUGIN').\n"
     "  str, any    a word that is not JSON is text as it stands: hello\n"
     "  bin, blob   '\"text\"' its bytes; @FILE the file's contents; '{\"$bin\": \"...\"}' base64\n"
-    "  handle      @FILE opens the file for reading and passes the descriptor\n\n"
+    "  handle      @FILE opens the file for reading and passes the descriptor\n"
+    "Results that a method streams are printed as they come, each on a line of its own; its own result follows, unless it\n"
+    "is nil. Arguments that it takes as a stream are read from the standard input, one on each line.\n\n"
     "  bulkhead call echo add 2 3\n"
+    "  bulkhead call text matches 'a1 b2' '[a-z]'\n"
     "  bulkhead call image thumbnail --in photo.jpg 256 --out small.jpg\n\n";
 
 struct settings {
@@ -80,7 +84,10 @@ std::optional<int> read_command_line(settings& out, int argc, char** argv) {
   app.add_option("--crash-dir", out.crash_dir,
                  "folder for a report if its worker dies, request included: see 'bulkhead report' and 'replay'")
       ->type_name("DIR");
-  app.add_flag("--json", out.as_json, "print one JSON object: outcome, result or error, report, time_ms");
+  app.add_flag(
+      "--json", out.as_json,
+      "print one JSON object: outcome, result or error, report, time_ms; before it, {\"item\": ...} for each streamed "
+      "result");
   app.add_flag("--explain", out.explain, "show what its sandbox denied, each with the grant that would allow it");
   app.add_flag("--learn", out.learn,
                "run it with everything allowed, for plugins that you trust, and show the least policy it needs");
@@ -118,18 +125,21 @@ class progress_display {
   bool over_ = false;
 };
 
-result call(const plugin& target, const settings& with, packed_arguments arguments, interrupts& signals) {
+result call(const plugin& target, const settings& with, const signature& form, packed_arguments arguments,
+            interrupts& signals) {
   call_options options;
   options.stop = signals.token();
   options.deadline = with.deadline;
   // Shared: a value may still be on its way to the handler when the call is over.
   const auto progress = std::make_shared<progress_display>();
-  if (is_terminal(stream::err))
+  if (is_terminal(stream::err) && !(form.streamed_results && is_terminal(stream::out)))
     options.on_progress = [progress](const msgpack::object& value) { progress->show(value); };
 
   signals.call_begins();
   const auto begin = std::chrono::steady_clock::now();
-  result made{target.call_packed(with.method, std::move(arguments), options), 0};
+  result made{streams(form) ? call_streamed(target, with.method, form, std::move(arguments), options, with.as_json)
+                            : target.call_packed(with.method, std::move(arguments), options),
+              0};
   made.ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   progress->end();
   return made;
@@ -167,7 +177,7 @@ int report(const failure& what, const settings& with, double ms) {
   return exit_code(what.outcome);
 }
 
-int report(const result& made, const settings& with, const host& by) {
+int report(const result& made, const settings& with, const signature& form, const host& by) {
   if (!made.reply) return report(with_names(failure_of(made.reply), by), with, made.ms);
   if (with.as_json) {
     const msgpack::object_handle value = ipc::unpack(made.reply.raw());
@@ -175,7 +185,8 @@ int report(const result& made, const settings& with, const host& by) {
                                 {"result", from_msgpack(value.get(), bytes_as::base64)},
                                 {"report", nullptr},
                                 {"time_ms", rounded(made.ms)}}));
-  } else {
+  } else if (const bool nothing = made.reply.raw().size() == 1 && made.reply.raw()[0] == 0xc0;
+             !nothing || !form.streamed_results) {
     print_result(made.reply, with);
   }
   return exit_ok;
@@ -214,10 +225,16 @@ int run_call(int argc, char** argv) {
     try {
       const plugin target = host.load(file, options);
       const plugin_info info = target.describe();
-      packed_arguments arguments = make_arguments(find_method(info, with.method), with.words, with.input);
-      const result made = call(target, with, std::move(arguments), signals);
+      const method_info& method = find_method(info, with.method);
+      packed_arguments arguments = make_arguments(method, with.words, with.input);
+      const signature form = parse_signature(method.signature).value_or(signature{});
+      if (form.streamed_results && with.output)
+        throw usage_error("--out: '" + method.name + "' streams its results, which are printed one by one");
+      if (form.streamed_arguments && with.input == "-")
+        throw usage_error("--in -: '" + method.name + "' reads a stream of arguments from the standard input");
+      const result made = call(target, with, form, std::move(arguments), signals);
       if (made.reply.report()) crashed = made.reply.report()->pid;
-      return report(made, with, host);
+      return report(made, with, form, host);
     } catch (const argument_error& error) {
       throw usage_error(error.what());
     } catch (const call_error& error) {
