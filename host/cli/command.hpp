@@ -22,6 +22,13 @@ int run_inspect(int argc, char** argv);
 int run_replay(int argc, char** argv);
 int run_report(int argc, char** argv);
 int run_doctor(int argc, char** argv);
+// The daemon, and what speaks to one.
+int run_run(int argc, char** argv);
+int run_ps(int argc, char** argv);
+int run_top(int argc, char** argv);
+int run_logs(int argc, char** argv);
+int run_restart(int argc, char** argv);
+int run_stop(int argc, char** argv);
 
 class usage_error : public std::runtime_error {
  public:

@@ -17,6 +17,12 @@ constexpr command commands[] = {
     {"report", "show crash reports", run_report},
     {"replay", "make the call again in which a worker died, also under gdb", run_replay},
     {"doctor", "show what this machine's sandbox can enforce, and what would help", run_doctor},
+    {"run", "serve plugins on a socket, as a configuration says", run_run},
+    {"ps", "show a daemon's plugins, and how they are", run_ps},
+    {"top", "the same as a live table, with rates and latencies", run_top},
+    {"logs", "show a daemon's log", run_logs},
+    {"restart", "give a daemon's plugin fresh workers", run_restart},
+    {"stop", "stop a daemon, or one of its plugins", run_stop},
 };
 
 void print_usage(std::FILE* where) {

@@ -78,13 +78,13 @@ class line_sender {
 
 }  // namespace
 
-reply call_streamed(const plugin& target, const std::string& method, const signature& form, packed_arguments arguments,
-                    const call_options& options, bool as_json) {
-  streaming_call call = target.open_packed(method, std::move(arguments), options);
+reply call_streamed(const plugin& target, const call_line& line, packed_arguments arguments,
+                    const call_options& options) {
+  streaming_call call = target.open_packed(line.method, std::move(arguments), options);
   std::optional<line_sender> sender;
-  if (form.streamed_arguments) sender.emplace(call, *form.streamed_arguments);
+  if (line.form.streamed_arguments) sender.emplace(call, *line.form.streamed_arguments);
   try {
-    while (const auto item = call.next_packed()) print_item(*item, as_json);
+    while (const auto item = call.next_packed()) print_item(*item, line.as_json);
   } catch (const call_error&) {
     // finish() has it, too.
   }

@@ -19,14 +19,6 @@ std::string styled(stream where, std::string_view code, std::string_view text) {
 
 bool starts_a_character(char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }
 
-// The beginning of `text` that takes at most `width` columns.
-std::string_view cut(std::string_view text, std::size_t width) {
-  std::size_t used = 0, at = 0;
-  for (; at < text.size(); ++at)
-    if (starts_a_character(text[at]) && used++ == width) break;
-  return text.substr(0, at);
-}
-
 }  // namespace
 
 bool is_terminal(stream where) { return ::isatty(static_cast<int>(where)) == 1; }
@@ -46,6 +38,15 @@ std::size_t columns(std::string_view text) {
   std::size_t count = 0;
   for (const char c : text) count += starts_a_character(c);
   return count;
+}
+
+std::string beginning(std::string_view text, std::size_t width) {
+  std::size_t used = 0;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] == '\x1b') at = std::min(text.find('m', at), text.size() - 1);  // a style
+    else if (starts_a_character(text[at]) && used++ == width) return std::string(text.substr(0, at)) + "\x1b[0m";
+  }
+  return std::string(text);
 }
 
 std::string padded(std::string_view text, std::size_t width) {
@@ -77,7 +78,7 @@ std::string wrapped(std::string_view text, std::size_t indent, std::size_t width
 void status_line::show(std::string_view text) {
   if (!is_terminal(stream::err)) return;
   const std::size_t width = width_of(stream::err);
-  fmt::print(stderr, "\r{}\x1b[K", cut(text, width > 1 ? width - 1 : 1));
+  fmt::print(stderr, "\r{}\x1b[K", beginning(text, width > 1 ? width - 1 : 1));
   shown_ = true;
 }
 

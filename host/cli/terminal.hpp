@@ -22,6 +22,8 @@ std::string green(stream where, std::string_view text);
 
 // How many columns UTF-8 text takes, near enough: one for each code point.
 std::size_t columns(std::string_view text);
+// The beginning of `text` that takes at most `width` columns; styles count for nothing.
+std::string beginning(std::string_view text, std::size_t width);
 // `text` with spaces after it, up to `width` columns.
 std::string padded(std::string_view text, std::size_t width);
 // `text` broken at spaces into lines of at most `width` columns, each but the first after `indent` spaces.

@@ -26,6 +26,8 @@ std::string_view to_string(enum lifecycle_event::kind kind) {
     case kinds::quarantined: return "quarantined";
     case kinds::poisoned: return "poisoned";
     case kinds::reloaded: return "reloaded";
+    case kinds::fork_server_died: return "fork server died";
+    case kinds::fork_server_gave_up: return "fork server gave up";
   }
   return "unknown";
 }
@@ -49,7 +51,43 @@ host_core::host_core(host_options given, std::optional<boost::asio::any_io_execu
   reactor->start();
 }
 
+std::shared_ptr<host_core> host_core::make(host_options given, std::optional<boost::asio::any_io_executor> executor) {
+  auto core = std::make_shared<host_core>(std::move(given), std::move(executor));
+  core->watch_fork_servers();
+  return core;
+}
+
 host_core::~host_core() { shutdown(); }
+
+void host_core::watch_fork_servers() {
+  const auto started = [this](bool network, int pidfd) {
+    fork_server_watches_[network] = reactor->new_watch();
+    reactor->add(fork_server_watches_[network], pidfd, weak_from_this(), network, EPOLLIN);
+  };
+  const auto ended = [this](bool network, int pidfd, const fork_server::death* end) {
+    reactor->remove(pidfd, fork_server_watches_[network]);
+    if (!end) return;
+    const bool lost = !end->gave_up.empty();
+    const std::string text = lost ? end->gave_up : "the fork server " + end->how + "; another is started";
+    using kind = enum lifecycle_event::kind;
+    log({lost ? log_level::error : log_level::warning, "", end->pid, text, 0});
+    lifecycle({.kind = lost ? kind::fork_server_gave_up : kind::fork_server_died, .pid = end->pid, .text = text});
+  };
+  forks.observe({started, ended});
+}
+
+// Not here: starting another takes a while.
+void host_core::on_ready(int network, std::uint32_t) {
+  spawner.run_soon([weak = weak_from_this(), network] {
+    const auto self = weak.lock();
+    if (!self) return;
+    try {
+      self->forks.revive(network != 0);
+    } catch (const std::exception& e) {  // the next spawn tries again
+      self->log({log_level::error, "", -1, std::string("the fork server died: ") + e.what(), 0});
+    }
+  });
+}
 
 boost::asio::any_io_executor host_core::handlers() {
   if (external_) return *external_;
@@ -66,6 +104,14 @@ void host_core::add(const std::shared_ptr<plugin_pool>& pool) {
   if (stopped_) throw call_error(outcome::unavailable, "the host has been shut down");
   std::erase_if(plugins_, [](const auto& weak) { return weak.expired(); });
   plugins_.push_back(pool);
+}
+
+std::vector<std::shared_ptr<plugin_pool>> host_core::plugins() {
+  std::lock_guard held(mutex_);
+  std::vector<std::shared_ptr<plugin_pool>> out;
+  for (const auto& weak : plugins_)
+    if (auto pool = weak.lock()) out.push_back(std::move(pool));
+  return out;
 }
 
 void host_core::shutdown() {
@@ -129,9 +175,9 @@ void host_core::violation(bulkhead::violation what) {
   });
 }
 
-host::host(host_options options) : core_(std::make_shared<host_core>(std::move(options), std::nullopt)) {}
+host::host(host_options options) : core_(host_core::make(std::move(options), std::nullopt)) {}
 host::host(boost::asio::any_io_executor executor, host_options options)
-    : core_(std::make_shared<host_core>(std::move(options), std::move(executor))) {}
+    : core_(host_core::make(std::move(options), std::move(executor))) {}
 host::~host() { core_->shutdown(); }
 
 plugin host::load(const std::filesystem::path& file, load_options options) {
@@ -165,7 +211,14 @@ crash_report host::symbolized(crash_report report) const {
   return report;
 }
 
+std::vector<plugin_metrics> host::metrics() const {
+  std::vector<plugin_metrics> out;
+  for (const auto& pool : core_->plugins()) out.push_back(pool->metrics());
+  return out;
+}
+
 void host::shutdown() { core_->shutdown(); }
+void host::reset() { core_->forks.reset(); }
 pid_t host::fork_server_pid() const { return core_->forks.pid(); }
 
 }  // namespace bulkhead

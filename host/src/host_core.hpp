@@ -15,21 +15,24 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 
+#include <array>
 #include <optional>
 #include <set>
 #include <thread>
 
 namespace bulkhead {
 
-class host_core : public std::enable_shared_from_this<host_core> {
+class host_core : public reactor::target, public std::enable_shared_from_this<host_core> {
  public:
   host_core(host_options options, std::optional<boost::asio::any_io_executor> executor);
-  ~host_core();
+  static std::shared_ptr<host_core> make(host_options options, std::optional<boost::asio::any_io_executor> executor);
+  ~host_core() override;
 
   // Where the embedder's code runs: never on the reactor's thread, unless the embedder gave its own executor.
   boost::asio::any_io_executor handlers();
   void shutdown();
   void add(const std::shared_ptr<plugin_pool>& pool);
+  std::vector<std::shared_ptr<plugin_pool>> plugins();
   // Whether a thread that waits must do the reactor's work, since perhaps nobody runs the embedder's executor.
   bool needs_help() const { return external_.has_value(); }
 
@@ -37,6 +40,10 @@ class host_core : public std::enable_shared_from_this<host_core> {
   void log(log_record record);
   void lifecycle(lifecycle_event event);
   void violation(bulkhead::violation what);
+
+  // reactor::target: a fork server has ended.
+  void on_ready(int network, std::uint32_t events) override;
+  void on_timer() override {}
 
   const host_options options;
   fork_server::client forks;
@@ -48,6 +55,8 @@ class host_core : public std::enable_shared_from_this<host_core> {
   crash_writer crashes;
 
  private:
+  void watch_fork_servers();
+
   const std::optional<boost::asio::any_io_executor> external_;
   std::optional<boost::asio::io_context> io_;
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work_;
@@ -61,6 +70,7 @@ class host_core : public std::enable_shared_from_this<host_core> {
   std::optional<boost::asio::thread_pool> pool_;
   std::optional<boost::asio::strand<boost::asio::any_io_executor>> callbacks_;
   std::vector<std::weak_ptr<plugin_pool>> plugins_;
+  std::array<std::uint64_t, 2> fork_server_watches_{};  // the second: with a network
   std::atomic<unsigned> queued_logs_{0};
   std::atomic<std::uint64_t> lost_logs_{0};
   bool stopped_ = false;

@@ -1,6 +1,7 @@
 // What the pool and those who run a plugin's code for it have in common: the call on its way, and what they report.
 #pragma once
 
+#include "metrics/call_meter.hpp"
 #include <bulkhead/host.hpp>
 
 namespace bulkhead {
@@ -17,6 +18,8 @@ struct call_request {
   call_key key;  // of sticky dispatch
   std::function<void(const msgpack::object&)> on_progress;
   std::shared_ptr<call_stream> stream;  // if it is one that streams
+  call_meter::cell* counted = nullptr;
+  ipc::time_point begun{};
 };
 
 // What one who runs a plugin tells of it; any thread.

@@ -1,5 +1,6 @@
 // See plugin.hpp. Thin: everything is the pool's.
 #include "plugin_pool.hpp"
+#include <bulkhead/metrics.hpp>
 #include <bulkhead/plugin.hpp>
 
 namespace bulkhead {
@@ -31,6 +32,7 @@ void plugin::on_event(std::function<void(const std::string&, const msgpack::obje
 plugin_info plugin::describe() const { return pool().describe(); }
 std::vector<worker_info> plugin::workers() const { return pool().workers(); }
 plugin_status plugin::status() const { return pool().status(); }
+plugin_metrics plugin::metrics() const { return pool().metrics(); }
 void plugin::reset() const { pool().reset(); }
 bool plugin::recycle(std::optional<pid_t> pid) const { return pool().recycle(pid); }
 void plugin::reload(const std::filesystem::path& file) const { pool().reload(file); }

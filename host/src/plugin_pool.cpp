@@ -40,7 +40,7 @@ void check(const load_options& options) {
 plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
                          std::vector<std::string> argv, load_options options)
     : core_(std::move(core)),
-      name_(std::move(name)),
+      name_(options.name.empty() ? std::move(name) : options.name),
       options_((check(options), std::move(options))),
       sent_ahead_(options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)) {
   if (options_.isolation == isolation::process) {
@@ -101,6 +101,7 @@ std::shared_ptr<worker_settings> plugin_pool::make_settings(const std::filesyste
                                                             const load_options& options) {
   auto settings = std::make_shared<worker_settings>();
   settings->name = name_;
+  settings->counters = counters_;
   settings->argv = std::move(argv);
   settings->options = options;
   settings->rules = effective_policy(options, !settings->argv.empty());
@@ -115,11 +116,13 @@ void plugin_pool::start() {
   if (options_.isolation == isolation::none) {
     local_ = std::make_shared<in_process_instance>(core_, name_, file_, open_plugin(*core_, file_, options_.sha256),
                                                    options_, weak_from_this());
+    meter_.describe(local_->description().methods);
     return;
   }
   std::unique_lock held(*mutex_);
   current_ = std::make_shared<worker_set>(core_, std::move(first_), mutex_, weak_from_this());
   current_->start(held);
+  meter_.describe(current_->description().methods);
 }
 
 void plugin_pool::reload(const std::filesystem::path& file) {
@@ -140,6 +143,7 @@ void plugin_pool::reload(const std::filesystem::path& file) {
   std::erase_if(retiring_, [](const auto& each) { return each->state() == supervision::supervisor_state::stopped; });
   retiring_.push_back(fresh);  // so that unload() ends it, too
   fresh->start(held);
+  meter_.describe(fresh->description().methods);
   std::erase(retiring_, fresh);
   retiring_.push_back(std::exchange(current_, fresh));
   suspects_.clear();
@@ -160,14 +164,35 @@ std::vector<worker_info> plugin_pool::workers() const {
   std::vector<std::shared_ptr<worker_process>> processes;
   {
     std::lock_guard held(*mutex_);
+    if (!current_) return {};  // it has not started yet
     processes = current_->processes();
     for (const auto& set : retiring_)
       for (auto& each : set->processes()) processes.push_back(std::move(each));
   }
   std::vector<worker_info> list;
   for (const auto& each : processes)
-    if (auto info = each->info(); info.pid > 0 && each->alive()) list.push_back(std::move(info));
+    if (auto info = each->info(); info.pid > 0 && each->alive()) {
+      info.resident_bytes = each->resident_bytes();
+      list.push_back(std::move(info));
+    }
   return list;
+}
+
+plugin_metrics plugin_pool::metrics() const {
+  plugin_metrics out;
+  out.plugin = name_;
+  out.status = status();
+  out.methods = meter_.read();
+  out.started = counters_->started;
+  out.restarts = counters_->restarts;
+  for (std::size_t i = 0; i < out.exits.size(); ++i) out.exits[i] = counters_->exits[i];
+  if (local_) return out;
+  for (const worker_info& each : workers()) out.resident_bytes += each.resident_bytes;
+  std::lock_guard held(*mutex_);
+  if (!current_) return out;
+  current_->count(out);
+  for (const auto& each : retiring_) each->count(out);
+  return out;
 }
 
 plugin_status plugin_pool::status() const {

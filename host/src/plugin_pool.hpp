@@ -32,6 +32,7 @@ class plugin_pool final : public worker_set::listener,
   plugin_info describe() const;
   std::vector<worker_info> workers() const;
   plugin_status status() const;
+  plugin_metrics metrics() const;
   void reset();
   bool recycle(std::optional<pid_t> pid);
   void reload(const std::filesystem::path& file);
@@ -68,14 +69,19 @@ class plugin_pool final : public worker_set::listener,
   void release(const lease& worker);
   bool goes_on(const call_request& request, const reply& result, unsigned& lost);
   void submit(std::unique_ptr<pooled_call> call, bool again);
+  reply call_worker(call_request& request);
   static void launch(const lease& worker, std::unique_ptr<pooled_call> call);
   void abandon_waiting(std::uint64_t ticket);
   void note_lost(const call_request& request);
   static std::size_t fingerprint(const call_request& request);
+  static void count_end(const call_request& request, const reply& result);
+  class counted_handler;
 
   const std::shared_ptr<host_core> core_;
   const std::string name_;
   const load_options options_;
+  mutable call_meter meter_;
+  const std::shared_ptr<worker_counters> counters_ = std::make_shared<worker_counters>();
   const unsigned sent_ahead_;               // calls that a busy worker gets
   std::string file_;                        // isolation::none
   std::shared_ptr<worker_settings> first_;  // until start()

@@ -35,8 +35,32 @@ std::shared_ptr<call_request> plugin_pool::make_request(std::string_view method,
   request->stop = options.stop;
   request->key = options.key;
   request->on_progress = options.on_progress;
+  request->begun = now;
+  request->counted = &meter_.of(method);
+  request->counted->begin(request->arguments.params.view().size());
   return request;
 }
+
+void plugin_pool::count_end(const call_request& request, const reply& result) {
+  request.counted->end(result.outcome(), ipc::clock::now() - request.begun, result.raw().size());
+}
+
+// Of a call in this process.
+class plugin_pool::counted_handler final : public reply_handler {
+ public:
+  counted_handler(std::shared_ptr<plugin_pool> pool, std::shared_ptr<call_request> request,
+                  std::unique_ptr<reply_handler> handler)
+      : pool_(std::move(pool)), request_(std::move(request)), handler_(std::move(handler)) {}
+  void complete(reply&& result) override {
+    count_end(*request_, result);
+    handler_->complete(std::move(result));
+  }
+
+ private:
+  const std::shared_ptr<plugin_pool> pool_;  // has the counters
+  const std::shared_ptr<call_request> request_;
+  const std::unique_ptr<reply_handler> handler_;
+};
 
 // --- to a worker ----------------------------------------------------------------------------------------------------
 
@@ -237,15 +261,20 @@ void plugin_pool::note_lost(const call_request& request) {
 
 reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
   const auto request = make_request(method, std::move(arguments), options);
-  if (local_) return local_->call(*request);
+  reply result = local_ ? local_->call(*request) : call_worker(*request);
+  count_end(*request, result);
+  return result;
+}
+
+reply plugin_pool::call_worker(call_request& request) {
   unsigned lost = 0;
   for (bool again = false;; again = true) {
     ipc::completion failure;
-    const lease worker = acquire(*request, again, failure);
+    const lease worker = acquire(request, again, failure);
     if (!worker) return reply(std::move(failure));
-    reply result = worker->process->call(*request);
+    reply result = worker->process->call(request);
     release(worker);
-    if (result.outcome() == outcome::ok || !goes_on(*request, result, lost)) return result;
+    if (result.outcome() == outcome::ok || !goes_on(request, result, lost)) return result;
   }
 }
 
@@ -253,7 +282,9 @@ void plugin_pool::async_call(std::string_view method, packed_arguments arguments
                              std::unique_ptr<reply_handler> handler) {
   const auto request = make_request(method, std::move(arguments), options);
   if (local_) {
-    local_->async_call(request, handler);
+    std::unique_ptr<reply_handler> counted =
+        std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler));
+    local_->async_call(request, counted);
     return;
   }
   submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
@@ -261,17 +292,17 @@ void plugin_pool::async_call(std::string_view method, packed_arguments arguments
 
 std::shared_ptr<call_stream> plugin_pool::open(std::string_view method, packed_arguments arguments,
                                                const call_options& options) {
-  const auto request = make_request(method, std::move(arguments), options);
   const std::size_t most =
       std::min(ipc::most_stream_window, options_.limits.frame - std::min(options_.limits.frame, message_overhead));
   if (options.stream_window == 0 || options.stream_window > most)
     throw std::invalid_argument("call_options::stream_window must be from 1 to " + std::to_string(most));
+  const auto request = make_request(method, std::move(arguments), options);
   request->stream =
       std::make_shared<call_stream>(core_, core_->needs_help() && !local_, options.stream_window, request->deadline);
   request->stop = request->stream->token();
   request->stream->heed(options.stop);
   std::unique_ptr<reply_handler> handler = std::make_unique<call_stream::handler>(request->stream);
-  if (local_) local_->open(request, std::move(handler));
+  if (local_) local_->open(request, std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler)));
   else submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
   return request->stream;
 }

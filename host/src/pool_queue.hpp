@@ -26,7 +26,10 @@ class plugin_pool::pooled_call final : public reply_handler {
     const auto pool = pool_;
     pool->submit(std::make_unique<pooled_call>(std::move(*this)), true);
   }
-  void finish(reply&& result) { handler_->complete(std::move(result)); }
+  void finish(reply&& result) {
+    count_end(*request_, result);
+    handler_->complete(std::move(result));
+  }
   const std::shared_ptr<call_request>& request() const { return request_; }
 
   lease worker;

@@ -208,6 +208,7 @@ void worker_process::spawn() {
   {
     std::lock_guard held(mutex_);
     pidfd_ = std::move(spawned.pidfd);
+    started_ = ipc::clock::now();
     pid_ = spawned.pid;
     if (condemned_ != exit_reason::unknown) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
   }
@@ -738,6 +739,7 @@ worker_info worker_process::info() const {
   out.outstanding = channel_.outstanding();
   out.sandbox = sandbox::from_lines(sandbox_);
   out.violations = box.violations;
+  out.started = started_;
   return out;
 }
 

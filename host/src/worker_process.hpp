@@ -19,8 +19,9 @@ struct worker_settings {
   std::shared_ptr<const unique_fd> plugin;  // the opened file
   std::vector<std::string> argv;            // of a foreign program
   load_options options;
-  policy rules;           // of its sandbox, as it was worked out from the options
-  bool internal = false;  // the host's own: its end is nobody else's business
+  policy rules;                               // of its sandbox, as it was worked out from the options
+  std::shared_ptr<worker_counters> counters;  // none: not counted
+  bool internal = false;                      // the host's own: its end is nobody else's business
 };
 
 // Who is told what becomes of a worker; any thread, none of the worker's locks held.
@@ -60,6 +61,7 @@ class worker_process final : public reactor::target,
   void ask(std::string_view request, std::function<void()> answered);
 
   // Whether new calls can go to it.
+  bool ready() const { return ready_; }
   bool alive() const { return !dead_ && !channel_.closed(); }
   worker_info info() const;
   // Calls in progress, those given up but not yet answered included.
@@ -127,6 +129,7 @@ class worker_process final : public reactor::target,
   std::shared_ptr<log_stream> log_;
   unique_fd pidfd_, log_pipe_, reports_pipe_;
   std::atomic<pid_t> pid_{-1};
+  std::atomic<ipc::time_point> started_{ipc::time_point{}};
   std::unique_ptr<sandbox::cgroup> cgroup_;
   std::string sandbox_;  // the layers in force, as the fork server said; before pid_
   const std::uint64_t socket_watch_, pidfd_watch_, log_watch_, reports_watch_;

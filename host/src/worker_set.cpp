@@ -102,6 +102,15 @@ std::vector<std::shared_ptr<worker_process>> worker_set::processes() const {
   return list;
 }
 
+void worker_set::count(plugin_metrics& out) const {
+  for (const auto& [id, each] : members_) {
+    if (!each->process || !each->process->ready()) ++out.starting;
+    else if (each->draining) ++out.draining;
+    else if (each->in_progress > 0) ++out.busy;
+    else ++out.idle;
+  }
+}
+
 // Waits for something to happen; does the reactor's work meanwhile if nobody else may.
 void worker_set::wait_change(std::unique_lock<std::mutex>& held) {
   if (!core_->needs_help()) return changed_.wait(held);
@@ -271,6 +280,11 @@ void worker_set::check_drained(const lease& worker) {
 }
 
 void worker_set::lifecycle(lifecycle_event event) {
+  if (worker_counters* const counters = settings_->counters.get()) {
+    if (event.kind == kind::started) ++counters->started;
+    if (event.kind == kind::restarting) ++counters->restarts;
+    if (event.kind == kind::exited) ++counters->exits[static_cast<std::size_t>(event.report->reason)];
+  }
   event.plugin = settings_->name;
   event.instances = settings_->options.instances;
   core_->lifecycle(std::move(event));

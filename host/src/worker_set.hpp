@@ -57,6 +57,8 @@ class worker_set final : public worker_owner, public reactor::target, public std
   const plugin_info& description() const { return description_; }                            // (locked)
   bool idempotent(const std::string& method) const { return idempotent_.contains(method); }  // (locked)
   std::vector<std::shared_ptr<worker_process>> processes() const;                            // (locked)
+  // Adds its workers to those counted there, by what they are at. (locked)
+  void count(plugin_metrics& out) const;
   const worker_settings& settings() const { return *settings_; }
 
   // worker_owner

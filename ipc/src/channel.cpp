@@ -71,6 +71,11 @@ channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<uni
   return {outcome::ok, id};
 }
 
+std::size_t channel::unsent() {
+  lock held(mutex_);
+  return out_bytes_;
+}
+
 bool channel::send(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles) {
   lock held(mutex_);
   if (closed_ || failed_) return false;

@@ -65,8 +65,19 @@ program::~program() {
 
 void program::signal(int number) const { ::kill(pid_, number); }
 
+std::string program::wait_for(const std::string& text) {
+  char piece[4096];
+  while (seen_.find(text) == std::string::npos) {
+    const ssize_t count = ::read(out_, piece, sizeof piece);
+    if (count <= 0) return "";
+    seen_.append(piece, static_cast<std::size_t>(count));
+  }
+  return seen_;
+}
+
 finished program::wait() {
   finished done;
+  done.out = seen_;
   std::array<pollfd, 2> ends{pollfd{out_, POLLIN, 0}, pollfd{err_, POLLIN, 0}};
   std::array<std::string*, 2> texts{&done.out, &done.err};
   while (ends[0].fd >= 0 || ends[1].fd >= 0) {

@@ -26,10 +26,14 @@ class program {
 
   void signal(int number) const;
   finished wait();
+  // Reads its standard output until `text` has come; what came until then. Empty when it ended without.
+  std::string wait_for(const std::string& text);
+  pid_t pid() const { return pid_; }
 
  private:
   pid_t pid_ = -1;
   int out_ = -1, err_ = -1;
+  std::string seen_;  // of its standard output
 };
 
 finished run(std::vector<std::string> argv, const std::string& input = "");

@@ -2,6 +2,7 @@
 #include "fixture.hpp"
 
 #include <csignal>
+#include <future>
 
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -176,15 +177,62 @@ TEST_CASE("descriptors, threads and children are back at the baseline after a ho
   CHECK(::waitpid(-1, nullptr, WNOHANG | __WALL) == -1);
 }
 
-TEST_CASE("the fork server is started again when it dies, and living workers go on") {
-  host host;
+TEST_CASE("the fork server is started again at once when it dies, and living workers go on") {
+  recorded seen;
+  host host(seen.options());
   auto chaos = host.load(plugin_path("chaos"));
-  const pid_t worker = chaos.workers().at(0).pid;
-  ::kill(host.fork_server_pid(), SIGKILL);
+  const pid_t worker = chaos.workers().at(0).pid, first = host.fork_server_pid();
+  ::kill(first, SIGKILL);
+  REQUIRE(seen.events.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(), [](const auto& event) {
+      return event.kind == lifecycle_event::kind::fork_server_died && event.text.find("SIGKILL") != std::string::npos;
+    });
+  }));  // though nothing is spawned
+  CHECK(host.fork_server_pid() != first);
   CHECK(chaos.call<int>("echo", 1) == 1);
   CHECK(chaos.workers().at(0).pid == worker);
   CHECK_THROWS_AS(chaos.call("misbehave", "segfault"), call_error);
   CHECK(chaos.call<int>("echo", 2) == 2);
+}
+
+TEST_CASE("a fork server that dies again and again is given up, until the host is reset") {
+  recorded seen;
+  host host(seen.options());
+  auto chaos = host.load(plugin_path("chaos"));
+  for (unsigned deaths = 1; deaths <= 3; ++deaths) {
+    ::kill(host.fork_server_pid(), SIGKILL);
+    REQUIRE(seen.events.wait([&](const auto& all) {
+      return std::count_if(all.begin(), all.end(), [](const auto& event) {
+               return event.kind == lifecycle_event::kind::fork_server_died ||
+                      event.kind == lifecycle_event::kind::fork_server_gave_up;
+             }) == deaths;
+    }));
+  }
+  CHECK(seen.events.values().back().kind == lifecycle_event::kind::fork_server_gave_up);
+  CHECK(chaos.call<int>("echo", 1) == 1);  // living workers go on
+  CHECK_THROWS_WITH(host.load(plugin_path("chaos")),
+                    Catch::Contains("died 3 times within a minute") && Catch::Contains("host::reset()"));
+  CHECK_THROWS_WITH(host.examine(), Catch::Contains("host::reset()"));
+  host.reset();
+  CHECK(host.load(plugin_path("chaos")).call<int>("echo", 2) == 2);
+}
+
+TEST_CASE("a fork server that hangs is replaced, and holds up neither calls nor the host's end") {
+  recorded seen;
+  {
+    host host(seen.options());
+    auto chaos = host.load(plugin_path("chaos"));
+    ::kill(host.fork_server_pid(), SIGSTOP);
+    auto waiting = std::async(std::launch::async, [&] { return host.load(plugin_path("chaos")).call<int>("echo", 1); });
+    for (int i = 0; i < 100; ++i) CHECK(chaos.call<int>("echo", i) == i);
+    CHECK(waiting.get() == 1);
+    ::kill(host.fork_server_pid(), SIGSTOP);
+  }
+  const auto all = seen.events.values();
+  CHECK(std::any_of(all.begin(), all.end(), [](const auto& event) {
+    return event.kind == lifecycle_event::kind::fork_server_died &&
+           event.text.find("did not answer") != std::string::npos;
+  }));
 }
 
 TEST_CASE("no worker outlives its host, however busy") {

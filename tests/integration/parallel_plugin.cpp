@@ -33,10 +33,11 @@ BULKHEAD_PLUGIN("parallel", "1.0.0") {
       "wait",
       [](const bulkhead::context& cx) {
         ++waiting;
+        cx.emit("waiting", 0);
         while (!cx.cancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
         cx.throw_if_cancelled();
       },
-      "Waits to be cancelled");
+      "Says that it waits (event `waiting`), then waits to be cancelled");
   plugin.method(
       "overflow",
       [](const bulkhead::context&) {

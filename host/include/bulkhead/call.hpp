@@ -135,6 +135,7 @@ class reply {
   // send some when their policy grants handles: expect any kind of file, one that never gets ready included. Throws
   // call_error when the call failed, or plugin_error when there is none. A single one is `as<unique_fd>()`, too.
   unique_fd handle(std::size_t index = 0) const;
+  std::size_t handle_count() const { return handles_ ? handles_->size() : 0; }
 
   void throw_if_failed() const {
     if (outcome_ != bulkhead::outcome::ok) throw call_error(outcome_, message_, data_, report_);

@@ -49,6 +49,9 @@ struct lifecycle_event {
     quarantined,  // a worker broke the protocol or its policy, see `report`. Only plugin::reset() starts it again
     poisoned,     // a call has killed so many workers that it is refused from now on; `text` names its method
     reloaded,     // a new version of the plugin serves
+    // Of no plugin: `pid` and `text` are the fork server's. Living workers go on.
+    fork_server_died,     // another is started
+    fork_server_gave_up,  // for the third time within a minute: no worker is started until host::reset()
   } kind = kind::started;
   std::string plugin{};
   pid_t pid = -1;  // of the worker, where there is one
@@ -107,6 +110,8 @@ struct dispatch {
 };
 
 struct load_options {
+  // What it is called in logs, events, reports and metrics. Empty: its file's name without the extension.
+  std::string name{};
   unsigned instances = 1;                                        // worker processes
   std::size_t memory_limit = std::size_t{1} << 30;               // address space of a worker, in bytes; 0: no limit
   std::chrono::nanoseconds deadline = std::chrono::seconds(30);  // of calls that name none
@@ -171,6 +176,13 @@ class host {
   // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`. Blocks for some seconds at
   // most. Idempotent.
   void shutdown();
+
+  // Lets workers be started again after the fork server had died too often. Plugins that gave up meanwhile come back by
+  // plugin::reset(). Any thread.
+  void reset();
+
+  // Of each plugin that is loaded, in the order in which they were; several may have the same name.
+  std::vector<plugin_metrics> metrics() const;
 
   // Of the fork server.
   pid_t fork_server_pid() const;

@@ -5,6 +5,7 @@
 #include <bulkhead/policy.hpp>
 #include <bulkhead/stream.hpp>
 
+#include <chrono>
 #include <filesystem>
 #include <utility>  // before Asio: Boost 1.74 relies on them under g++ 12
 #ifdef __cpp_impl_coroutine
@@ -42,6 +43,8 @@ struct worker_info {
   unsigned outstanding = 0;  // calls
   sandbox_report sandbox{};  // what stands between it and the machine
   unsigned violations = 0;   // system calls that its sandbox has denied, as far as the worker says
+  std::chrono::steady_clock::time_point started{};  // the epoch: not yet
+  std::size_t resident_bytes = 0;                   // 0: not known
 };
 
 struct plugin_status {
@@ -60,6 +63,7 @@ struct plugin_status {
 std::string_view to_string(enum plugin_status::state value);
 
 class plugin_pool;
+struct plugin_metrics;  // bulkhead/metrics.hpp
 
 class plugin {
  public:
@@ -112,6 +116,9 @@ class plugin {
 
   // How it is as a whole.
   plugin_status status() const;
+  // What has been counted since it was loaded; goes on counting over reloads. Costs microseconds and a look at /proc for
+  // each worker.
+  plugin_metrics metrics() const;
   // Forgets all failures: a plugin that was given up or quarantined is started again, and calls that were refused as
   // poison are admitted. Throws call_error when it has been unloaded. Does not wait.
   void reset() const;

@@ -2,6 +2,8 @@
 // host's memory, and only once; workers come from the fork server.
 #include "fork_server/client.hpp"
 
+#include <bulkhead/crash_report.hpp>
+
 #include <array>
 #include <csignal>
 #include <cstring>
@@ -11,15 +13,22 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 namespace bulkhead::fork_server {
 namespace {
 
-constexpr int answer_timeout_ms = 5000;
-constexpr int deaths_allowed = 3;
-constexpr std::chrono::seconds death_window{60};
+constexpr int answer_timeout_ms = 5000, end_timeout_ms = 1000, dying_ms = 100;
 constexpr int control_fd = 3;
+
+bool has_ended(int pidfd, int within_ms) {
+  pollfd end{pidfd, POLLIN, 0};
+  int polled = 0;
+  do polled = ::poll(&end, 1, within_ms);
+  while (polled < 0 && errno == EINTR);
+  return polled > 0;
+}
 
 }  // namespace
 
@@ -49,7 +58,64 @@ client::client(const std::filesystem::path& configured, unsigned user)
 
 client::~client() { stop(); }
 
+void client::observe(observer to) {
+  std::lock_guard held(mutex_);
+  observer_ = std::move(to);
+  for (const server* which : {&isolated_, &networked_})
+    if (which->pidfd) observer_.started(which->network, which->pidfd.get());
+}
+
+// A fork server that knows of all workers there are.
 void client::start(server& which) {
+  launch(which);
+  adopt_all(which);
+  if (observer_.started) observer_.started(which.network, which.pidfd.get());
+}
+
+// It has died, or does not answer. Workers need it for nothing but their births, and to be killed with the host.
+void client::bury(server& which) {
+  death end{.pid = which.pid, .how = "did not answer and was killed"};
+  const bool was_dead = has_ended(which.pidfd.get(), dying_ms);  // its socket is closed a moment before
+  ::kill(which.pid, SIGKILL);
+  int status = 0;
+  const bool known = ::waitpid(which.pid, &status, 0) == which.pid;
+  if (was_dead && known && WIFSIGNALED(status)) end.how = "was killed by " + signal_name(WTERMSIG(status));
+  else if (was_dead && known) end.how = "exited with status " + std::to_string(WEXITSTATUS(status));
+  else if (was_dead) end.how = "ended";
+  which.control.reset();
+  if (!which.restarts.admit(std::chrono::steady_clock::now())) {
+    which.gave_up = "the fork server died 3 times within a minute, and " + end.how +
+                    " at last: no worker is started until host::reset()";
+    end.gave_up = which.gave_up;
+  }
+  if (observer_.ended) observer_.ended(which.network, which.pidfd.get(), &end);
+  which.pidfd.reset();
+  if (which.gave_up.empty()) start(which);
+}
+
+void client::revive(bool network) {
+  std::lock_guard held(mutex_);
+  server& which = network ? networked_ : isolated_;
+  if (!stopped_ && which.pidfd && has_ended(which.pidfd.get(), 0)) bury(which);
+}
+
+void client::reset() {
+  std::lock_guard held(mutex_);
+  for (server* which : {&isolated_, &networked_}) {
+    which->restarts.clear();
+    which->gave_up.clear();
+  }
+}
+
+client::server& client::server_for(const policy& rules) {
+  if (stopped_) throw std::runtime_error("the host has been shut down");
+  server& which = rules.granted().needs_network() || rules.granted().learn ? networked_ : isolated_;
+  if (!which.gave_up.empty()) throw std::runtime_error(which.gave_up);
+  if (!which.control) start(which);
+  return which;
+}
+
+void client::launch(server& which) {
   int pair[2];
   checked(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
   unique_fd ours(pair[0]), theirs(pair[1]);
@@ -85,6 +151,7 @@ void client::start(server& which) {
   ::posix_spawnattr_destroy(&attributes);
   if (failed) throw std::system_error(failed, std::generic_category(), "could not start " + name);
   which.control = std::move(ours);
+  which.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, which.pid, 0)));
 }
 
 spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string>& arguments,
@@ -102,10 +169,8 @@ spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string
   head.strings_size = static_cast<std::uint32_t>(strings.size());
 
   std::lock_guard held(mutex_);
-  server& which = rules.granted().needs_network() || rules.granted().learn ? networked_ : isolated_;
   for (;;) {
-    if (stopped_) throw std::runtime_error("the host has been shut down");
-    if (!which.control) start(which);
+    server& which = server_for(rules);
     answer out;
     std::string text;
     unique_fd pidfd;
@@ -116,17 +181,7 @@ spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string
       which.living[pidfd.get()] = out.pid;
       return {std::move(pidfd), out.pid, std::move(text)};
     }
-    // It has died; its workers live on. Start another and tell it of them, a few times at most.
-    ::kill(which.pid, SIGKILL);
-    ::waitpid(which.pid, nullptr, 0);
-    const auto now = std::chrono::steady_clock::now();
-    while (!which.deaths.empty() && now - which.deaths.front() > death_window) which.deaths.pop_front();
-    which.deaths.push_back(now);
-    if (which.deaths.size() >= deaths_allowed)
-      throw std::runtime_error("the fork server died " + std::to_string(which.deaths.size()) +
-                               " times within a minute; giving up");
-    start(which);
-    adopt_all(which);
+    bury(which);
   }
 }
 
@@ -138,9 +193,7 @@ std::string client::examine(const policy& rules) {
   strings.push_back(0);
   head.strings_size = static_cast<std::uint32_t>(strings.size());
   std::lock_guard held(mutex_);
-  server& which = rules.granted().needs_network() || rules.granted().learn ? networked_ : isolated_;
-  if (stopped_) throw std::runtime_error("the host has been shut down");
-  if (!which.control) start(which);
+  server& which = server_for(rules);
   answer out;
   std::string text;
   unique_fd none;
@@ -222,7 +275,11 @@ void client::stop() {
   if (std::exchange(stopped_, true)) return;
   for (server* which : {&isolated_, &networked_}) {
     which->control.reset();  // its end-of-file: the fork server kills what is left and exits
-    if (which->pid > 0) ::waitpid(which->pid, nullptr, 0);
+    if (!which->pidfd) continue;
+    if (!has_ended(which->pidfd.get(), end_timeout_ms)) ::kill(which->pid, SIGKILL);
+    ::waitpid(which->pid, nullptr, 0);
+    if (observer_.ended) observer_.ended(which->network, which->pidfd.get(), nullptr);
+    which->pidfd.reset();
   }
 }
 

@@ -1,7 +1,5 @@
 // policy::from_toml(): the same grants as in the text form, with lists and units. See policy.hpp.
-#include <bulkhead/policy.hpp>
-
-#include <toml++/toml.h>
+#include "policy_toml.hpp"
 
 #include <cctype>
 #include <sstream>
@@ -10,9 +8,7 @@
 namespace bulkhead {
 namespace {
 
-[[noreturn]] void fail(const toml::node& where, const std::string& what) {
-  throw std::invalid_argument("policy: line " + std::to_string(where.source().begin.line) + ": " + what);
-}
+[[noreturn]] void fail(const toml::node& where, const std::string& what) { throw toml_mistake(where, what); }
 
 struct unit {
   const char* name;
@@ -71,25 +67,32 @@ void add_value(policy& made, const std::string& key, const toml::node& node) {
 
 }  // namespace
 
-policy policy::from_toml(std::string_view text) {
+policy policy_from_table(const toml::table& table) {
   policy made;
-  try {
-    const toml::table table = toml::parse(text);
-    if (const toml::node* profile = table.get("profile")) add_value(made, "profile", *profile);
-    for (const auto& [key, node] : table) {
-      if (key.str() == "profile") continue;
-      try {
-        add_value(made, std::string(key.str()), node);
-      } catch (const std::invalid_argument& e) {
-        if (std::string_view(e.what()).starts_with("policy: line")) throw;
-        fail(node, std::string_view(e.what()).substr(8).data());
-      }
+  const auto add = [&made](std::string_view key, const toml::node& node) {
+    try {
+      add_value(made, std::string(key), node);
+    } catch (const toml_mistake&) {
+      throw;
+    } catch (const std::invalid_argument& e) {
+      fail(node, std::string_view(e.what()).substr(8).data());  // without its "policy: "
     }
+  };
+  if (const toml::node* profile = table.get("profile")) add("profile", *profile);
+  for (const auto& [key, node] : table)
+    if (key.str() != "profile") add(key.str(), node);
+  return made;
+}
+
+policy policy::from_toml(std::string_view text) {
+  try {
+    return policy_from_table(toml::parse(text));
+  } catch (const toml_mistake& e) {
+    throw std::invalid_argument("policy: line " + std::to_string(e.line) + ": " + e.what());
   } catch (const toml::parse_error& e) {
     throw std::invalid_argument("policy: line " + std::to_string(e.source().begin.line) + ": " +
                                 std::string(e.description()));
   }
-  return made;
 }
 
 }  // namespace bulkhead

@@ -26,14 +26,14 @@ class spawn_budget {
 
   // The spawn is over: its worker is ready or gone, or is no longer wanted. Harmless for a ticket that is over already.
   void done(ticket spawn) {
-    starting_.erase(spawn);
+    if (starting_.erase(spawn) > 0) return;
     queue_.remove_if([&](const request& each) { return each.spawn == spawn; });
   }
 
-  // Those whose turn it is now. To be asked after each ask(), done() and resume(), and at wake_at().
+  // Those whose turn it is now. To be asked after each ask() and done(), and at wake_at().
   std::vector<ticket> granted(time_point now) {
     std::vector<ticket> turn;
-    for (auto each = queue_.begin(); each != queue_.end() && !paused_ && starting_.size() < at_once_;) {
+    for (auto each = queue_.begin(); each != queue_.end() && starting_.size() < at_once_;) {
       if (each->restart && !restarts_.admit(now)) {
         ++each;
         continue;
@@ -47,13 +47,9 @@ class spawn_budget {
 
   // When a spawn that waits could be granted though nothing else happens.
   time_point wake_at(time_point now) {
-    if (paused_ || queue_.empty() || starting_.size() >= at_once_) return never;
+    if (queue_.empty() || starting_.size() >= at_once_) return never;
     return restarts_.open_at(now);
   }
-
-  // Nothing is granted while there is no fork server to spawn from.
-  void pause() { paused_ = true; }
-  void resume() { paused_ = false; }
 
   std::size_t waiting() const { return queue_.size(); }
   std::size_t starting() const { return starting_.size(); }
@@ -68,7 +64,6 @@ class spawn_budget {
   std::list<request> queue_;
   std::set<ticket> starting_;
   ticket last_ = 0;
-  bool paused_ = false;
 };
 
 }  // namespace bulkhead::supervision

@@ -3,18 +3,30 @@
 
 #include "../signals_blocked.hpp"
 
+#include <utility>
+
 namespace bulkhead::supervision {
 
 spawner::ticket spawner::ask(bool restart, std::function<void()> job) {
   std::lock_guard held(mutex_);
   const ticket spawn = budget_.ask(restart);
   jobs_.emplace(spawn, std::move(job));
+  begin();
+  return spawn;
+}
+
+void spawner::run_soon(std::function<void()> job) {
+  std::lock_guard held(mutex_);
+  soon_.push_back(std::move(job));
+  begin();
+}
+
+void spawner::begin() {
   if (!thread_.joinable() && !stopped_) {
     const signals_blocked guard;
     thread_ = std::thread([this] { run(); });
   }
   changed_.notify_one();
-  return spawn;
 }
 
 bool spawner::done(ticket spawn) {
@@ -38,6 +50,13 @@ void spawner::stop() {
 void spawner::run() {
   std::unique_lock held(mutex_);
   while (!stopped_) {
+    if (!soon_.empty()) {
+      const auto jobs = std::exchange(soon_, {});
+      held.unlock();
+      for (const auto& job : jobs) job();
+      held.lock();
+      continue;
+    }
     const auto now = std::chrono::steady_clock::now();
     const std::vector<ticket> turn = budget_.granted(now);
     if (turn.empty()) {

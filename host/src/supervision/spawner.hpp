@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace bulkhead::supervision {
 
@@ -24,17 +25,21 @@ class spawner {
   ticket ask(bool restart, std::function<void()> job);
   // The worker of this spawn is ready or gone. True when its job had not begun, and never will.
   bool done(ticket spawn);
+  // Runs `job` on the spawner's thread as soon as it is free. It is no spawn: nothing is counted. It must not throw.
+  void run_soon(std::function<void()> job);
   // No job begins any more; waits for the one that runs. Idempotent.
   void stop();
 
  private:
+  void begin();  // (locked)
   void run();
 
   std::mutex mutex_;
   std::condition_variable changed_;
   spawn_budget budget_;
   std::map<ticket, std::function<void()>> jobs_;  // not begun
-  std::thread thread_;                            // from the first spawn on
+  std::vector<std::function<void()>> soon_;
+  std::thread thread_;  // from the first job on
   bool stopped_ = false;
 };
 

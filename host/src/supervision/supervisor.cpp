@@ -75,8 +75,11 @@ void supervisor::on(const events::ready& e) {
   each->limits = 1 + rules.recycle.jitter * jitter_();
 
   place& where = *place_of(e.worker);
-  const worker_id old = where.successor == e.worker ? std::exchange(where.worker, where.successor) : 0;
-  where.successor = where.successor == e.worker ? 0 : where.successor;
+  worker_id old = 0;
+  if (where.successor.id == e.worker) {
+    old = where.worker.id;
+    where.worker = std::exchange(where.successor, {});
+  }
   if (state_ == supervisor_state::half_open) {
     probe_at_ = after(now_, rules.backoff.healthy_after);
     admit();
@@ -145,15 +148,15 @@ void supervisor::on(const events::exited& e) {
 void supervisor::lost(worker_id gone, const worker& was, exit_class how, bool calls_pending) {
   place& where = *place_of(gone);
   if (state_ == supervisor_state::half_open) return give_up("the worker that tried it again ended, too");
-  if (where.successor == gone) {
-    where.successor = 0;
-    if (const worker* const old = find(where.worker); old->leave_by == never) {  // a recycle: the old one stays
+  if (where.successor.id == gone) {
+    where.successor = {};
+    if (where.worker.at->leave_by == never) {  // a recycle: the old one stays
       recycling_ = 0;
       next_recycle_ = after(now_, settings_.rules.backoff.healthy_after);
       return;
     }
   } else {
-    where.worker = std::exchange(where.successor, 0);
+    where.worker = std::exchange(where.successor, {});
     if (where.worker || where.due != never || where.closed) return;  // what follows it was decided before
   }
   const bool failed =

@@ -81,11 +81,17 @@ class supervisor {
     bool recycle = false;         // it is to be recycled when its turn comes
     time_point leave_by = never;  // it said that it must go: with or without a successor
   };
+  struct holder {      // of a place
+    worker_id id = 0;  // 0: none
+    supervisor::worker* at = nullptr;
+    explicit operator bool() const { return id != 0; }
+    bool is_ready() const { return at && at->state == worker_state::ready; }
+  };
   struct place {
-    worker_id worker = 0, successor = 0;  // 0: none
-    time_point due = never;               // of the next spawn
-    bool restart = false;                 // the next spawn is one
-    bool closed = false;                  // none comes after this worker
+    holder worker, successor;
+    time_point due = never;  // of the next spawn
+    bool restart = false;    // the next spawn is one
+    bool closed = false;     // none comes after this worker
   };
 
   void on(const events::start&);
@@ -133,7 +139,6 @@ class supervisor {
   const worker* find(worker_id id) const { return const_cast<supervisor*>(this)->find(id); }
   place* place_of(worker_id id);
   const place* recycle_candidate() const;
-  bool is_ready(worker_id id) const;
   bool open() const { return state_ == supervisor_state::running || state_ == supervisor_state::half_open; }
   restart_window& window() { return group_window_ ? *group_window_ : own_window_; }
   template <class T>

@@ -9,8 +9,7 @@ namespace bulkhead::supervision {
 void supervisor::open_places() {
   for (place& each : places_) {
     each.closed = false;
-    const worker* const now_there = find(each.worker);
-    if (each.successor || (now_there && now_there->leave_by == never)) continue;
+    if (each.successor || (each.worker && each.worker.at->leave_by == never)) continue;
     each.due = now_;
     each.restart = false;
   }
@@ -34,8 +33,8 @@ void supervisor::close(place& where) {
 
 void supervisor::spawn(place& where) {
   const worker_id id = ++last_id_;
-  workers_.emplace(id, worker{});
-  (where.worker ? where.successor : where.worker) = id;
+  worker& fresh = workers_.emplace(id, worker{}).first->second;
+  (where.worker ? where.successor : where.worker) = {id, &fresh};
   where.due = never;
   emit(actions::spawn{id, static_cast<std::size_t>(&where - places_.data()), where.restart});
   where.restart = false;
@@ -43,15 +42,17 @@ void supervisor::spawn(place& where) {
 
 // The worker in a place that serves gets calls from now on.
 void supervisor::seat(std::size_t where) {
-  if (where >= settings_.instances || !is_ready(places_[where].worker)) return;
-  if (!std::exchange(find(places_[where].worker)->serving, true)) emit(actions::serve{places_[where].worker, where});
+  const holder& there = places_[where].worker;
+  if (where >= settings_.instances || !there.is_ready()) return;
+  if (!std::exchange(there.at->serving, true)) emit(actions::serve{there.id, where});
 }
 
 void supervisor::fill_from_spares() {
+  if (settings_.rules.spares == 0) return;
   for (std::size_t i = 0; i < settings_.instances; ++i) {
-    if (places_[i].closed || is_ready(places_[i].worker)) continue;
+    if (places_[i].closed || places_[i].worker.is_ready()) continue;
     for (std::size_t spare = settings_.instances; spare < places_.size(); ++spare) {
-      if (places_[spare].closed || !is_ready(places_[spare].worker)) continue;
+      if (places_[spare].closed || !places_[spare].worker.is_ready()) continue;
       std::swap(places_[i], places_[spare]);
       seat(i);
       break;
@@ -62,8 +63,8 @@ void supervisor::fill_from_spares() {
 // Ends a worker in good order; its place is free.
 void supervisor::retire(worker_id id) {
   if (place* const where = place_of(id)) {
-    if (where->worker == id) where->worker = where->successor;
-    where->successor = 0;
+    if (where->worker.id == id) where->worker = where->successor;
+    where->successor = {};
   }
   worker& each = *find(id);
   each.expected = true;
@@ -85,7 +86,7 @@ void supervisor::kill(worker_id id, exit_reason reason) {
 std::size_t supervisor::serving() const {
   return static_cast<std::size_t>(std::count_if(places_.begin(),
                                                 places_.begin() + static_cast<std::ptrdiff_t>(settings_.instances),
-                                                [this](const place& each) { return is_ready(each.worker); }));
+                                                [](const place& each) { return each.worker.is_ready(); }));
 }
 
 std::vector<supervisor::worker_view> supervisor::workers() const {
@@ -93,7 +94,7 @@ std::vector<supervisor::worker_view> supervisor::workers() const {
   for (const auto& [id, each] : workers_) {
     list.push_back({id, each.state, each.reached, std::nullopt});
     for (std::size_t i = 0; i < places_.size(); ++i)
-      if (places_[i].worker == id || places_[i].successor == id) list.back().place = i;
+      if (places_[i].worker.id == id || places_[i].successor.id == id) list.back().place = i;
   }
   return list;
 }
@@ -105,13 +106,8 @@ supervisor::worker* supervisor::find(worker_id id) {
 
 supervisor::place* supervisor::place_of(worker_id id) {
   const auto found = std::find_if(places_.begin(), places_.end(),
-                                  [id](const place& each) { return each.worker == id || each.successor == id; });
+                                  [id](const place& each) { return each.worker.id == id || each.successor.id == id; });
   return found == places_.end() ? nullptr : &*found;
-}
-
-bool supervisor::is_ready(worker_id id) const {
-  const worker* const each = find(id);
-  return each && each->state == worker_state::ready;
 }
 
 }  // namespace bulkhead::supervision

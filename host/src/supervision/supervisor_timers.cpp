@@ -96,8 +96,7 @@ void supervisor::spawn_due() {
 const supervisor::place* supervisor::recycle_candidate() const {
   if (state_ != supervisor_state::running || recycling_) return nullptr;
   for (const place& each : places_) {
-    const worker* const old = find(each.worker);
-    if (old && old->state == worker_state::ready && old->recycle && old->leave_by == never && !each.successor)
+    if (each.worker.is_ready() && each.worker.at->recycle && each.worker.at->leave_by == never && !each.successor)
       return &each;
   }
   return nullptr;
@@ -106,7 +105,7 @@ const supervisor::place* supervisor::recycle_candidate() const {
 void supervisor::recycle_one() {
   const place* const chosen = next_recycle_ <= now_ ? recycle_candidate() : nullptr;
   if (!chosen) return;
-  recycling_ = chosen->worker;
+  recycling_ = chosen->worker.id;
   spawn(places_[static_cast<std::size_t>(chosen - places_.data())]);
 }
 
@@ -128,7 +127,7 @@ void supervisor::note_strength() {
     emit(actions::degraded{now_serving, settings_.instances});
   was_whole_ = was_whole_ || whole;
 
-  const auto well = [this](const place& each) { return each.closed || is_ready(each.worker); };
+  const auto well = [](const place& each) { return each.closed || each.worker.is_ready(); };
   const auto end = places_.begin() + static_cast<std::ptrdiff_t>(settings_.instances);
   if (now_serving == 0 || !std::all_of(places_.begin(), end, well)) healthy_since_.reset();
   else if (!healthy_since_) healthy_since_ = now_;

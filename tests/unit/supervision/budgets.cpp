@@ -89,12 +89,3 @@ TEST_CASE("fifty restarts go in ten seconds; more wait, and first starts pass th
   CHECK(budget.granted(zero + 10s) == std::vector{restart});
 }
 
-TEST_CASE("nothing is spawned while the budget is paused") {
-  spawn_budget budget;
-  budget.pause();
-  const auto spawn = budget.ask(false);
-  CHECK(budget.granted(zero).empty());
-  CHECK(budget.wake_at(zero) == never);
-  budget.resume();
-  CHECK(budget.granted(zero) == std::vector{spawn});
-}

@@ -131,6 +131,9 @@ class channel {
   // Descriptors that came with a message which was never complete. When nobody reads any more.
   std::vector<unique_fd> take_leftover_handles() { return std::move(handles_); }
 
+  // Bytes that wait for the peer to read.
+  std::size_t unsent();
+
   // Closes from our side: the reader sees the end of the stream.
   void shutdown();
   bool closed() const { return closed_.load(std::memory_order_acquire); }

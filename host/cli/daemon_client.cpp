@@ -1,0 +1,123 @@
+// See daemon_client.hpp.
+#include "daemon_client.hpp"
+
+#include "config/config.hpp"
+#include "instance.hpp"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+namespace bulkhead::cli {
+namespace {
+
+constexpr unsigned credit = 1024;
+
+ipc::limits client_limits() {
+  ipc::limits limits;
+  limits.frame = std::size_t{1} << 30;  // the daemon is trusted, and keeps its own limits
+  return limits;
+}
+
+unique_fd connect_to(const std::filesystem::path& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.native().size() >= sizeof address.sun_path) throw std::runtime_error("--socket: the path is too long");
+  std::memcpy(address.sun_path, path.c_str(), path.native().size());
+  unique_fd socket(checked(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return socket;
+  if (errno == ENOENT || errno == ECONNREFUSED)
+    throw std::runtime_error("no daemon serves " + path.string() +
+                             ": start one with 'bulkhead run CONFIG.toml', or name its socket with --socket");
+  if (errno == EACCES)
+    throw std::runtime_error(fmt::format("user {} may not use the daemon at {}: it is another user's (see allow_users)",
+                                         ::geteuid(), path.string()));
+  throw_errno("can't connect to " + path.string());
+}
+
+}  // namespace
+
+void add_socket_option(CLI::App& app, std::filesystem::path& out) {
+  const char* given = std::getenv("BULKHEAD_SOCKET");
+  out = given && *given ? std::filesystem::path(given) : daemon::default_socket();
+  app.add_option("--socket", out, "the daemon's socket (default: $BULKHEAD_SOCKET, else " + out.string() + ")")
+      ->type_name("PATH");
+}
+
+daemon_client::daemon_client(const std::filesystem::path& socket)
+    : channel_(std::make_unique<ipc::socket_transport>(connect_to(socket), ipc::socket_transport::most_handles),
+               client_limits(), *this, nullptr) {
+  greet();
+}
+
+void daemon_client::greet() {
+  ipc::buffer hello = ipc::begin_request("$/hello");
+  ipc::packer(hello).pack_array(1).pack_map(2).pack("protocol").pack(1).pack("event_credit").pack(credit);
+  ipc::waiter answer;
+  const auto started = channel_.start(hello.take(), {}, ipc::never, &answer, nullptr);
+  if (started.code != outcome::ok || channel_.wait(answer, ipc::never) != ipc::channel::wait_result::done ||
+      answer.result.code != outcome::ok)
+    throw std::runtime_error(!refusal_.empty()                      ? refusal_
+                             : answer.result.failure.message.size() ? answer.result.failure.message
+                                                                    : "the daemon has closed the connection");
+  channel_.run([this] { return ready_; });
+  if (!ready_) throw std::runtime_error("the daemon has closed the connection");
+}
+
+reply daemon_client::call(const std::string& method, packed_arguments arguments, const call_options& options) {
+  ipc::buffer frame = ipc::begin_request(method);
+  frame.append(arguments.params.view());
+  const auto deadline = [&options](std::uint32_t id) {
+    ipc::buffer out;
+    if (!options.deadline) return out;
+    out = ipc::begin_notification("$/deadline");
+    ipc::packer(out).pack_array(2).pack(id).pack(
+        std::chrono::ceil<std::chrono::milliseconds>(*options.deadline).count());
+    return out;
+  };
+  on_progress_ = options.on_progress;
+  ipc::waiter answer;
+  answer.interruptible = options.stop.stop_possible();
+  const auto started =
+      channel_.start(frame.take(), std::move(arguments.handles), ipc::never, &answer, nullptr, deadline);
+  if (started.code != outcome::ok)
+    return reply(ipc::completion::failed(outcome::not_sent, "the daemon has closed the connection"));
+  std::stop_callback on_stop(
+      options.stop, [this, id = started.id] { channel_.abandon(id, outcome::cancelled, "cancelled by the caller"); });
+  if (channel_.wait(answer, ipc::never) == ipc::channel::wait_result::closed)
+    channel_.fail_all([](const ipc::channel::open_call&) {
+      return ipc::completion::failed(outcome::worker_lost, "the daemon has closed the connection");
+    });
+  return reply(std::move(answer.result));
+}
+
+void daemon_client::wait_closed() {
+  channel_.run([] { return false; });
+}
+
+void daemon_client::on_request(const ipc::message& request, std::vector<unique_fd>) {
+  channel_.send(ipc::make_error_response(request.id, {outcome::rejected, "there is nothing to call here", {}}).take());
+}
+
+void daemon_client::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+  const msgpack::object_handle params = ipc::unpack(notification.params);
+  if (params->type != msgpack::type::ARRAY || params->via.array.size == 0) return;
+  const std::span given(params->via.array.ptr, params->via.array.size);
+  if (notification.method == "$/ready") {
+    description_ = read_description(given[0]);
+    ready_ = true;
+  } else if (notification.method == "$/leaving") {
+    refusal_ = "the daemon refuses: " + ipc::parse_failure(notification.params.subspan(1)).message;
+  } else if (notification.method == "$/progress" && given.size() > 1) {
+    if (on_progress_) on_progress_(given[1]);
+    if (++taken_ < credit / 2) return;
+    ipc::buffer more = ipc::begin_notification("$/credit");
+    ipc::packer(more).pack_array(1).pack(std::exchange(taken_, 0u));
+    channel_.send(more.take());
+  }
+}
+
+}  // namespace bulkhead::cli

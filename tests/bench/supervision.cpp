@@ -1,0 +1,219 @@
+// What supervision is worth and what it costs, each figure beside its floor in the same run, interleaved: from a worker's
+// death to the end of all its calls; from a crash to the next successful call, cold and with a spare; how late the end
+// of a call that hangs is; and a call through all of it against the same call on a bare channel.
+#include "bare_worker.hpp"
+#include "bench.hpp"
+#include <bulkhead/host.hpp>
+
+#include <array>
+#include <csignal>
+#include <latch>
+#include <thread>
+
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace {
+
+using namespace bench;
+using bulkhead::reply;
+
+const std::string plugins = BULKHEAD_TEST_PLUGINS;
+constexpr bulkhead::spawn_limits any_number_of_spawns{4, {1'000'000, 10s}};
+
+// For workers that are killed again and again: restarted at once, always, and no call is refused.
+bulkhead::load_options untiring(bulkhead::load_options options = {}) {
+  options.supervision.intensity.restarts = 1'000'000;
+  options.supervision.backoff.first = 0s;
+  options.poison_limit = 0;
+  return options;
+}
+
+// From SIGKILL until the kernel reports the end of the process: to take it down is the kernel's work, namespaces and all.
+double kill_floor(pid_t pid) {
+  const bulkhead::unique_fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  pollfd ended{pidfd.get(), POLLIN, 0};
+  return timed([&] {
+    ::kill(pid, SIGKILL);
+    ::poll(&ended, 1, -1);
+  });
+}
+
+// A serving worker that is not the one with this pid.
+pid_t other_than(const bulkhead::plugin& plugin, pid_t before) {
+  for (;; std::this_thread::yield())
+    for (const auto& worker : plugin.workers())
+      if (worker.pid != before && worker.phase == bulkhead::phase::ready) return worker.pid;
+}
+
+void two_rows(const std::string& name, const std::vector<double>& values, double tail, const std::string& floor_name,
+              const std::vector<double>& floors) {
+  for (const double q : {0.5, tail}) {
+    const double floor = quantile(floors, q), value = quantile(values, q);
+    row(fmt::format("{}, p{:.0f}", name, q * 100), value, "us", fmt::format("{} {:.0f} us", floor_name, floor),
+        value / floor);
+  }
+}
+
+// All sixteen were begun: the worker runs so many at once.
+void deaths() {
+  constexpr int calls = 16;
+  bulkhead::host host({.spawns = any_number_of_spawns});
+  auto parallel = host.load(plugins + "/parallel.so", untiring({.concurrency = calls}));
+  std::vector<double> floors, times;
+  auto idle = host.load(plugins + "/parallel.so", untiring({.concurrency = calls}));
+  pid_t pid = -1, idle_pid = -1;
+  for (int i = 0; i < 500; ++i) {
+    floors.push_back(kill_floor(idle_pid = other_than(idle, idle_pid)));
+    pid = other_than(parallel, pid);
+    std::latch ended(calls), begun(calls);
+    parallel.on_event([&](const std::string&, const msgpack::object&) { begun.count_down(); });
+    for (int call = 0; call < calls; ++call)
+      parallel.async_call<reply>("wait", std::tuple{}, [&](boost::system::error_code code, const reply&) {
+        if (code != bulkhead::outcome::worker_lost) throw std::runtime_error(code.message());
+        ended.count_down();
+      });
+    begun.wait();
+    times.push_back(timed([&] {
+      ::kill(pid, SIGKILL);
+      ended.wait();
+    }));
+  }
+  two_rows("worker killed: its 16 calls answered", times, 0.99, "kill to exit of a worker", floors);
+}
+
+// Waits until so many workers are there and have nothing to do.
+void settle(const bulkhead::plugin& plugin, std::size_t count) {
+  const auto idle = [](const bulkhead::worker_info& each) { return each.phase == bulkhead::phase::ready; };
+  for (;; std::this_thread::yield()) {
+    const auto workers = plugin.workers();
+    if (workers.size() == count && std::all_of(workers.begin(), workers.end(), idle)) return;
+  }
+}
+
+// The one that is in a call.
+pid_t busy(const bulkhead::plugin& plugin) {
+  for (;; std::this_thread::yield())
+    for (const auto& worker : plugin.workers())
+      if (worker.phase == bulkhead::phase::call) return worker.pid;
+}
+
+// From the moment of the kill, which nobody has noticed yet, to the result of a call that is made at once.
+double recovery(const bulkhead::plugin& plugin, std::size_t workers) {
+  settle(plugin, workers);
+  std::latch ended(1);
+  plugin.async_call<void>("sleep_ms", std::tuple{60'000}, [&](boost::system::error_code) { ended.count_down(); });
+  const pid_t pid = busy(plugin);
+  const double took = timed([&] {
+    ::kill(pid, SIGKILL);
+    plugin.call<int>("echo", 1);
+  });
+  ended.wait();
+  return took;
+}
+
+void recoveries() {
+  bulkhead::host host({.spawns = any_number_of_spawns});
+  auto cold = host.load(plugins + "/chaos.so", untiring());
+  bulkhead::load_options with_spare = untiring();
+  with_spare.supervision.spares = 1;
+  auto warm = host.load(plugins + "/chaos.so", with_spare);
+  std::vector<double> births, kills, colds, warms;
+  for (int i = 0; i < 300; ++i) {
+    std::optional<bulkhead::plugin> fresh;
+    births.push_back(timed([&] {
+      fresh = host.load(plugins + "/chaos.so");
+      fresh->call<int>("echo", 1);
+    }));
+    colds.push_back(recovery(cold, 1));
+    kills.push_back(kill_floor(fresh->workers().at(0).pid));
+    fresh->unload();
+    warms.push_back(recovery(warm, 2));
+  }
+  two_rows("crash to next successful call, cold", colds, 0.9, "load to first reply", births);
+  two_rows("crash to next successful call, with a spare", warms, 0.9, "kill to exit of a worker", kills);
+}
+
+// How much later than its deadline a call ends whose worker does not react: it sleeps, spins or is stopped.
+void hangs() {
+  constexpr auto deadline = 50ms;
+  bulkhead::host host({.spawns = any_number_of_spawns});
+  auto chaos = host.load(plugins + "/chaos.so", untiring());
+  std::vector<double> floors, times;
+  std::mutex mutex;
+  std::condition_variable never;
+  pid_t pid = -1;
+  for (const char* kind : {"ignore_cancel", "endless_loop", "sigstop_self"})
+    for (int i = 0; i < 40; ++i) {
+      floors.push_back(timed([&] {
+                         std::unique_lock held(mutex);
+                         never.wait_for(held, deadline);
+                       }) -
+                       microseconds(deadline).count());
+      pid = other_than(chaos, pid);
+      // Sync and async calls wait in different ways.
+      times.push_back(timed([&] {
+                        if (i % 2) return void(chaos.with({.deadline = deadline}).try_call("misbehave", kind));
+                        std::latch ended(1);
+                        chaos.async_call<void>("misbehave", std::tuple{std::string(kind)},
+                                               [&](boost::system::error_code) { ended.count_down(); },
+                                               {.deadline = deadline});
+                        ended.wait();
+                      }) -
+                      microseconds(deadline).count());
+      ::kill(pid, SIGKILL);  // sooner than the grace would
+    }
+  const double worst = quantile(times, 1), floor = quantile(floors, 1);
+  row("call of a worker that hangs: later than deadline, p50", quantile(times, 0.5), "us",
+      fmt::format("a timed wait {:.0f} us", quantile(floors, 0.5)), quantile(times, 0.5) / quantile(floors, 0.5));
+  row("call of a worker that hangs: later than deadline, max", worst, "us",
+      fmt::format("a timed wait {:.0f} us", floor), worst / floor);
+}
+
+// What all of supervision adds to a call, in the narrow and the wide sense: against the same pool with its timers off,
+// and against the same worker program on a bare channel, where nobody watches, queues, counts or chooses. One CPU: where
+// the scheduler puts the workers would rule the figure.
+void calls() {
+  cpu_set_t before;
+  ::sched_getaffinity(0, sizeof before, &before);
+  run_on_cpu(before, 0);
+  {
+    bulkhead::host host;
+    bulkhead::load_options nothing;
+    nothing.supervision.restart = bulkhead::restart_kind::temporary;
+    nothing.supervision.heartbeat.interval = 0s;
+    nothing.supervision.recycle.memory = 0;
+    nothing.poison_limit = 0;
+    auto supervised = host.load(plugins + "/echo.so"), unwatched = host.load(plugins + "/echo.so", nothing);
+    bare_worker bare(BULKHEAD_TEST_PROGRAMS "/bulkhead-worker", plugins + "/echo.so");
+    const bulkhead::bytes data(16);
+    std::array<std::vector<double>, 3> medians;
+    for (int round = 0; round < 200; ++round) {
+      std::array<std::vector<double>, 3> times;
+      for (int i = 0; i < 400; ++i) {
+        times[0].push_back(timed([&] { bare.call("echo", data); }));
+        times[1].push_back(timed([&] { unwatched.call("echo", data); }));
+        times[2].push_back(timed([&] { supervised.call("echo", data); }));
+      }
+      for (std::size_t kind = 0; kind < 3; ++kind) medians[kind].push_back(quantile(times[kind], 0.5));
+    }
+    const std::array names{"a bare channel", "supervision off"};
+    for (const std::size_t kind : {1, 0}) {
+      std::vector<double> ratios;
+      for (std::size_t i = 0; i < medians[kind].size(); ++i) ratios.push_back(medians[2][i] / medians[kind][i]);
+      row(fmt::format("16-byte call, supervised, against {}", names[kind]), quantile(medians[2], 0.5), "us",
+          fmt::format("{} {:.2f} us", names[kind], quantile(medians[kind], 0.5)), quantile(ratios, 0.5));
+    }
+  }
+  ::sched_setaffinity(0, sizeof before, &before);
+}
+
+}  // namespace
+
+int main() {
+  deaths();
+  recoveries();
+  hangs();
+  calls();
+}

@@ -1,0 +1,84 @@
+// See census.hpp.
+#include "census.hpp"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include <unistd.h>
+
+namespace chaos {
+namespace {
+
+std::size_t zombies() {
+  std::size_t count = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream children(task.path() / "children");
+    for (pid_t child = 0; children >> child;) {
+      std::ifstream stat("/proc/" + std::to_string(child) + "/stat");
+      std::string line;
+      std::getline(stat, line);
+      const auto name_end = line.rfind(')');
+      if (name_end != std::string::npos && line.compare(name_end + 2, 1, "Z") == 0) ++count;
+    }
+  }
+  return count;
+}
+
+}  // namespace
+
+census census::take() {
+  census out;
+  std::error_code gone;
+  for (const auto& fd : std::filesystem::directory_iterator("/proc/self/fd")) {
+    ++out.descriptors;
+    const auto target = std::filesystem::read_symlink(fd.path(), gone).string();
+    if (target.starts_with("/memfd:")) ++out.memfds;
+  }
+  --out.descriptors;  // the directory itself
+  for ([[maybe_unused]] const auto& task : std::filesystem::directory_iterator("/proc/self/task")) ++out.threads;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    ++out.mappings;
+    if (line.find("/memfd:") != std::string::npos) ++out.memfds;
+  }
+  out.zombies = chaos::zombies();
+  std::ifstream statm("/proc/self/statm");
+  double size = 0;
+  statm >> size >> out.resident_kib;
+  out.resident_kib *= static_cast<double>(::sysconf(_SC_PAGESIZE)) / 1024;
+  return out;
+}
+
+bool census::exceeds(const census& before) const {
+  return descriptors > before.descriptors || threads > before.threads || mappings > before.mappings ||
+         memfds > before.memfds || zombies > before.zombies;
+}
+
+std::string census::text() const {
+  return fmt::format("{} descriptors, {} threads, {} mappings, {} memfds, {} zombies", descriptors, threads, mappings,
+                     memfds, zombies);
+}
+
+trend trend::through(const std::vector<double>& x, const std::vector<double>& y) {
+  const auto n = static_cast<double>(x.size());
+  double mean_x = 0, mean_y = 0, sxx = 0, sxy = 0, rest = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) mean_x += x[i] / n, mean_y += y[i] / n;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    sxx += (x[i] - mean_x) * (x[i] - mean_x);
+    sxy += (x[i] - mean_x) * (y[i] - mean_y);
+  }
+  trend out;
+  if (sxx <= 0 || x.size() < 3) return out;
+  out.slope = sxy / sxx;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double off = y[i] - mean_y - out.slope * (x[i] - mean_x);
+    rest += off * off;
+  }
+  out.error = std::sqrt(rest / (n - 2) / sxx);
+  return out;
+}
+
+}  // namespace chaos

@@ -1,0 +1,299 @@
+// See storm.hpp.
+#include "storm.hpp"
+
+#include <fmt/format.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <csignal>
+#include <thread>
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace chaos {
+namespace {
+
+using namespace std::chrono_literals;
+using clock = std::chrono::steady_clock;
+using bulkhead::outcome;
+using bulkhead::phase;
+using bulkhead::reply;
+
+constexpr unsigned warm_up = 2;  // rounds after which nothing may grow
+constexpr auto rest_limit = 60s;
+constexpr double slack = 0.05;  // of a round, that calls and ends may be apart
+
+#ifdef BULKHEAD_SANITIZED
+constexpr std::size_t worker_memory = 0;
+constexpr auto usual_deadline = 2s;
+#else
+constexpr std::size_t worker_memory = std::size_t{256} << 20;
+constexpr auto usual_deadline = 400ms;
+#endif
+
+std::string guest(const char* kind) { return std::string(BULKHEAD_TEST_PLUGINS) + "/chaos_" + kind + ".so"; }
+
+}  // namespace
+
+struct storm::flight {
+  storm* self;
+  std::uint64_t id;
+  clock::time_point due;
+  void operator()(boost::system::error_code, const reply& result) const {
+    self->ended(id, result, due);
+    self->in_flight_.release();
+    --self->open_;
+  }
+};
+
+storm::storm(storm_settings settings)
+    : settings_(std::move(settings)),
+      host_({.on_lifecycle = [this](const bulkhead::lifecycle_event& event) { on_lifecycle(event); },
+             .spawns = {4, {1'000'000, 10s}}}) {
+  using dispatch = enum bulkhead::dispatch::kind;
+  add("serial, one worker", guest("serial"), {});
+  bulkhead::load_options with_spare{.instances = 3};
+  with_spare.supervision.spares = 1;
+  add("serial, three and a spare", guest("serial"), with_spare);
+  add("thread-safe, two, round robin", guest("parallel"),
+      {.instances = 2, .dispatch = {.kind = dispatch::round_robin}, .concurrency = 4});
+  add("serial, three, sticky", guest("serial"), {.instances = 3, .dispatch = {.kind = dispatch::sticky}});
+  bulkhead::load_options hostile{.instances = 2};
+  hostile.supervision.spares = 1;
+  add("hostile, two and a spare", guest("parallel"), hostile, true);
+}
+
+storm::~storm() = default;
+
+void storm::add(std::string name, std::string file, bulkhead::load_options options, bool hostile) {
+  auto& rules = options.supervision;
+  rules.intensity.restarts = 1'000'000'000;
+  rules.backoff.first = 0s;
+  rules.heartbeat = {.interval = 100ms, .silence = usual_deadline + 400ms};
+  rules.restart = bulkhead::restart_kind::permanent;  // an exit(0) between calls has to be followed by another, too
+  options.deadline = usual_deadline;
+  options.memory_limit = worker_memory;
+  options.environment = {"CHAOS_MARKS=" + settings_.marks_file};
+  options.policy = bulkhead::policy{}.allow_write(settings_.marks_file);
+  options.start_timeout = 5s;
+  const std::size_t instances = options.instances, workers = instances + rules.spares;
+  pools_.push_back({std::move(name), file, host_.load(file, std::move(options)), instances, workers, hostile});
+}
+
+void storm::on_lifecycle(const bulkhead::lifecycle_event& event) {
+  using kind = enum bulkhead::lifecycle_event::kind;
+  if (event.kind == kind::quarantined || event.kind == kind::gave_up) needs_reset_ = true;
+  if (event.kind != kind::exited) return;
+  std::lock_guard held(mutex_);
+  ++results_.exits[std::string(to_string(event.report->reason))];
+  if (event.report->reason == bulkhead::exit_reason::shut_down) return;
+  ++results_.phases[std::string(to_string(event.report->phase))];
+  ++ends_;
+}
+
+storm_results storm::run() {
+  dice births(settings_.seed);
+  for (birth_plan& each : settings_.shared->plan) each = draw_birth(births);
+  for (unsigned number = 0; number < settings_.rounds; ++number) {
+    const auto share = [&](std::uint64_t all) { return all * (number + 1) / settings_.rounds; };
+    calls_before_ = next_call_;
+    ends_before_ = ends_;
+    calls_in_round_ = share(settings_.calls) - calls_before_;
+    ends_in_round_ = std::max(share(settings_.kills), ends_before_ + 1) - ends_before_;
+    round(number);
+    come_to_rest(number);
+  }
+  for (pool& each : pools_) each.plugin.unload();
+  std::lock_guard held(mutex_);
+  results_.calls = next_call_;
+  results_.ends = ends_;
+  results_.late = late_;
+  results_.latest_ms = static_cast<double>(latest_us_) / 1e3;
+  results_.growth = trend::through(restarts_, resident_);
+  return results_;
+}
+
+void storm::round(unsigned number) {
+  settings_.shared->following = 1;
+  const auto seed = [&](std::uint64_t part) { return settings_.seed * 1'000'003 + number * 1009 + part; };
+  {
+    std::jthread harm([&](const std::stop_token& stop) { harm_workers(dice(seed(1000)), stop); });
+    std::vector<std::jthread> callers;
+    for (unsigned i = 0; i < settings_.threads; ++i)
+      callers.emplace_back([&, i] { call_on(dice(seed(i)), calls_before_ + calls_in_round_); });
+    callers.clear();
+    while (ends_ - ends_before_ < ends_in_round_) std::this_thread::sleep_for(1ms);
+  }
+  settings_.shared->following = 0;
+}
+
+// --- calls ----------------------------------------------------------------------------------------------------------
+
+double storm::pace() const {
+  return static_cast<double>(next_call_ - calls_before_) / static_cast<double>(calls_in_round_) -
+         static_cast<double>(ends_ - ends_before_) / static_cast<double>(ends_in_round_);
+}
+
+void storm::call_on(dice random, std::uint64_t until) {
+  // About half of the harm comes with calls.
+  const std::size_t harm_one_in = std::max<std::uint64_t>(2, 2 * calls_in_round_ / ends_in_round_);
+  for (;;) {
+    while (pace() > slack) std::this_thread::sleep_for(200us);
+    pool& to = pools_[one_of(random, pools_.size())];
+    const call_plan plan = draw_call(random, harm_one_in, to.hostile);
+    std::uint64_t id = next_call_;
+    do {
+      if (id >= until) return;
+    } while (!next_call_.compare_exchange_weak(id, id + 1));
+    make_call(id, to, plan);
+    if (settings_.on_progress && id % 1024 == 0) settings_.on_progress(id, ends_);
+  }
+}
+
+void storm::make_call(std::uint64_t id, pool& to, const call_plan& plan) {
+  if (!plan.harm.empty()) count(plan.harm + " in a call: " + plan.step);
+  const std::string method = plan.idempotent ? "again" : "work";
+  bulkhead::call_options options;
+  options.key = id % 64;
+  if (plan.deadline.count() > 0) options.deadline = plan.deadline;
+  std::stop_source stop;
+  if (plan.cancelled) options.stop = stop.get_token();
+  std::jthread other;
+  write({.call = id, .kind = entry::issued, .idempotent = plan.idempotent});
+  const auto due = clock::now() + options.deadline.value_or(usual_deadline);
+  if (plan.async) {
+    in_flight_.acquire();
+    ++open_;
+    to.plugin.async_call<reply>(method, std::tuple(id, plan.microseconds, plan.harm, plan.step), flight{this, id, due},
+                                options);
+    if (plan.cancelled) stop.request_stop();
+  } else {
+    if (plan.cancelled) other = std::jthread([&stop] { stop.request_stop(); });
+    ended(id, to.plugin.with(options).try_call(method, id, plan.microseconds, plan.harm, plan.step), due);
+  }
+}
+
+void storm::ended(std::uint64_t id, const reply& result, clock::time_point due) {
+  const auto late = std::chrono::duration_cast<std::chrono::microseconds>(clock::now() - due).count();
+  record out{.call = id, .kind = entry::ended, .outcome = static_cast<std::uint8_t>(result.outcome())};
+  try {
+    out.right = result && result.as<std::uint64_t>() == answer_to(id);
+  } catch (const std::exception&) {
+    out.right = 0;
+  }
+  write(out);
+  if (late <= 50'000) return;
+  ++late_;
+  for (std::uint64_t most = latest_us_; most < static_cast<std::uint64_t>(late);)
+    if (latest_us_.compare_exchange_weak(most, static_cast<std::uint64_t>(late))) break;
+}
+
+void storm::write(const record& what) const {
+  if (::write(settings_.ledger, &what, sizeof what) != sizeof what)
+    throw std::system_error(errno, std::generic_category(), "the ledger");
+}
+
+void storm::count(const std::string& harm) {
+  std::lock_guard held(mutex_);
+  ++results_.harm[harm];
+}
+
+// --- harm from outside ----------------------------------------------------------------------------------------------
+
+void storm::harm_workers(dice random, const std::stop_token& stop) {
+  for (std::uint64_t turn = 0; !stop.stop_requested(); ++turn) {
+    if (needs_reset_.exchange(false))
+      for (pool& each : pools_) each.plugin.reset();
+    const bool calls_are_made = next_call_ - calls_before_ >= calls_in_round_;
+    if (pace() <= (calls_are_made ? 0 : -slack)) {
+      std::this_thread::sleep_for(200us);
+      continue;
+    }
+    strike(random, draw_blow(random));
+    pool& one = pools_[one_of(random, pools_.size())];
+    if (once_in(random, 64) && one.plugin.recycle()) count("recycled: all of a plugin");
+    if (turn == 10) {
+      try {
+        one.plugin.reload(one.file);
+        count("reloaded");
+      } catch (const bulkhead::call_error&) {
+        count("reloaded, but a new worker died: the old ones go on");
+      }
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(one_of(random, 4000)));
+  }
+}
+
+// Nothing but a worker is hit: a pid that is still in the list once there is a descriptor for it names that process.
+void storm::strike(dice& random, blow what) {
+  pool& target = pools_[one_of(random, pools_.size())];
+  const auto wanted = static_cast<phase>(one_of(random, static_cast<std::size_t>(phase::ready)));
+  const auto patience = clock::now() + 3ms;
+  const std::size_t pick = random();
+  do {
+    std::vector<bulkhead::worker_info> workers = target.plugin.workers();
+    if (what.at_birth)
+      std::erase_if(workers, [&](const auto& each) { return each.phase < wanted || each.phase >= phase::ready; });
+    if (workers.empty()) continue;
+    const auto& victim = workers[pick % workers.size()];
+    const bulkhead::unique_fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, victim.pid, 0)));
+    if (!pidfd) continue;
+    const auto still = target.plugin.workers();
+    if (std::none_of(still.begin(), still.end(), [&](const auto& each) { return each.pid == victim.pid; })) continue;
+    if (::syscall(SYS_pidfd_send_signal, pidfd.get(), what.signal, nullptr, 0) == 0)
+      count(fmt::format("{} from outside, in phase {}", bulkhead::signal_name(what.signal), to_string(victim.phase)));
+    return;
+  } while (clock::now() < patience);
+}
+
+// --- rest -----------------------------------------------------------------------------------------------------------
+
+bool storm::at_rest() {
+  if (open_ > 0) return false;
+  for (pool& each : pools_) {
+    const auto status = each.plugin.status();
+    if (status.state != bulkhead::plugin_status::state::running) {
+      each.plugin.reset();
+      return false;
+    }
+    const auto workers = each.plugin.workers();
+    if (status.serving != each.instances || status.waiting > 0 || workers.size() != each.workers) return false;
+    for (const auto& worker : workers)
+      if (worker.phase != phase::ready || worker.outstanding > 0) return false;
+  }
+  return true;
+}
+
+void storm::come_to_rest(unsigned number) {
+  const auto limit = clock::now() + rest_limit;
+  while (!at_rest() && clock::now() < limit) std::this_thread::sleep_for(5ms);
+  if (!at_rest()) {
+    std::string how;
+    for (pool& each : pools_) {
+      const auto status = each.plugin.status();
+      how += fmt::format("; {}: {}, {} of {} serve, {} workers, {} calls wait {}", each.name, to_string(status.state),
+                         status.serving, each.instances, each.plugin.workers().size(), status.waiting, status.reason);
+    }
+    results_.failures.push_back(
+        fmt::format("round {}: no rest within 60 s: {} calls are open{}", number, open_.load(), how));
+  }
+  census now;
+  const auto poll_until = clock::now() + 10s;
+  do {
+    ::malloc_trim(0);
+    now = census::take();
+    if (!baseline_ || !now.exceeds(*baseline_)) break;
+    std::this_thread::sleep_for(20ms);
+  } while (clock::now() < poll_until);
+  results_.after = now;
+  if (number + 1 < warm_up) return;
+  if (!baseline_) results_.before = *(baseline_ = now);
+  restarts_.push_back(static_cast<double>(ends_) / 1000);
+  resident_.push_back(now.resident_kib);
+  if (now.exceeds(*baseline_))
+    results_.failures.push_back(
+        fmt::format("round {}: the host holds {}; after the first rounds {}", number, now.text(), baseline_->text()));
+}
+
+}  // namespace chaos
