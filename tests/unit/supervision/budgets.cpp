@@ -88,4 +88,3 @@ TEST_CASE("fifty restarts go in ten seconds; more wait, and first starts pass th
   CHECK(budget.granted(zero + 10s - 1ns).empty());
   CHECK(budget.granted(zero + 10s) == std::vector{restart});
 }
-
