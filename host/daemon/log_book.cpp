@@ -108,7 +108,9 @@ log_line line_of(const lifecycle_event& event) {
       if (event.report) out.text = event.report->summary();
       out.level = log_level::error;
       break;
-    case kind::gave_up: out.level = log_level::error; break;
+    case kind::gave_up:
+    case kind::fork_server_gave_up: out.level = log_level::error; break;
+    case kind::fork_server_died:
     case kind::undead:
     case kind::poisoned: out.level = log_level::warning; break;
     case kind::started:
