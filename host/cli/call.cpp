@@ -6,6 +6,7 @@
 #include "denials.hpp"
 #include "exit_codes.hpp"
 #include "plugin_path.hpp"
+#include "streamed_call.hpp"
 #include "values/arguments.hpp"
 #include "worker_options.hpp"
 
@@ -107,10 +108,13 @@ int run_call(int argc, char** argv) {
     try {
       const plugin target = host.load(file, options);
       const plugin_info info = target.describe();
-      packed_arguments arguments = make_arguments(find_method(info, "plugin '" + info.id + "'", with.line.method),
-                                                  with.line.words, with.line.input);
+      const method_info& method = find_method(info, "plugin '" + info.id + "'", with.line.method);
+      with.line.form = parse_signature(method.signature).value_or(signature{});
+      with.line.check_streams();
+      packed_arguments arguments = make_arguments(method, with.line.words, with.line.input);
       const made_call made = make_call(with.line, signals, [&](const call_options& how) {
-        return target.call_packed(with.line.method, std::move(arguments), how);
+        return streams(with.line.form) ? call_streamed(target, with.line, std::move(arguments), how)
+                                       : target.call_packed(with.line.method, std::move(arguments), how);
       });
       if (made.reply.report()) crashed = made.reply.report()->pid;
       if (made.reply) return report(made, with.line);

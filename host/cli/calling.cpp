@@ -17,7 +17,10 @@ const std::string_view arguments_help =
     "  str, any    a word that is not JSON is text as it stands: hello\n"
     "  bin, blob   '\"text\"' its bytes; @FILE the file's contents; '{\"$bin\": \"...\"}' base64\n"
     "  handle      @FILE opens the file for reading and passes the descriptor\n\n"
+    "Results that a method streams are printed as they come, each on a line of its own; its own result follows, unless it\n"
+    "is nil. Arguments that it takes as a stream are read from the standard input, one on each line.\n\n"
     "  bulkhead call echo add 2 3\n"
+    "  bulkhead call text matches 'a1 b2' '[a-z]'\n"
     "  bulkhead call image thumbnail --in photo.jpg 256 --out small.jpg\n\n";
 
 namespace {
@@ -95,12 +98,21 @@ void call_line::declare(CLI::App& app, const char* method_help) {
                  "file for a result of type bin or str, raw; others as JSON ('-': the standard output)")
       ->type_name("FILE");
   add_duration(app, "--deadline", deadline, "how long the call may take: 500ms, 5s, 2m (default: the plugin's, 30s)");
-  app.add_flag("--json", as_json, "print one JSON object: outcome, result or error, report, time_ms");
+  app.add_flag(
+      "--json", as_json,
+      "print one JSON object: outcome, result or error, report, time_ms; before it {\"item\": ...} for each streamed result");
 }
 
 void call_line::check(const CLI::App& app) {
   words = words_of(app.remaining());
   if (as_json && output) throw usage_error("--json and --out exclude each other");
+}
+
+void call_line::check_streams() const {
+  if (form.streamed_results && output)
+    throw usage_error("--out: '" + method + "' streams its results, which are printed one by one");
+  if (form.streamed_arguments && input == "-")
+    throw usage_error("--in -: '" + method + "' reads a stream of arguments from the standard input");
 }
 
 const method_info& find_method(const plugin_info& info, const std::string& whose, const std::string& name) {
@@ -118,7 +130,7 @@ made_call make_call(const call_line& with, interrupts& signals, const std::funct
   if (with.deadline.count() > 0) options.deadline = with.deadline;
   // Shared: a value may still be on its way to the handler when the call is over.
   const auto progress = std::make_shared<progress_display>();
-  if (is_terminal(stream::err))
+  if (is_terminal(stream::err) && !(with.form.streamed_results && is_terminal(stream::out)))
     options.on_progress = [progress](const msgpack::object& value) { progress->show(value); };
 
   signals.call_begins();
@@ -147,7 +159,8 @@ int report(const made_call& made, const call_line& with) {
                                 {"result", from_msgpack(value.get(), bytes_as::base64)},
                                 {"report", nullptr},
                                 {"time_ms", rounded(made.ms)}}));
-  } else {
+  } else if (const ipc::byte_span raw = made.reply.raw();
+             !with.form.streamed_results || raw.size() != 1 || raw[0] != 0xc0) {  // nil says nothing after items
     print_result(made.reply, with);
   }
   return exit_ok;

@@ -4,6 +4,7 @@
 
 #include "interrupts.hpp"
 #include "outcome_text.hpp"
+#include "values/signature.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -17,11 +18,14 @@ struct call_line {
   std::optional<std::string> input, output;
   std::chrono::nanoseconds deadline = std::chrono::nanoseconds(0);  // 0: the plugin's
   bool as_json = false;
+  signature form{};  // of the method, as far as its streams are used
 
   // Adds METHOD, ARGS and the options to a command line; `method_help` says what METHOD is.
   void declare(CLI::App& app, const char* method_help);
   // After the parsing. Throws usage_error.
   void check(const CLI::App& app);
+  // When the signature is known. Throws usage_error for what does not go together with its streams.
+  void check_streams() const;
 };
 extern const std::string_view arguments_help;
 

@@ -29,8 +29,9 @@ void call_stream::finish(reply&& result) {
 }
 
 void call_stream::cancel() {
-  stop_.request_stop();
+  // First: once it is told to stop, the plugin has an answer of its own.
   finish(reply(ipc::completion::failed(outcome::cancelled, "cancelled by the caller")));
+  stop_.request_stop();
   stop(true);
 }
 

@@ -90,8 +90,8 @@ reply in_process_instance::call(call_request& request) {
   }
   std::stop_callback on_stop(request.stop, [waiting] {
     waiting->cancelled = true;
-    if (waiting->stream) waiting->stream->stop(true);
     waiting->finish(ipc::completion::failed(outcome::cancelled, "cancelled by the caller"));
+    if (waiting->stream) waiting->stream->stop(true);
   });
   ++outstanding_;
   {

@@ -292,17 +292,17 @@ void plugin_pool::async_call(std::string_view method, packed_arguments arguments
 
 std::shared_ptr<call_stream> plugin_pool::open(std::string_view method, packed_arguments arguments,
                                                const call_options& options) {
-  const auto request = make_request(method, std::move(arguments), options);
   const std::size_t most =
       std::min(ipc::most_stream_window, options_.limits.frame - std::min(options_.limits.frame, message_overhead));
   if (options.stream_window == 0 || options.stream_window > most)
     throw std::invalid_argument("call_options::stream_window must be from 1 to " + std::to_string(most));
+  const auto request = make_request(method, std::move(arguments), options);
   request->stream =
       std::make_shared<call_stream>(core_, core_->needs_help() && !local_, options.stream_window, request->deadline);
   request->stop = request->stream->token();
   request->stream->heed(options.stop);
   std::unique_ptr<reply_handler> handler = std::make_unique<call_stream::handler>(request->stream);
-  if (local_) local_->open(request, std::move(handler));
+  if (local_) local_->open(request, std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler)));
   else submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
   return request->stream;
 }

@@ -28,6 +28,8 @@ class pattern {
   // `flags`: any of i (caseless), m (multiline), s (dot matches newline), x (extended), U (ungreedy).
   pattern(std::string_view expression, std::string_view flags);
 
+  // Every match in turn, until `take` returns false.
+  void each(std::string_view subject, const std::function<bool(match)>& take) const;
   // At most `limit` matches, from left to right.
   std::vector<match> search(std::string_view subject, std::size_t limit) const;
   // Every match replaced; `replacement` in PCRE2's extended syntax: $1, ${name}, \U…
@@ -36,9 +38,6 @@ class pattern {
   std::vector<std::string> split(std::string_view subject, std::size_t limit) const;
 
  private:
-  // Every match in turn, until `take` returns false.
-  void each(std::string_view subject, const std::function<bool(match)>& take) const;
-
   std::shared_ptr<pcre2_code> code_;
   std::shared_ptr<pcre2_match_context> context_;
 };

@@ -40,6 +40,16 @@ BULKHEAD_PLUGIN("text", "1.0.0") {
               "All matches: {start, end, text, groups, named}, offsets in bytes", {"text", "pattern", "flags", "limit"})
       .idempotent();
   plugin
+      .method("matches",
+              [](string_view subject, string_view pattern, optional_text flags, bulkhead::writer<packed_match> found) {
+                text::pattern(pattern, flags.value_or("")).each(subject, [&](text::match match) {
+                  found.send({std::move(match)});
+                  return true;
+                });
+              },
+              "As search, but each match is sent as soon as it is found", {"text", "pattern", "flags"})
+      .idempotent();
+  plugin
       .method("replace",
               [](string_view subject, string_view pattern, string_view replacement, optional_text flags) {
                 return text::pattern(pattern, flags.value_or("")).replace(subject, replacement);

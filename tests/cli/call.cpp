@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include <csignal>
+#include <sstream>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -200,4 +201,50 @@ TEST_CASE("an output that nobody reads any more ends the program quietly") {
   CHECK(done.status == 0);
   CHECK(done.out == "[\n");
   CHECK(done.err.empty());
+}
+
+TEST_CASE("streamed results are printed as they come, each on its own line") {
+  const finished lines = call({"text", "matches", "a1 b22", "[a-z](\\d+)"});
+  CHECK(lines.err == "");
+  CHECK(lines.out ==
+        "{\"start\":0,\"end\":2,\"text\":\"a1\",\"groups\":[\"1\"],\"named\":{}}\n"
+        "{\"start\":3,\"end\":6,\"text\":\"b22\",\"groups\":[\"22\"],\"named\":{}}\n");
+  const finished objects = call({"text", "matches", "a1", "[a-z]", "--json"});
+  std::istringstream each(objects.out);
+  std::string item, last;
+  std::getline(each, item);
+  std::getline(each, last);
+  CHECK(json::parse(item)["item"]["text"] == "a");
+  CHECK(json::parse(last)["outcome"] == "ok");
+  CHECK(call({"streaming", "count", "3"}).out == "0\n1\n2\n3\n");
+
+  const finished failed = call({"streaming", "fail_after", "2"});
+  CHECK(failed.out == "0\n1\n");
+  CHECK(failed.status == 1);
+  CHECK_THAT(failed.err, Contains("that was all"));
+  CHECK(call({"text", "matches", "a", "a", "--out", "-"}).status == 2);
+}
+
+TEST_CASE("a stream of arguments is read from the standard input, a line for each") {
+  CHECK(call({"streaming", "sum"}, "1\n2\n39").out == "42\n");
+  CHECK(call({"streaming", "scale", "2"}, "1\n2\n").out == "2\n4\n");
+  CHECK(call({"streaming", "first", "2"}, "a\nb\nc\n").out == "[\"a\",\"b\"]\n");
+  const finished wrong = call({"streaming", "sum"}, "1\ntwo\n");
+  CHECK(wrong.status == 2);
+  CHECK_THAT(wrong.err, Contains("line 2 of the standard input: expected int, got 'two'"));
+  CHECK(call({"streaming", "sum", "--in", "-"}, "1\n").status == 2);
+}
+
+TEST_CASE("a call that has enough of its arguments ends though the standard input goes on") {
+  const scratch folder;
+  const auto pipe = folder / "lines";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  program running({"/bin/sh", "-c", "exec \"" BULKHEAD_TEST_PROGRAMS "/bulkhead\" call streaming first 1 < lines"}, "",
+                  folder.path());
+  const int end = ::open(pipe.c_str(), O_WRONLY | O_CLOEXEC);
+  REQUIRE(::write(end, "one\n", 4) == 4);
+  const finished done = running.wait();
+  CHECK(done.out == "[\"one\"]\n");
+  CHECK(done.status == 0);
+  ::close(end);
 }

@@ -113,6 +113,29 @@ TEST_CASE("a worker in another language that crashes or talks nonsense costs one
   CHECK(peer.call<std::string>("upper", "again") == "AGAIN");
 }
 
+TEST_CASE("a worker in another language streams in both directions, by the credit of both") {
+  host host;
+  auto peer = host.launch(command("python"), patient());
+  const auto pid = peer.workers().at(0).pid;
+  call_options options;
+  options.stream_window = 1000;
+  auto call = peer.with(options).open("scale", 3);
+  std::jthread sender([&] {
+    for (int i = 0; i < 10'000; ++i) call.send(i);
+    call.close();
+  });
+  for (int i = 0; i < 10'000; ++i) REQUIRE(call.next<int>() == 3 * i);
+  CHECK(!call.next<int>());
+  CHECK(call.finish().as<int>() == 10'000);
+  auto cut_short = peer.with(options).open("scale", 3);
+  REQUIRE(cut_short.send(1));
+  REQUIRE(cut_short.next<int>() == 3);
+  cut_short.cancel();
+  CHECK(cut_short.finish().outcome() == outcome::cancelled);
+  CHECK(peer.call<std::string>("upper", "on") == "ON");
+  CHECK(peer.workers().at(0).pid == pid);
+}
+
 TEST_CASE("a descriptor handed to a worker in another language is the file itself") {
   host host;
   auto peer = host.launch(command("python"), patient());

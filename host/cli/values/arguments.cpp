@@ -102,4 +102,16 @@ packed_arguments make_arguments(const method_info& method, const std::vector<std
   return out;
 }
 
+std::vector<std::uint8_t> make_item(const type& wanted, const std::string& line, std::size_t number) {
+  packed_arguments out;
+  value_packer packer(out);
+  try {
+    if (wanted.kind == kind::handle) throw argument_error("a stream can't carry handles");
+    pack_word(packer, wanted, line);
+  } catch (const argument_error& error) {
+    throw argument_error("line " + std::to_string(number) + " of the standard input: " + error.what());
+  }
+  return out.params.take();
+}
+
 }  // namespace bulkhead::cli

@@ -6,6 +6,7 @@
 //   float        takes integers too; everything else is taken strictly, so that a slip is an error and not a call
 #pragma once
 
+#include "values/signature.hpp"
 #include <bulkhead/plugin.hpp>
 
 #include <optional>
@@ -25,5 +26,9 @@ class argument_error : public std::runtime_error {
 // the standard input. A method without a (valid) signature takes any number of arguments of any type.
 packed_arguments make_arguments(const method_info& method, const std::vector<std::string>& words,
                                 const std::optional<std::string>& input = std::nullopt);
+
+// A line of text as one item of a stream of arguments, packed; what a line may be is what a word may be. `number`, from 1,
+// is for the text of an argument_error.
+std::vector<std::uint8_t> make_item(const type& wanted, const std::string& line, std::size_t number);
 
 }  // namespace bulkhead::cli

@@ -78,6 +78,12 @@ std::optional<type> read_type(reader& in, int depth = 0) {
   return made;
 }
 
+// What follows "stream<".
+std::optional<type> read_items(reader& in) {
+  auto items = read_type(in);
+  return items && in.take(">") ? std::move(items) : std::nullopt;
+}
+
 }  // namespace
 
 std::optional<signature> parse_signature(std::string_view text) {
@@ -86,6 +92,11 @@ std::optional<signature> parse_signature(std::string_view text) {
   if (!in.take("(")) return std::nullopt;
   if (!in.take(")")) {
     do {
+      if (in.take("stream<")) {
+        if (made.streamed_arguments || !(made.streamed_arguments = read_items(in))) return std::nullopt;
+        in.word();  // its name
+        continue;
+      }
       auto found = read_type(in);
       if (!found) return std::nullopt;
       made.parameters.push_back({std::move(*found), std::string(in.word())});
@@ -93,10 +104,17 @@ std::optional<signature> parse_signature(std::string_view text) {
     if (!in.take(")")) return std::nullopt;
   }
   if (!in.take("->")) return std::nullopt;
-  auto result = read_type(in);
-  if (!result || !in.at_end()) return std::nullopt;
-  made.result = std::move(*result);
-  return made;
+  bool streams = in.take("stream<");
+  made.result.kind = kind::nil;
+  if (!streams) {
+    auto result = read_type(in);
+    if (!result) return std::nullopt;
+    made.result = std::move(*result);
+    streams = in.take(",");
+    if (streams && !in.take("stream<")) return std::nullopt;
+  }
+  if (streams && !(made.streamed_results = read_items(in))) return std::nullopt;
+  return in.at_end() ? std::optional(made) : std::nullopt;
 }
 
 std::size_t signature::required() const {

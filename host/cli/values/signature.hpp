@@ -1,4 +1,4 @@
-// Signatures of methods, "(bin image, int max_side) -> map<str,float>?", read into types: the grammar of
+// Signatures of methods, "(bin image, int max_side, stream<str>) -> map<str,float>?, stream<int>", read into types: the grammar of
 // bulkhead/plugin.h. They come from plugins, so anything may stand there; what is not in the grammar is no signature.
 #pragma once
 
@@ -25,6 +25,7 @@ struct parameter {
 struct signature {
   std::vector<parameter> parameters;
   type result;
+  std::optional<type> streamed_arguments{}, streamed_results{};  // the items of its streams
   // How many arguments there must be at least: optional ones at the end may be left out.
   std::size_t required() const;
 };

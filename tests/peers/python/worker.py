@@ -17,6 +17,8 @@ waiting = []  # requests to serve and answers to our own, as they came
 deadlines = {}
 cancelled = set()
 credit = 0
+stream_credit = {}  # of calls that stream: bytes of results that may be sent
+items = {}  # their arguments that have come; None: the end of them
 next_id = 1
 
 
@@ -60,6 +62,13 @@ def on_notification(method, params):
         deadlines[params[0]] = params[1]
     elif method == "$/cancel":
         cancelled.add(params[0])
+    elif method == "$/open":
+        stream_credit[params[0]] = params[1]
+        items[params[0]] = []
+    elif method == "$/more" and params[0] in stream_credit:
+        stream_credit[params[0]] += params[1]
+    elif method in ("$/item", "$/end") and params[0] in items:
+        items[params[0]].append(params[1] if method == "$/item" else None)
     elif method == "$/credit":
         credit += params[0]
     elif method == "$/shutdown":
@@ -130,6 +139,40 @@ def read_handle(call, handle):
         return file.read()
 
 
+def take_items(call, window):
+    """The stream of arguments, as it comes."""
+    notify("$/more", call, window)
+    while True:
+        while not items[call]:
+            if call in cancelled:
+                raise Failure("stopped as asked", code="cancelled")
+            take_in()
+        item = items[call].pop(0)
+        if item is None:
+            return
+        notify("$/more", call, len(msgpack.packb(item)))
+        yield item
+
+
+def send_item(call, value):
+    size = len(msgpack.packb(value))
+    while stream_credit[call] < size:
+        if call in cancelled:
+            raise Failure("stopped as asked", code="cancelled")
+        take_in()
+    stream_credit[call] -= size
+    notify("$/item", call, value)
+
+
+def scale(call, factor):
+    count = 0
+    for item in take_items(call, 4096):
+        send_item(call, item * factor)
+        count += 1
+    notify("$/end", call)
+    return count
+
+
 def crash(call):
     os._exit(11)
 
@@ -151,6 +194,7 @@ methods = {
     "relay": relay,
     "read_handle": read_handle,
     "log": lambda call, level, text: notify("$/log", level, text),
+    "scale": scale,
     "crash": crash,
     "garbage": garbage,
 }
@@ -183,6 +227,9 @@ def answer(call, method, params):
         send([1, call, failure.error, None])
     except Exception as problem:  # noqa: BLE001: whatever a method throws is its caller's to know
         send([1, call, str(problem), None])
+    finally:
+        stream_credit.pop(call, None)
+        items.pop(call, None)
 
 
 connect()
