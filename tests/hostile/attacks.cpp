@@ -3,6 +3,7 @@
 #include "fixture.hpp"
 
 #include <future>
+#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -15,6 +16,7 @@ struct attack {
   std::string name;
   std::string steps;  // after "hello ready call", or all of them for an attack at start
   outcome expected;
+  std::optional<outcome> or_else{};  // where the time of the worker's end decides
 };
 
 #ifdef BULKHEAD_SANITIZED
@@ -61,7 +63,8 @@ const std::vector<attack> at_start = {
     {"hello refused", "greeted x:9401@82a4'code'a8'rejected'a7'message'a2'no'c0 hold", outcome::unavailable},
     {"half a message, then silence", "hello x:9302a7'$/re' hold", outcome::unavailable},
     {"never ready", "hello hold", outcome::unavailable},
-    {"ready twice", "hello ready ready hold", outcome::protocol},
+    // The call is its own, or comes after its end and finds no worker.
+    {"ready twice", "hello ready ready hold", outcome::protocol, outcome::unavailable},
     {"ready without a description", "hello x:9302a7'$/ready'90 hold", outcome::unavailable},
     {"leaving, with a reason of the wrong type", "hello x:9302a9'$/leaving'9107 exit:3", outcome::unavailable},
     {"leaving, with control characters as reason", "hello x:9302a9'$/leaving'91a41b5b324a exit:3",
@@ -199,7 +202,8 @@ TEST_CASE("every attack of a worker costs it one error of the right kind, and it
           } catch (const call_error& error) {
             got = error.outcome();
           }
-          CHECK(got == each.expected);
+          CAPTURE(got);
+          CHECK((got == each.expected || got == each.or_else));
           siginfo_t left{};  // nobody of it is left to be reaped
           CHECK((::waitid(P_ALL, 0, &left, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && left.si_pid == 0));
           CHECK(neighbour.call<int>("add", 20, 22) == 42);
