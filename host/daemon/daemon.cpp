@@ -59,7 +59,7 @@ server::~server() {
   signal_thread_.join();
   loop_->stop();
   work_.reset();
-  io_.stop();
+  boost::asio::post(io_, [this] { io_.stop(); });  // after what has been cancelled: it still refers to this context
   io_thread_.join();
 }
 

@@ -66,13 +66,13 @@ class server final : service {
   config settings_;
   const sigset_t signals_;
   const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
-  std::shared_ptr<listener> listener_;
-  log_book log_;
   bulkhead::closer closer_;
-  boost::asio::io_context io_{1};
+  boost::asio::io_context io_{1};  // outlives all that has a share of loop_
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{io_.get_executor()};
   std::shared_ptr<reactor> loop_ = std::make_shared<reactor>(io_.get_executor());
   boost::asio::steady_timer watchdog_{io_};
+  std::shared_ptr<listener> listener_;
+  log_book log_;
   host host_;
   plugin_table plugins_{host_, log_};
   std::optional<metrics_page> metrics_;
