@@ -115,6 +115,7 @@ log_line line_of(const lifecycle_event& event) {
     case kind::poisoned: out.level = log_level::warning; break;
     case kind::started:
     case kind::ready: out.level = log_level::debug; break;
+    case kind::regrouped:
     case kind::reloaded: break;
   }
   return out;

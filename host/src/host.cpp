@@ -1,4 +1,5 @@
 // See host.hpp: the host itself, and what its plugins share.
+#include "group_core.hpp"
 #include "plugin_pool.hpp"
 #include "report/symbolize.hpp"
 #include "sandbox/report_text.hpp"
@@ -26,6 +27,7 @@ std::string_view to_string(enum lifecycle_event::kind kind) {
     case kinds::quarantined: return "quarantined";
     case kinds::poisoned: return "poisoned";
     case kinds::reloaded: return "reloaded";
+    case kinds::regrouped: return "regrouped";
     case kinds::fork_server_died: return "fork server died";
     case kinds::fork_server_gave_up: return "fork server gave up";
   }
@@ -181,24 +183,14 @@ host::host(boost::asio::any_io_executor executor, host_options options)
 host::~host() { core_->shutdown(); }
 
 plugin host::load(const std::filesystem::path& file, load_options options) {
-  auto pool =
-      std::make_shared<plugin_pool>(core_, file.stem().string(), file, std::vector<std::string>{}, std::move(options));
-  auto handle = pool->handle();
-  core_->add(pool);
-  pool->start();
-  return plugin(std::move(handle));
+  return plugin_pool::load(core_, file, {}, std::move(options), nullptr);
 }
 
 plugin host::launch(const std::vector<std::string>& argv, load_options options) {
-  if (argv.empty()) throw std::invalid_argument("host::launch: argv[0] must name a program");
-  if (options.isolation == isolation::none) throw std::invalid_argument("host::launch: a program can't run in-process");
-  auto pool = std::make_shared<plugin_pool>(core_, std::filesystem::path(argv[0]).filename().string(),
-                                            std::filesystem::path(argv[0]), argv, std::move(options));
-  auto handle = pool->handle();
-  core_->add(pool);
-  pool->start();
-  return plugin(std::move(handle));
+  return plugin_pool::launch(core_, argv, std::move(options), nullptr);
 }
+
+plugin_group host::group(group_options options) { return plugin_group(std::make_shared<group_core>(core_, options)); }
 
 sandbox_report host::examine(const policy& rules) const {
   sandbox_report report = sandbox::from_lines(core_->forks.examine(rules));

@@ -203,6 +203,25 @@ ipc::completion in_process_instance::call_host(bulkhead_call*, std::string_view 
   return run_function(options_.functions, std::string(function), arguments);
 }
 
+std::vector<std::uint8_t> in_process_instance::save_state() {
+  std::lock_guard dispatch(dispatch_);
+  try {
+    return runtime_.save_state();
+  } catch (const std::exception& e) {
+    throw call_error(outcome::plugin_error, "plugin " + name_ + ": its state was not saved: " + e.what());
+  }
+}
+
+void in_process_instance::restore_state(ipc::byte_span state) {
+  std::lock_guard dispatch(dispatch_);
+  try {
+    runtime_.restore_state(state);
+  } catch (const std::exception& e) {
+    throw call_error(outcome::unavailable,
+                     "plugin " + name_ + " could not start in-process: could not restore its state: " + e.what());
+  }
+}
+
 void in_process_instance::end(ipc::time_point deadline) {
   {
     std::unique_lock held(idle_mutex_);

@@ -25,6 +25,9 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   void open(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler);
   worker_info info() const { return {::getpid(), phase::ready, outstanding_}; }
   plugin_info description() const { return description_; }
+  // Between calls. Throw call_error.
+  std::vector<std::uint8_t> save_state();
+  void restore_state(ipc::byte_span state);
   // No call comes any more; waits for those in progress, until the deadline.
   void end(ipc::time_point deadline);
 

@@ -35,6 +35,7 @@ plugin_status plugin::status() const { return pool().status(); }
 plugin_metrics plugin::metrics() const { return pool().metrics(); }
 void plugin::reset() const { pool().reset(); }
 bool plugin::recycle(std::optional<pid_t> pid) const { return pool().recycle(pid); }
+std::vector<std::uint8_t> plugin::save_state() const { return pool().save_state(); }
 void plugin::reload(const std::filesystem::path& file) const { pool().reload(file); }
 void plugin::unload() const { pool().unload(); }
 boost::asio::any_io_executor plugin::handler_executor() const { return pool().core().handlers(); }
@@ -47,6 +48,7 @@ std::string_view to_string(enum plugin_status::state value) {
     case state::gave_up: return "given up";
     case state::quarantined: return "quarantined";
     case state::ended: return "ended";
+    case state::stopped: return "stopped";
     case state::unloaded: return "unloaded";
   }
   return "unknown";
@@ -74,6 +76,7 @@ plugin_info read_description(const msgpack::object& value) {
       info.abi = static_cast<unsigned>(field.via.u64);
     else if (key == "concurrency" && field.type == msgpack::type::POSITIVE_INTEGER)
       info.concurrency = static_cast<unsigned>(std::clamp<std::uint64_t>(field.via.u64, 1, 1024));
+    else if (key == "state") info.keeps_state = field.type == msgpack::type::BOOLEAN && field.via.boolean;
     if (field.type != msgpack::type::ARRAY) return;
     for (const msgpack::object& item : std::span(field.via.array.ptr, field.via.array.size)) {
       if (key == "requests") info.requests.push_back(text(item));

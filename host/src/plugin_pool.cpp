@@ -33,16 +33,38 @@ void check(const load_options& options) {
   if (options.instances == 0) throw std::invalid_argument("load_options::instances must be at least 1");
   if (options.dispatch.kind == dispatch::kind::custom && !options.dispatch.choose)
     throw std::invalid_argument("load_options::dispatch: custom dispatch takes a function, `choose`");
+  if (options.state.keep && (options.instances != 1 || options.supervision.spares != 0))
+    throw std::invalid_argument("load_options::state: a plugin keeps its state with one instance and no spares only");
+  if (!options.state.keep && !options.state.initial.empty())
+    throw std::invalid_argument("load_options::state: an initial state takes `keep`");
+}
+
+std::shared_ptr<kept_state> state_of(const load_options& options) {
+  if (!options.state.keep) return nullptr;
+  auto made = std::make_shared<kept_state>();
+  if (!options.state.initial.empty()) made->bytes = options.state.initial;
+  return made;
+}
+
+void check_state(const std::string& name, const plugin_info& info) {
+  if (!info.keeps_state)
+    throw call_error(outcome::rejected, "plugin " + name + " is to keep its state (load_options::state), but it " +
+                                            "neither saves nor restores one");
 }
 
 }  // namespace
 
 plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
-                         std::vector<std::string> argv, load_options options)
+                         std::vector<std::string> argv, load_options options, std::shared_ptr<group_core> group)
     : core_(std::move(core)),
       name_(options.name.empty() ? std::move(name) : options.name),
       options_((check(options), std::move(options))),
-      sent_ahead_(options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)) {
+      state_(state_of(options_)),
+      sent_ahead_(options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)),
+      group_(group && group->coupled() ? std::move(group) : nullptr),
+      mutex_(group_ ? group_->mutex : std::make_shared<std::mutex>()) {
+  if (group_ && options_.isolation == isolation::none)
+    throw std::invalid_argument("plugin_group: a plugin in this process can't be restarted with its group");
   if (options_.isolation == isolation::process) {
     first_ = make_settings(file, std::move(argv), options_);
   } else {
@@ -51,6 +73,26 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
 }
 
 plugin_pool::~plugin_pool() = default;
+
+plugin plugin_pool::load(const std::shared_ptr<host_core>& core, const std::filesystem::path& file,
+                         std::vector<std::string> argv, load_options options,
+                         const std::shared_ptr<group_core>& group) {
+  const auto name = argv.empty() ? file.stem() : file.filename();
+  const auto pool =
+      std::make_shared<plugin_pool>(core, name.string(), file, std::move(argv), std::move(options), group);
+  auto handle = pool->handle();
+  core->add(pool);
+  pool->start();
+  if (group && !group->coupled()) group->add_alone(pool);
+  return plugin(std::move(handle));
+}
+
+plugin plugin_pool::launch(const std::shared_ptr<host_core>& core, const std::vector<std::string>& argv,
+                           load_options options, const std::shared_ptr<group_core>& group) {
+  if (argv.empty()) throw std::invalid_argument("launch: argv[0] must name a program");
+  if (options.isolation == isolation::none) throw std::invalid_argument("launch: a program can't run in-process");
+  return load(core, argv.front(), argv, std::move(options), group);
+}
 
 std::shared_ptr<plugin_pool> plugin_pool::handle() {
   return {this, [self = shared_from_this()](plugin_pool*) { self->unload(); }};
@@ -102,6 +144,7 @@ std::shared_ptr<worker_settings> plugin_pool::make_settings(const std::filesyste
   auto settings = std::make_shared<worker_settings>();
   settings->name = name_;
   settings->counters = counters_;
+  settings->state = state_;
   settings->argv = std::move(argv);
   settings->options = options;
   settings->rules = effective_policy(options, !settings->argv.empty());
@@ -117,11 +160,16 @@ void plugin_pool::start() {
     local_ = std::make_shared<in_process_instance>(core_, name_, file_, open_plugin(*core_, file_, options_.sha256),
                                                    options_, weak_from_this());
     meter_.describe(local_->description().methods);
+    if (!state_) return;
+    check_state(name_, local_->description());
+    if (state_->bytes) local_->restore_state(*state_->bytes);
     return;
   }
   std::unique_lock held(*mutex_);
-  current_ = std::make_shared<worker_set>(core_, std::move(first_), mutex_, weak_from_this());
+  current_ = std::make_shared<worker_set>(core_, std::move(first_), mutex_, weak_from_this(), group_);
   current_->start(held);
+  if (state_) check_state(name_, current_->description());
+  if (group_) current_->join(group_->add(name_, weak_from_this()));
   meter_.describe(current_->description().methods);
 }
 
@@ -137,20 +185,46 @@ void plugin_pool::reload(const std::filesystem::path& file) {
   if (!argv.empty()) argv.front() = file.string();
   options.sha256.clear();  // it was the old version's
   const auto settings = make_settings(file, std::move(argv), options);
-  auto fresh = std::make_shared<worker_set>(core_, settings, mutex_, weak_from_this());
+  auto fresh = std::make_shared<worker_set>(core_, settings, mutex_, weak_from_this(), group_);
   std::unique_lock held(*mutex_);
   if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
   std::erase_if(retiring_, [](const auto& each) { return each->state() == supervision::supervisor_state::stopped; });
   retiring_.push_back(fresh);  // so that unload() ends it, too
+  if (state_) fresh->hold_calls();
   fresh->start(held);
+  if (state_) {
+    try {
+      check_state(name_, fresh->description());
+      current_->hand_over(held);
+      fresh->admit_calls(held);
+    } catch (...) {
+      fresh->stop("it has not taken over");
+      current_->resume_calls();
+      held.unlock();
+      on_change();
+      throw;
+    }
+  }
   meter_.describe(fresh->description().methods);
   std::erase(retiring_, fresh);
   retiring_.push_back(std::exchange(current_, fresh));
+  if (group_) {
+    current_->join(*retiring_.back()->leave());
+    group_->replaced(*current_->membership());
+  }
   suspects_.clear();
   retiring_.back()->stop("a new version has taken its place");
   core_->lifecycle({.kind = lifecycle_event::kind::reloaded, .plugin = name_});
   held.unlock();
   on_change();
+}
+
+std::vector<std::uint8_t> plugin_pool::save_state() {
+  if (!state_) throw call_error(outcome::rejected, "plugin " + name_ + " keeps no state (load_options::state)");
+  if (local_) return local_->save_state();
+  std::unique_lock held(*mutex_);
+  if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
+  return current_->save_state(held);
 }
 
 plugin_info plugin_pool::describe() const {
@@ -214,7 +288,7 @@ plugin_status plugin_pool::status() const {
     case supervision::supervisor_state::quarantined: out.state = state::quarantined; break;
     case supervision::supervisor_state::ended: out.state = state::ended; break;
     case supervision::supervisor_state::stopping:
-    case supervision::supervisor_state::stopped: out.state = state::unloaded; break;
+    case supervision::supervisor_state::stopped: out.state = state::stopped; break;
   }
   return out;
 }
@@ -225,9 +299,23 @@ void plugin_pool::reset() {
     std::lock_guard held(*mutex_);
     if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded: load it again");
     suspects_.clear();
-    current_->reset();
+    if (group_) group_->reset();
+    else current_->reset();
   }
-  on_change();
+  if (group_) group_->announce();
+  else on_change();
+}
+
+void plugin_pool::stop_with_group(bool calls_wait, const std::string& reason) {
+  core_->lifecycle({.kind = lifecycle_event::kind::regrouped, .plugin = name_, .text = reason});
+  current_->stop(reason + " (plugin_group::reset() starts it again)", calls_wait);
+}
+
+void plugin_pool::start_with_group() { current_->start_again(); }
+
+void plugin_pool::reset_with_group() {
+  suspects_.clear();
+  current_->reset(false);
 }
 
 bool plugin_pool::recycle(std::optional<pid_t> pid) {
@@ -246,7 +334,9 @@ void plugin_pool::unload() {
   if (!current_) return;  // it never started
   std::vector<std::shared_ptr<worker_set>> sets = retiring_;
   sets.push_back(current_);
+  const auto member = current_->leave();
   for (const auto& each : sets) each->stop("it has been unloaded");
+  if (member) group_->removed(*member);
   held.unlock();
   on_change();
   held.lock();

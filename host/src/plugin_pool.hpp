@@ -2,6 +2,7 @@
 // worker, and changes from one version of the plugin to the next.
 #pragma once
 
+#include "group_core.hpp"
 #include "in_process.hpp"
 #include "worker_set.hpp"
 
@@ -14,15 +15,18 @@ class plugin_pool final : public worker_set::listener,
                           public std::enable_shared_from_this<plugin_pool> {
  public:
   plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
-              std::vector<std::string> argv, load_options options);
+              std::vector<std::string> argv, load_options options, std::shared_ptr<group_core> group);
   ~plugin_pool() override;
+
+  // Starts all instances and waits for them. Throws call_error. The group may be null.
+  static plugin load(const std::shared_ptr<host_core>& core, const std::filesystem::path& file,
+                     std::vector<std::string> argv, load_options options, const std::shared_ptr<group_core>& group);
+  static plugin launch(const std::shared_ptr<host_core>& core, const std::vector<std::string>& argv,
+                       load_options options, const std::shared_ptr<group_core>& group);
 
   // What the application holds: the plugin is unloaded, by the application's own thread, when the last of it is gone.
   // Others (the reactor, handlers) may hold the pool itself meanwhile and never wait for anything.
   std::shared_ptr<plugin_pool> handle();
-
-  // Starts all instances and waits for them. Throws call_error.
-  void start();
 
   reply call(std::string_view method, packed_arguments arguments, const call_options& options);
   void async_call(std::string_view method, packed_arguments arguments, const call_options& options,
@@ -36,8 +40,14 @@ class plugin_pool final : public worker_set::listener,
   void reset();
   bool recycle(std::optional<pid_t> pid);
   void reload(const std::filesystem::path& file);
+  std::vector<std::uint8_t> save_state();
   void unload();
   host_core& core() { return *core_; }
+
+  // What its group decides. (locked)
+  void stop_with_group(bool calls_wait, const std::string& reason);
+  void start_with_group();
+  void reset_with_group();
 
   // worker_set::listener
   void on_event(const std::string& name, const msgpack::object& value) override;
@@ -49,6 +59,7 @@ class plugin_pool final : public worker_set::listener,
   void on_timer() override;
 
  private:
+  void start();
   void tell(violation what, std::uint64_t dropped);
   using lease = worker_set::lease;
   class pooled_call;
@@ -82,10 +93,12 @@ class plugin_pool final : public worker_set::listener,
   const load_options options_;
   mutable call_meter meter_;
   const std::shared_ptr<worker_counters> counters_ = std::make_shared<worker_counters>();
-  const unsigned sent_ahead_;               // calls that a busy worker gets
-  std::string file_;                        // isolation::none
-  std::shared_ptr<worker_settings> first_;  // until start()
-  const std::shared_ptr<std::mutex> mutex_ = std::make_shared<std::mutex>();
+  const std::shared_ptr<kept_state> state_;     // null: none is kept
+  const unsigned sent_ahead_;                   // calls that a busy worker gets
+  std::string file_;                            // isolation::none
+  std::shared_ptr<worker_settings> first_;      // until start()
+  const std::shared_ptr<group_core> group_;     // coupled, or null
+  const std::shared_ptr<std::mutex> mutex_;     // the group's, if there is one
   std::shared_ptr<in_process_instance> local_;  // isolation::none
   std::shared_ptr<worker_set> current_;
   std::vector<std::shared_ptr<worker_set>> retiring_;  // older versions that still end

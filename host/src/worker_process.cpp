@@ -343,17 +343,22 @@ outcome worker_process::async_call(const std::shared_ptr<call_request>& request,
   return outcome::ok;
 }
 
-void worker_process::ask(std::string_view request, std::function<void()> answered) {
+bool worker_process::ask(std::string_view request, std::function<void(ipc::completion&&)> answered,
+                         ipc::time_point deadline, std::optional<ipc::byte_span> parameter) {
   struct asked final : ipc::async_completion {
-    std::function<void()> answered;
-    void complete(ipc::completion&&) override { answered(); }
+    std::function<void(ipc::completion&&)> answered;
+    void complete(ipc::completion&& result) override { answered(std::move(result)); }
   };
   auto handler = std::make_unique<asked>();
   handler->answered = std::move(answered);
   std::unique_ptr<ipc::async_completion> async = std::move(handler);
   ipc::buffer frame = ipc::begin_request(request);
-  ipc::packer(frame).pack_array(0);
-  channel_.start(frame.take(), {}, ipc::never, nullptr, &async);
+  ipc::packer packer(frame);
+  packer.pack_array(parameter ? 1 : 0);
+  if (parameter)
+    packer.pack_bin(static_cast<std::uint32_t>(parameter->size()))
+        .pack_bin_body(reinterpret_cast<const char*>(parameter->data()), static_cast<std::uint32_t>(parameter->size()));
+  return channel_.start(frame.take(), {}, deadline, nullptr, &async).code == outcome::ok;
 }
 
 void worker_process::watch_progress(std::uint32_t id, call_request& request) {

@@ -11,6 +11,13 @@
 
 namespace bulkhead {
 
+// A plugin's state, kept over its workers and versions. Under the pool's lock.
+struct kept_state {
+  std::optional<std::vector<std::uint8_t>> bytes;
+  ipc::time_point saved{};
+  bool unusable = false;  // a worker has ended while it restored it
+};
+
 // What to start: a plugin or a foreign program.
 struct worker_settings {
   std::string name;
@@ -21,6 +28,7 @@ struct worker_settings {
   load_options options;
   policy rules;                               // of its sandbox, as it was worked out from the options
   std::shared_ptr<worker_counters> counters;  // none: not counted
+  std::shared_ptr<kept_state> state;          // none: it keeps none
   bool internal = false;                      // the host's own: its end is nobody else's business
 };
 
@@ -57,8 +65,10 @@ class worker_process final : public reactor::target,
   // Why a call could not be started, for people.
   static std::string not_started(outcome code, const call_request& request, const ipc::limits& limits);
   const ipc::limits& limits() const { return settings_->options.limits; }
-  // Sends a request of the protocol's own; `answered` is called in the end, whatever comes of it.
-  void ask(std::string_view request, std::function<void()> answered);
+  // Sends a request of the protocol's own, perhaps with one parameter; `answered` is called in the end, whatever comes
+  // of it, if this returns true. One that is not answered by the deadline ends the worker.
+  bool ask(std::string_view request, std::function<void(ipc::completion&&)> answered,
+           ipc::time_point deadline = ipc::never, std::optional<ipc::byte_span> parameter = {});
 
   // Whether new calls can go to it.
   bool ready() const { return ready_; }

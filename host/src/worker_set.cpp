@@ -1,6 +1,8 @@
 // See worker_set.hpp.
 #include "worker_set.hpp"
 
+#include "group_core.hpp"
+
 #include <algorithm>
 #include <random>
 
@@ -19,12 +21,13 @@ double any_between_minus_one_and_one() {
   return std::uniform_real_distribution<double>(-1, 1)(source);
 }
 
-supervisor_settings settings_of(const worker_settings& given) {
+supervisor_settings settings_of(const worker_settings& given, bool coupled) {
   supervisor_settings out;
   out.rules = given.options.supervision;
   out.instances = given.options.instances;
   out.start_limit = given.options.start_timeout;
   out.memory_limit = given.options.memory_limit;
+  out.coupled = coupled;
   return out;
 }
 
@@ -42,21 +45,28 @@ exit_class class_of(const worker_owner::ending& how) {
 }  // namespace
 
 worker_set::worker_set(std::shared_ptr<host_core> core, std::shared_ptr<worker_settings> settings,
-                       std::shared_ptr<std::mutex> mutex, std::weak_ptr<listener> pool)
+                       std::shared_ptr<std::mutex> mutex, std::weak_ptr<listener> pool,
+                       std::shared_ptr<group_core> group)
     : core_(std::move(core)),
       settings_(std::move(settings)),
       mutex_(std::move(mutex)),
       pool_(std::move(pool)),
-      supervisor_(settings_of(*settings_), any_between_minus_one_and_one) {}
+      group_(std::move(group)),
+      supervisor_(settings_of(*settings_, group_ != nullptr), any_between_minus_one_and_one,
+                  group_ ? &group_->window : nullptr) {}
 
 // --- for the pool ---------------------------------------------------------------------------------------------------
 
 void worker_set::start(std::unique_lock<std::mutex>& held) {
   starting_ = true;
   apply(events::start{});
+  wait_serving(held);
+}
+
+void worker_set::wait_serving(std::unique_lock<std::mutex>& held) {
   const auto done = [this] {
     return start_failure_ || supervisor_.state() != state::running ||
-           supervisor_.serving() == settings_->options.instances;
+           (held_ ? supervisor_.serving() : serving_.size()) == settings_->options.instances;
   };
   while (!done()) wait_change(held);
   starting_ = false;
@@ -66,7 +76,11 @@ void worker_set::start(std::unique_lock<std::mutex>& held) {
   throw call_error(outcome::unavailable, *failing_);
 }
 
-void worker_set::stop(const std::string& reason) { apply(events::stop{.reason = reason}); }
+void worker_set::stop(const std::string& reason, bool calls_wait) {
+  apply(events::stop{.calls_wait = calls_wait, .reason = reason});
+}
+
+void worker_set::start_again() { apply(events::start{}); }
 
 void worker_set::wait_stopped(std::unique_lock<std::mutex>& held) {
   while (supervisor_.state() == state::stopping) wait_change(held);
@@ -76,7 +90,14 @@ void worker_set::wait_stopped(std::unique_lock<std::mutex>& held) {
   settings_->plugin.reset();
 }
 
-void worker_set::reset() { apply(events::reset{}); }
+void worker_set::reset(bool start) {
+  if (kept_state* const state = settings_->state.get(); state && std::exchange(state->unusable, false)) {
+    state->bytes.reset();
+    if (const auto pool = pool_.lock())
+      pool->on_log(log_level::warning, -1, "its saved state could not be restored and is dropped", 0);
+  }
+  apply(events::reset{.start = start});
+}
 
 bool worker_set::recycle(std::optional<pid_t> pid) {
   std::vector<worker_id> chosen;
@@ -92,7 +113,9 @@ void worker_set::give_back(const lease& worker) {
   const auto set = worker->set.lock();
   if (!set) return;
   if (set->settings_->options.supervision.recycle.calls > 0) set->apply(events::usage{worker->id, worker->served, 0});
-  if (worker->draining) set->check_drained(worker);
+  worker->changed = true;
+  if (worker->draining || worker->parked) set->check_drained(worker);
+  else if (set->settings_->state) set->save_if_due(worker);
 }
 
 std::vector<std::shared_ptr<worker_process>> worker_set::processes() const {
@@ -112,10 +135,14 @@ void worker_set::count(plugin_metrics& out) const {
 }
 
 // Waits for something to happen; does the reactor's work meanwhile if nobody else may.
-void worker_set::wait_change(std::unique_lock<std::mutex>& held) {
-  if (!core_->needs_help()) return changed_.wait(held);
+void worker_set::wait_change(std::unique_lock<std::mutex>& held, ipc::time_point until) {
+  if (!core_->needs_help()) {
+    if (until == ipc::never) changed_.wait(held);
+    else changed_.wait_until(held, until);
+    return;
+  }
   held.unlock();
-  core_->reactor->help(ipc::clock::now() + help_turn);
+  core_->reactor->help(std::min(until, ipc::clock::now() + help_turn));
   held.lock();
 }
 
@@ -131,6 +158,7 @@ void worker_set::apply(const event& what) {
     std::visit([this](const auto& each) { execute(each); }, next);
   }
   executing_ = false;
+  if (member_ && supervisor_.whole()) group_->whole(*member_);
   if (const auto wake = supervisor_.wake_at(); wake < next_tick_) {
     next_tick_ = wake;
     core_->reactor->schedule(wake, weak_from_this());
@@ -154,15 +182,14 @@ void worker_set::execute(const Action& action) {
       });
     } else if constexpr (std::is_same_v<Action, actions::serve>) {
       worker->place = action.place;
-      const auto after = std::upper_bound(serving_.begin(), serving_.end(), action.place,
-                                          [](std::size_t place, const lease& each) { return place < each->place; });
-      serving_.insert(after, worker);
+      if (settings_->state) take_over();
+      else admit(worker);
     } else if constexpr (std::is_same_v<Action, actions::ping>) {
       const auto memory = settings_->options.memory_limit > 0 ? process->resident_bytes() : 0;
       if (memory > 0) apply(events::usage{action.worker, worker->served, memory});
       if (process->outstanding() > (worker->pinged ? 1u : 0u)) return apply(events::answered{action.worker});
       if (std::exchange(worker->pinged, true)) return;  // the last one is not answered yet
-      process->ask("$/ping", [weak = weak_from_this(), worker] {
+      process->ask("$/ping", [weak = weak_from_this(), worker](ipc::completion&&) {
         const auto self = weak.lock();
         if (!self) return;
         std::unique_lock held(*self->mutex_);
@@ -199,12 +226,26 @@ void worker_set::execute(const Action& action) {
     lifecycle({.kind = kind::recovered, .serving = settings_->options.instances});
   } else if constexpr (std::is_same_v<Action, actions::gave_up>) {
     lifecycle({.kind = kind::gave_up, .text = action.reason, .last_exits = action.last_exits});
+    if (member_) group_->out(*member_, true, "was given up");
   } else if constexpr (std::is_same_v<Action, actions::quarantined>) {
     lifecycle({.kind = kind::quarantined, .report = action.report});
+    if (member_) group_->out(*member_, true, "is quarantined");
+  } else if constexpr (std::is_same_v<Action, actions::ended>) {
+    if (member_) group_->out(*member_, false, "has ended");
+  } else if constexpr (std::is_same_v<Action, actions::stopped>) {
+    if (member_) group_->stopped(*member_);
+  } else if constexpr (std::is_same_v<Action, actions::restart_group>) {
+    if (member_) group_->failed(*member_, action.due);
   } else {
-    static_assert(std::is_same_v<Action, actions::stopped> || std::is_same_v<Action, actions::restart_group> ||
-                  std::is_same_v<Action, actions::reset_group>);
+    static_assert(std::is_same_v<Action, actions::reset_group>);
+    if (member_) group_->reset();
   }
+}
+
+// Calls that wait may have got a worker, or are to fail.
+void worker_set::announce() {
+  if (group_) return group_->announce();
+  if (const auto pool = pool_.lock()) pool->on_change();
 }
 
 void worker_set::spawn(worker_id id) {
@@ -245,7 +286,7 @@ void worker_set::spawn(worker_id id) {
     apply(events::exited{id, exit_class::abnormal, false, report});
     if (start_failure_ && starting_) apply(events::stop{.reason = "it could not start"});
   }
-  if (const auto pool = pool_.lock()) pool->on_change();
+  announce();
 }
 
 std::shared_ptr<worker_process> worker_set::make_process(worker_id id) {
@@ -273,10 +314,22 @@ void worker_set::never_spawned(const lease& worker) {
 // A worker that leaves has ended its calls when all were given back, and those that were given up have ended in it, too.
 void worker_set::check_drained(const lease& worker) {
   if (worker->in_progress > 0) return;
-  if (worker->process->outstanding() == 0) return apply(events::drained{worker->id});
-  worker->process->ask("$/drain", [weak = weak_from_this(), id = worker->id] {
-    if (const auto self = weak.lock()) self->tell(events::drained{id});
-  });
+  const auto then = [weak = weak_from_this(), worker](ipc::completion&&) {
+    const auto self = weak.lock();
+    if (!self) return;
+    {
+      std::lock_guard held(*self->mutex_);
+      self->drained(worker);
+    }
+    self->announce();
+  };
+  if (worker->process->outstanding() == 0 || !worker->process->ask("$/drain", then)) drained(worker);
+}
+
+void worker_set::admit(const lease& worker) {
+  const auto after = std::upper_bound(serving_.begin(), serving_.end(), worker->place,
+                                      [](std::size_t place, const lease& each) { return place < each->place; });
+  serving_.insert(after, worker);
 }
 
 void worker_set::lifecycle(lifecycle_event event) {
@@ -302,13 +355,15 @@ void worker_set::tell(const event& what) {
     std::lock_guard held(*mutex_);
     apply(what);
   }
-  if (const auto pool = pool_.lock()) pool->on_change();
+  announce();
 }
 
 void worker_set::on_timer() {
   {
     std::lock_guard held(*mutex_);
     next_tick_ = ipc::never;
+    if (settings_->state)
+      for (const lease& each : serving_) save_if_due(each);
   }
   tell(events::tick{});
 }
@@ -363,10 +418,12 @@ void worker_set::on_exited(std::uint64_t id, const ending& how) {
       start_failure_.emplace(how.rejected ? outcome::rejected : outcome::unavailable,
                              "plugin " + settings_->name + " could not start: the worker " + last_failure_,
                              std::vector<std::uint8_t>{}, how.report);
+    if (gone->restoring && how.report->reason != exit_reason::shut_down) settings_->state->unusable = true;
     apply(events::exited{id, class_of(how), how.calls_pending, how.report});
+    if (settings_->state) take_over();
     if (start_failure_ && starting_) apply(events::stop{.reason = "it could not start"});
   }
-  if (const auto pool = pool_.lock()) pool->on_change();
+  announce();
 }
 
 }  // namespace bulkhead

@@ -11,6 +11,8 @@
 
 namespace bulkhead {
 
+class group_core;
+
 class worker_set final : public worker_owner, public reactor::target, public std::enable_shared_from_this<worker_set> {
  public:
   struct member {
@@ -21,6 +23,13 @@ class worker_set final : public worker_owner, public reactor::target, public std
     std::size_t place = 0;
     bool draining = false;
     bool pinged = false;  // and has not answered yet
+    // Of its state, if it keeps one.
+    bool restoring = false, restored = false;  // restored: its state is the one that counts
+    bool changed = false;                      // since it was saved
+    bool parked = false;                       // gets no calls until resume_calls()
+    bool handed_over = false;                  // its state was saved after its last call
+    unsigned saves = 0;                        // under way
+    std::string save_failure{};                // of the last one, if it failed
     std::optional<exit_reason> killed;
     unsigned in_progress = 0;  // calls given to it and not yet given back
     std::uint64_t served = 0;
@@ -34,16 +43,23 @@ class worker_set final : public worker_owner, public reactor::target, public std
   };
 
   worker_set(std::shared_ptr<host_core> core, std::shared_ptr<worker_settings> settings,
-             std::shared_ptr<std::mutex> mutex, std::weak_ptr<listener> pool);
+             std::shared_ptr<std::mutex> mutex, std::weak_ptr<listener> pool, std::shared_ptr<group_core> group);
+
+  // From now on, until it leaves, its group decides when it is restarted. (locked)
+  void join(std::size_t member) { member_ = member; }
+  std::optional<std::size_t> leave() { return std::exchange(member_, std::nullopt); }
+  std::optional<std::size_t> membership() const { return member_; }
 
   // Starts all and waits until they are ready; throws call_error when the first try of one fails, when none is left.
   void start(std::unique_lock<std::mutex>& held);
   // Ends all in good order, without waiting. Calls that wait for a worker fail, for this reason. (locked)
-  void stop(const std::string& reason);
+  void stop(const std::string& reason, bool calls_wait = false);
+  // After stop(). (locked)
+  void start_again();
   // Blocks until all have ended, or are undead. For the last time: nothing of them or of the plugin's file is left here.
   void wait_stopped(std::unique_lock<std::mutex>& held);
-  // Forgets all failures and starts what does not run. (locked)
-  void reset();
+  // Forgets all failures and starts what does not run, unless start_again() will. (locked)
+  void reset(bool start = true);
   // Each worker, or the one with this pid, is replaced by a fresh one; false when there is none. (locked)
   bool recycle(std::optional<pid_t> pid = {});
 
@@ -53,6 +69,19 @@ class worker_set final : public worker_owner, public reactor::target, public std
   const std::optional<std::string>& failing() const { return failing_; }
   // A call has ended. (locked)
   static void give_back(const lease& worker);
+
+  // State, see state_options; in worker_state.cpp.
+  // Workers get no calls until admit_calls() or resume_calls(). (locked)
+  void hold_calls() { held_ = true; }
+  // As start(): waits until it serves, from the state that was handed over.
+  void admit_calls(std::unique_lock<std::mutex>& held);
+  // Waits until its calls have ended and its state is saved; calls wait. Throws call_error when that can't be.
+  void hand_over(std::unique_lock<std::mutex>& held);
+  // After that: it goes on. (locked)
+  void resume_calls();
+  // Waits for it. Throws call_error.
+  std::vector<std::uint8_t> save_state(std::unique_lock<std::mutex>& held);
+
   supervision::supervisor_state state() const { return supervisor_.state(); }                // (locked)
   const plugin_info& description() const { return description_; }                            // (locked)
   bool idempotent(const std::string& method) const { return idempotent_.contains(method); }  // (locked)
@@ -82,14 +111,24 @@ class worker_set final : public worker_owner, public reactor::target, public std
   std::shared_ptr<worker_process> make_process(supervision::worker_id id);
   void never_spawned(const lease& worker);
   void check_drained(const lease& worker);
+  void drained(const lease& worker);
+  void admit(const lease& worker);
+  void wait_serving(std::unique_lock<std::mutex>& held);
+  void take_over();
+  void restore(const lease& worker);
+  void save(const lease& worker, std::function<void(const ipc::completion&)> done);
+  void save_if_due(const lease& worker);
   void lifecycle(lifecycle_event event);
-  void wait_change(std::unique_lock<std::mutex>& held);
+  void wait_change(std::unique_lock<std::mutex>& held, ipc::time_point until = ipc::never);
+  void announce();
   lease find(supervision::worker_id id) const;
 
   const std::shared_ptr<host_core> core_;
   const std::shared_ptr<worker_settings> settings_;
   const std::shared_ptr<std::mutex> mutex_;
   const std::weak_ptr<listener> pool_;
+  const std::shared_ptr<group_core> group_;
+  std::optional<std::size_t> member_;  // of the group
 
   supervision::supervisor supervisor_;
   std::deque<supervision::action> actions_;  // not yet carried out
@@ -97,6 +136,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
   ipc::time_point next_tick_ = ipc::never;
   std::map<supervision::worker_id, lease> members_;
   std::vector<lease> serving_;
+  bool held_ = false;
   std::size_t processes_ = 0;  // objects, those of workers that have ended included
   std::optional<std::string> failing_;
   std::string last_failure_;  // of a worker, for people

@@ -256,6 +256,28 @@ void plugin_runtime::init() {
   const char* why = nullptr;
   if (plugin_->init && !plugin_->init(plugin_, &why))
     throw std::runtime_error(why ? ipc::sanitised(why) : std::string("its init() failed without saying why"));
+  if (plugin_->get_extension)
+    state_ = static_cast<const bulkhead_state_t*>(plugin_->get_extension(plugin_, BULKHEAD_STATE));
+}
+
+std::vector<std::uint8_t> plugin_runtime::save_state() {
+  if (!state_) throw std::runtime_error("the plugin does not save its state");
+  std::vector<std::uint8_t> saved;
+  const char* why = nullptr;
+  const auto take = [](void* to, const void* state, std::size_t size) {
+    const ipc::byte_span bytes = span_of(state, size);
+    static_cast<std::vector<std::uint8_t>*>(to)->assign(bytes.begin(), bytes.end());
+  };
+  if (!state_->save(plugin_, take, &saved, &why))
+    throw std::runtime_error(why ? ipc::sanitised(why) : std::string("its save() failed without saying why"));
+  return saved;
+}
+
+void plugin_runtime::restore_state(ipc::byte_span state) {
+  if (!state_) throw std::runtime_error("the plugin does not restore a state");
+  const char* why = nullptr;
+  if (!state_->restore(plugin_, state.data(), state.size(), &why))
+    throw std::runtime_error(why ? ipc::sanitised(why) : std::string("its restore() failed without saying why"));
 }
 
 void plugin_runtime::destroy() {
@@ -308,7 +330,7 @@ void plugin_runtime::release(bulkhead_call* call) {
 
 void plugin_runtime::pack_description(ipc::packer& packer, unsigned concurrency) const {
   const std::size_t count = plugin_ ? plugin_->method_count : 0;  // before it is loaded it has none
-  packer.pack_map(9);
+  packer.pack_map(10).pack("state").pack(keeps_state());
   packer.pack("id").pack(manifest_.id).pack("name").pack(manifest_.name.empty() ? manifest_.id : manifest_.name);
   packer.pack("version").pack(manifest_.version).pack("license").pack(manifest_.license);
   packer.pack("description").pack(manifest_.description).pack("abi").pack(manifest_.abi);

@@ -70,6 +70,9 @@ class plugin_runtime {
   void load(const std::string& path);  // runs its constructors
   void init();
   void destroy();  // may be left out
+  bool keeps_state() const { return state_ != nullptr; }
+  std::vector<std::uint8_t> save_state();  // these two throw std::runtime_error. Dispatch thread
+  void restore_state(ipc::byte_span state);
 
   // Takes up a call; it ends through the link, later or before this returns. `call` needs everything but `runtime` and
   // `method`. Unknown methods fail with `rejected`. Dispatch thread; several at once if the plugin is thread-safe.
@@ -93,6 +96,7 @@ class plugin_runtime {
   struct library;
   std::unique_ptr<library> library_;
   const bulkhead_plugin_t* plugin_ = nullptr;
+  const bulkhead_state_t* state_ = nullptr;
 };
 
 }  // namespace bulkhead

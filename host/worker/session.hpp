@@ -57,6 +57,8 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   bool dispatch();
   void take_up(queued request);
   void take_up_reserved(const queued& request);
+  void save_state(std::uint32_t id);
+  void restore_state(ipc::byte_span params);
   void cancel(std::uint32_t id);
   std::shared_ptr<ipc::stream> open_stream(std::uint32_t id, ipc::time_point deadline);
   void tell_stream(const ipc::message& notification);

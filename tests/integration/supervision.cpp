@@ -1,46 +1,15 @@
 // What becomes of a plugin whose workers die: restarts and their limits, quarantine, spares, recycling, hot reload.
-#include "fixture.hpp"
+#include "watched_host.hpp"
 
 #include <boost/asio/io_context.hpp>
 
 #include <csignal>
-#include <set>
 
 namespace bulkhead::testing {
 namespace {
 
 using kind = enum lifecycle_event::kind;
 using state = enum plugin_status::state;
-
-// A host that keeps what happened to its plugins.
-struct watched_host {
-  mailbox<lifecycle_event> events;
-  host self{
-      {.on_lifecycle = [this](const lifecycle_event& event) { events.put(event); }, .spawns = any_number_of_spawns}};
-
-  bool saw(kind what, std::size_t times = 1) {
-    return events.wait([&](const auto& all) {
-      return std::count_if(all.begin(), all.end(), [&](const auto& event) { return event.kind == what; }) >=
-             static_cast<std::ptrdiff_t>(times);
-    });
-  }
-  lifecycle_event last(kind what) {
-    const auto all = events.values();
-    const auto found = std::find_if(all.rbegin(), all.rend(), [&](const auto& event) { return event.kind == what; });
-    return found == all.rend() ? lifecycle_event{} : *found;
-  }
-  std::size_t count(kind what) {
-    const auto all = events.values();
-    return static_cast<std::size_t>(
-        std::count_if(all.begin(), all.end(), [&](const auto& event) { return event.kind == what; }));
-  }
-};
-
-std::set<pid_t> pids(const plugin& of) {
-  std::set<pid_t> found;
-  for (const worker_info& each : of.workers()) found.insert(each.pid);
-  return found;
-}
 
 // Under the build tree, where no other user can write.
 std::filesystem::path copy_of(const std::string& plugin, const std::string& as) {

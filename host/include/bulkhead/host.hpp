@@ -49,6 +49,7 @@ struct lifecycle_event {
     quarantined,  // a worker broke the protocol or its policy, see `report`. Only plugin::reset() starts it again
     poisoned,     // a call has killed so many workers that it is refused from now on; `text` names its method
     reloaded,     // a new version of the plugin serves
+    regrouped,    // it stops because a plugin of its group failed: `text` says why, if it won't be started again
     // Of no plugin: `pid` and `text` are the fork server's. Living workers go on.
     fork_server_died,     // another is started
     fork_server_gave_up,  // for the third time within a minute: no worker is started until host::reset()
@@ -109,6 +110,19 @@ struct dispatch {
   std::function<std::size_t(const std::vector<candidate>& free, std::string_view method, call_key key)> choose{};
 };
 
+// State that a plugin hands to its successor: to the new version on reload(), to a fresh worker on recycle() or when it
+// leaves, both as it was after the last call; after a crash, as it was saved last. A worker that can't restore it counts
+// as one that can't start; once plugin::reset() is called after that, the state is dropped. Needs a plugin that saves
+// and restores (`plugin.state()` in the SDK, BULKHEAD_STATE in the C ABI), one instance and no spares.
+struct state_options {
+  bool keep = false;
+  // How long after the end of a call the state may wait to be saved: a crash loses so much. 0: it is saved after each
+  // call.
+  std::chrono::nanoseconds every = std::chrono::seconds(1);
+  // What the first worker starts from: the bytes that plugin::save_state() gave. Empty: from nothing.
+  std::vector<std::uint8_t> initial{};
+};
+
 struct load_options {
   // What it is called in logs, events, reports and metrics. Empty: its file's name without the extension.
   std::string name{};
@@ -121,6 +135,7 @@ struct load_options {
   std::vector<std::string> environment{};  // "NAME=value"; workers get nothing else
   ipc::limits limits{};                    // of the channel
   supervision_options supervision{};
+  state_options state{};
   bulkhead::dispatch dispatch{};
   // Calls that one worker runs at once, if its plugin says that it is thread-safe; others run one. At most 64.
   unsigned concurrency = 4;
@@ -140,6 +155,36 @@ struct load_options {
   std::optional<bulkhead::policy> policy{};
   // The plugin's file must have this SHA-256 (64 hexadecimal digits, lower case); empty: any.
   std::string sha256{};
+};
+
+struct group_options {
+  restart_strategy strategy = restart_strategy::one_for_all;
+  // Of all its plugins together, but with one_for_one: then each has that of its own options.
+  restart_intensity intensity{};
+};
+
+// Plugins that depend on each other, in the order in which they are loaded. When a worker of one fails, and would be
+// restarted, the whole plugin and those that depend on it (restart_strategy says which) are stopped in good order, the
+// last loaded first, and started again, one after the other, each when the one before takes calls; calls to them wait
+// meanwhile. When one is given up or quarantined, or can't be started again, those that depend on it are stopped, and
+// calls to them fail with `unavailable`, until reset(). Recycling and reloading one plugin leaves the others alone, and
+// so does the end of one that its restart_kind does not restart. Copies are the same group. Thread-safe.
+class plugin_group {
+ public:
+  // As host::load() and host::launch(). Throws std::invalid_argument for a plugin in this process, unless the strategy
+  // is one_for_one.
+  plugin load(const std::filesystem::path& file, load_options options = {});
+  plugin launch(const std::vector<std::string>& argv, load_options options = {});
+  // Forgets all failures; what was given up, quarantined or stopped with another is started again, in order.
+  // plugin::reset() of any of them does the same, but with one_for_one. Does not wait; calls to them wait.
+  void reset();
+  // plugin::unload() of each, the last loaded first. Blocks.
+  void unload();
+
+ private:
+  friend class host;
+  explicit plugin_group(std::shared_ptr<class group_core> core) : core_(std::move(core)) {}
+  std::shared_ptr<class group_core> core_;
 };
 
 class host {
@@ -162,6 +207,9 @@ class host {
   // Starts a program of any kind that follows docs/protocol.md as worker; argv[0] names its file. It is not bulkhead's
   // own worker: no crash handler, so signals are as the kernel reports them.
   plugin launch(const std::vector<std::string>& argv, load_options options = {});
+
+  // An empty group. Its plugins live as long as their own handles, like others.
+  plugin_group group(group_options options = {});
 
   // What would stand between a worker with this policy and the machine, without starting one. Throws
   // std::runtime_error. Blocks for some milliseconds.

@@ -32,6 +32,7 @@ struct plugin_info {
   std::string id, name, version, license, description;
   unsigned abi = 0;
   unsigned concurrency = 1;  // calls that one worker runs at once
+  bool keeps_state = false;  // it can save and restore its state
   std::vector<std::string> requests;
   std::vector<method_info> methods;
 };
@@ -54,6 +55,7 @@ struct plugin_status {
     gave_up,      // too many failures; calls fail
     quarantined,  // broke the protocol or its policy; calls fail
     ended,        // all its workers ended in a way that is not followed by a restart; calls fail
+    stopped,      // with others of its group; calls wait until it is started again, or fail if there is a `reason`
     unloaded,
   } state = state::running;
   std::string reason{};                    // why calls fail, if they do
@@ -127,8 +129,13 @@ class plugin {
   bool recycle(std::optional<pid_t> pid = {}) const;
   // Replaces the plugin by the version in `file` (which may be the same file, changed): starts as many workers of it,
   // and when all are ready gives calls to them; the old ones finish theirs and end. When that fails it throws
-  // call_error and the old version goes on. Blocks until the new version serves.
+  // call_error and the old version goes on. Blocks until the new version serves. With load_options::state.keep the old
+  // version finishes its calls first, and the new one starts from its state; calls wait meanwhile.
   void reload(const std::filesystem::path& file) const;
+  // The plugin's state, as it is now: bytes that load_options::state.initial takes. While no worker serves, the state
+  // saved last. Blocks until the worker has given it, load_options::deadline at most. Throws call_error: `rejected` when
+  // the plugin keeps none, `plugin_error` when it can't save it, and as calls do.
+  std::vector<std::uint8_t> save_state() const;
 
   // Ends its workers in good order: calls in progress may finish for 5 s, then 1 s for the plugin to clean up. Later
   // calls fail with `unavailable`. Blocks. The last handle that goes away does the same.
@@ -139,7 +146,7 @@ class plugin {
   boost::asio::any_io_executor handler_executor() const;
 
  private:
-  friend class host;
+  friend class plugin_pool;
   explicit plugin(std::shared_ptr<plugin_pool> pool) : pool_(std::move(pool)) {}
   plugin_pool& pool() const;
 

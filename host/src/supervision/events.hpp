@@ -98,6 +98,7 @@ struct fail_calls {  // those that wait for a worker, and all that come: `unavai
   std::string reason;
 };
 struct admit_calls {};  // calls may come again; they wait until there is a worker for them
+struct ended {};        // all workers ended as they may, and none is restarted; after fail_calls
 struct stopped {};      // nothing runs any more but workers that are undead
 
 // For the driver of a group; never seen outside.
@@ -129,7 +130,7 @@ struct undead {  // killed, and yet the kernel does not report its end: it is wa
 }  // namespace actions
 
 using action = std::variant<actions::spawn, actions::serve, actions::ping, actions::drain, actions::shutdown,
-                            actions::kill, actions::fail_calls, actions::admit_calls, actions::stopped,
+                            actions::kill, actions::fail_calls, actions::admit_calls, actions::ended, actions::stopped,
                             actions::restart_group, actions::reset_group, actions::restarting, actions::degraded,
                             actions::recovered, actions::gave_up, actions::quarantined, actions::undead>;
 using action_list = std::vector<action>;

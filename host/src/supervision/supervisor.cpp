@@ -44,12 +44,13 @@ void supervisor::on(const events::stop& e) {
 
 void supervisor::on(const events::reset& e) {
   forget_failures();
-  if (state_ == supervisor_state::stopped || state_ == supervisor_state::stopping) return;
   probe_at_ = never;
-  if (!open() && !e.start) {
-    state_ = supervisor_state::stopped;
+  if (!e.start) {  // calls wait for that
+    admit();
+    if (!open() && state_ != supervisor_state::stopping) state_ = supervisor_state::stopped;
     return;
   }
+  if (state_ == supervisor_state::stopped || state_ == supervisor_state::stopping) return;
   state_ = supervisor_state::running;
   admit();
   open_places();

@@ -66,6 +66,8 @@ class supervisor {
   supervisor_state state() const { return state_; }
   bool failing_calls() const { return failing_; }
   std::size_t serving() const;
+  // Running, and nothing is missing but what is not to be restarted.
+  bool whole() const;
   std::vector<worker_view> workers() const;  // in the order they were spawned
 
  private:

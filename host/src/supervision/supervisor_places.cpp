@@ -89,6 +89,12 @@ std::size_t supervisor::serving() const {
                                                 [](const place& each) { return each.worker.is_ready(); }));
 }
 
+bool supervisor::whole() const {
+  return state_ == supervisor_state::running &&
+         std::all_of(places_.begin(), places_.begin() + static_cast<std::ptrdiff_t>(settings_.instances),
+                     [](const place& each) { return each.closed || each.worker.is_ready(); });
+}
+
 std::vector<supervisor::worker_view> supervisor::workers() const {
   std::vector<worker_view> list;
   for (const auto& [id, each] : workers_) {

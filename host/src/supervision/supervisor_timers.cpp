@@ -114,6 +114,7 @@ void supervisor::conclude() {
     if (!places_[i].closed || places_[i].worker) return;
   state_ = supervisor_state::ended;
   fail("its workers have ended, and none is to be started again");
+  emit(actions::ended{});
   abandon_places();
 }
 

@@ -184,6 +184,21 @@ typedef struct bulkhead_streams {
   void (*end)(const bulkhead_host_t* host, bulkhead_call_t* call);
 } bulkhead_streams_t;
 
+/* plugin->get_extension(plugin, BULKHEAD_STATE): the plugin can hand what it knows to its successor: a new version, or
+ * the next worker after a crash. The state is bytes of its own format, which later versions have to read, too; restore()
+ * gets them as save() gave them, and should trust them no more than a file. */
+#define BULKHEAD_STATE "bulkhead.state/1"
+typedef struct bulkhead_state {
+  /* Calls `take` with its state, once, and returns true; or returns false with a text (static or living as long as the
+   * plugin) in *error. Called between calls; those that are answered later may be in progress, as may others if the
+   * plugin is thread-safe, unless the plugin is about to be replaced or shut down: then none is. [dispatch-thread] */
+  bool (*save)(const bulkhead_plugin_t* plugin, void (*take)(void* to, const void* state, size_t size), void* to,
+               const char** error);
+  /* Takes a state over, after init() and before the first call; or returns false as above: then the worker can't start.
+   * [dispatch-thread] */
+  bool (*restore)(const bulkhead_plugin_t* plugin, const uint8_t* state, size_t size, const char** error);
+} bulkhead_state_t;
+
 /* Flags of a method. */
 #define BULKHEAD_METHOD_IDEMPOTENT 1u /* running it twice is as good as once: it may be retried after a crash */
 

@@ -19,6 +19,7 @@
 #include <bulkhead/sdk/responder.hpp>
 #include <bulkhead/sdk/stream.hpp>
 
+#include <cstring>
 #include <memory>
 
 namespace bulkhead {
@@ -50,6 +51,18 @@ class plugin_definition {
   plugin_definition& on_init(std::function<void()> function) { return init_ = std::move(function), *this; }
   // Runs once, when the worker exits in good order.
   plugin_definition& on_destroy(std::function<void()> function) { return destroy_ = std::move(function), *this; }
+
+  // Lets a successor (a new version, or the next worker after a crash) begin with what this plugin knows. `save` returns
+  // it as a value of any type that methods may return; `restore` gets it as its one parameter, after on_init and before
+  // the first call. An exception from `save` keeps the state saved last, one from `restore` means that the worker can't
+  // start. Both run on the dispatch thread, between calls; in a thread-safe plugin other calls may be in progress.
+  template <class Save, class Restore>
+  plugin_definition& state(Save save, Restore restore) {
+    using saved = std::remove_cvref_t<std::tuple_element_t<0, typename typed::function_traits<Restore>::parameters>>;
+    save_ = [save = std::move(save)](msgpack::sbuffer& to) { msgpack::pack(to, save()); };
+    restore_ = [restore = std::move(restore)](const msgpack::object& from) { restore(typed::convert<saved>(from)); };
+    return *this;
+  }
 
   // Log, events and host functions outside a call, from any thread.
   host_api host() const { return host_; }
@@ -231,6 +244,11 @@ class plugin_definition {
                      const std::uint8_t* arguments, std::size_t size) noexcept;
   static bool init(const bulkhead_plugin_t* plugin, const char** error) noexcept;
   static void destroy(const bulkhead_plugin_t* plugin) noexcept;
+  static const void* get_extension(const bulkhead_plugin_t* plugin, const char* id) noexcept;
+  static bool save(const bulkhead_plugin_t* plugin, void (*take)(void*, const void*, std::size_t), void* to,
+                   const char** error) noexcept;
+  static bool restore(const bulkhead_plugin_t* plugin, const std::uint8_t* state, std::size_t size,
+                      const char** error) noexcept;
   static plugin_definition& self(const bulkhead_plugin_t* plugin) {
     return *static_cast<plugin_definition*>(plugin->plugin_data);
   }
@@ -238,9 +256,11 @@ class plugin_definition {
   host_api host_;
   std::vector<std::unique_ptr<method_base>> methods_;
   std::function<void()> init_, destroy_;
+  std::function<void(msgpack::sbuffer&)> save_;
+  std::function<void(const msgpack::object&)> restore_;
   std::vector<bulkhead_method_t> table_;
   bulkhead_plugin_t plugin_{};
-  std::string init_error_;
+  std::string error_;  // of init, save or restore
 };
 
 inline const bulkhead_plugin_t* plugin_definition::create(const bulkhead_host_t* host,
@@ -251,9 +271,12 @@ inline const bulkhead_plugin_t* plugin_definition::create(const bulkhead_host_t*
     for (const auto& method : made->methods_)
       made->table_.push_back({method->name.c_str(), method->signature.c_str(), method->doc.c_str(), method->flags,
                               method.get(), &plugin_definition::invoke});
-    made->plugin_ = {
-        made.get(), made->table_.data(), made->table_.size(), &plugin_definition::init, &plugin_definition::destroy,
-        nullptr};
+    made->plugin_ = {made.get(),
+                     made->table_.data(),
+                     made->table_.size(),
+                     &plugin_definition::init,
+                     &plugin_definition::destroy,
+                     &plugin_definition::get_extension};
     return &made.release()->plugin_;
   } catch (...) {
     host_api(host).log(BULKHEAD_LOG_ERROR, text_of_exception());
@@ -267,9 +290,9 @@ inline bool plugin_definition::init(const bulkhead_plugin_t* plugin, const char*
     if (me.init_) me.init_();
     return true;
   } catch (...) {
-    me.init_error_ = text_of_exception();
+    me.error_ = text_of_exception();
   }
-  *error = me.init_error_.c_str();
+  *error = me.error_.c_str();
   return false;
 }
 
@@ -280,6 +303,40 @@ inline void plugin_definition::destroy(const bulkhead_plugin_t* plugin) noexcept
   } catch (...) {
     me->host_.log(BULKHEAD_LOG_ERROR, "on_destroy: " + text_of_exception());
   }
+}
+
+inline const void* plugin_definition::get_extension(const bulkhead_plugin_t* plugin, const char* id) noexcept {
+  static constexpr bulkhead_state_t state{&plugin_definition::save, &plugin_definition::restore};
+  return self(plugin).save_ && std::strcmp(id, BULKHEAD_STATE) == 0 ? &state : nullptr;
+}
+
+inline bool plugin_definition::save(const bulkhead_plugin_t* plugin, void (*take)(void*, const void*, std::size_t),
+                                    void* to, const char** error) noexcept {
+  auto& me = self(plugin);
+  try {
+    msgpack::sbuffer packed;
+    me.save_(packed);
+    take(to, packed.data(), packed.size());
+    return true;
+  } catch (...) {
+    me.error_ = text_of_exception();
+  }
+  *error = me.error_.c_str();
+  return false;
+}
+
+inline bool plugin_definition::restore(const bulkhead_plugin_t* plugin, const std::uint8_t* state, std::size_t size,
+                                       const char** error) noexcept {
+  auto& me = self(plugin);
+  try {
+    const msgpack::object_handle unpacked = msgpack::unpack(reinterpret_cast<const char*>(state), size);
+    me.restore_(unpacked.get());
+    return true;
+  } catch (...) {
+    me.error_ = text_of_exception();
+  }
+  *error = me.error_.c_str();
+  return false;
 }
 
 inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method,

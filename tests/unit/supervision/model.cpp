@@ -192,6 +192,7 @@ class world {
     failing_ = false;
   }
   void take(const actions::stopped&) {}
+  void take(const actions::ended&) {}
   void take(const actions::restart_group&) { FAIL(); }
   void take(const actions::reset_group&) { FAIL(); }
   void take(const actions::restarting& a) {

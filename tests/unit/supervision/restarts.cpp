@@ -130,7 +130,7 @@ TEST_CASE("which ends are followed by a restart") {
   if (expected) {
     CHECK(all == script{"restarting 1 in 0 ms", "respawn 2@0", "degraded 0/1"});
   } else {
-    CHECK(all == script{"fail_calls: its workers have ended, and none is to be started again"});
+    CHECK(all == script{"fail_calls: its workers have ended, and none is to be started again", "ended"});
     CHECK(play.subject.state() == state::ended);
     CHECK(play.tell(events::reset{}) == script{"admit_calls", "spawn 2@0"});
   }
@@ -147,7 +147,7 @@ TEST_CASE("a place whose worker ended for good stays empty while others serve; s
   play.up();
   CHECK(play.tell(stage::exit(1, exit_class::normal)) == script{"degraded 1/2"});
   CHECK(play.tell(stage::exit(2, exit_class::normal)) ==
-        script{"fail_calls: its workers have ended, and none is to be started again", "drain 3"});
+        script{"fail_calls: its workers have ended, and none is to be started again", "ended", "drain 3"});
 }
 
 TEST_CASE("rejected loads never count") {

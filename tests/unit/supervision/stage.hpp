@@ -32,6 +32,7 @@ inline std::string text(const action& what) {
     std::string operator()(const actions::fail_calls& a) { return "fail_calls: " + a.reason; }
     std::string operator()(const actions::admit_calls&) { return "admit_calls"; }
     std::string operator()(const actions::stopped&) { return "stopped"; }
+    std::string operator()(const actions::ended&) { return "ended"; }
     std::string operator()(const actions::restart_group&) { return "restart_group"; }
     std::string operator()(const actions::reset_group&) { return "reset_group"; }
     std::string operator()(const actions::restarting& a) {
