@@ -18,6 +18,10 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/bulkhead-config.cmake.
   ${PROJECT_BINARY_DIR}/cmake/bulkhead-config.cmake INSTALL_DESTINATION ${_cmake_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/cmake/bulkhead-config-version.cmake
   COMPATIBILITY SameMinorVersion)   # as long as it is 0.x
+# With CMAKE_PREFIX_PATH=build/<preset>, a build that is not installed will do.
+export(EXPORT bulkhead FILE ${PROJECT_BINARY_DIR}/cmake/bulkhead-targets.cmake NAMESPACE bulkhead::)
+configure_file(${PROJECT_SOURCE_DIR}/cmake/bulkhead_add_plugin.cmake
+  ${PROJECT_BINARY_DIR}/cmake/bulkhead_add_plugin.cmake COPYONLY)
 install(FILES
   ${PROJECT_BINARY_DIR}/cmake/bulkhead-config.cmake
   ${PROJECT_BINARY_DIR}/cmake/bulkhead-config-version.cmake
