@@ -70,12 +70,13 @@ def pack(values, handles=None):
             return msgpack.ExtType(_HANDLE, bytes([len(handles) - 1]))
         if isinstance(value, (set, frozenset)):
             return list(value)
-        raise TypeError(f"a plugin can't be given a {type(value).__name__}")
+        kind = "int of more than 64 bits" if isinstance(value, int) else type(value).__name__
+        raise _errors.Misuse(f"a plugin can't be given a {kind}")
 
     try:
         return msgpack.packb(values, use_bin_type=True, default=special)
-    except OverflowError as problem:  # integers of more than 64 bits
-        raise _errors.Misuse(str(problem)) from problem
+    except (OverflowError, UnicodeEncodeError, RecursionError) as problem:  # nested too deep is a ValueError
+        raise _errors.Misuse(f"a plugin can't be given this: {problem}") from problem
 
 
 def take_reply(address):
@@ -99,12 +100,8 @@ def take_reply(address):
 @_library.PROGRESS
 def _on_progress(context, value, size):
     report = _library.contexts.get(context)
-    if report is None:
-        return
-    try:
+    if report:
         report(_library.unpack(_library.bytes_at(value, size)))
-    except BaseException:
-        _library.unraisable(report)
 
 
 class Request:

@@ -31,43 +31,32 @@ def to_toml(values):
     return "".join(f"{key} = {value_text(each)}\n" for key, each in values.items() if each is not None).encode()
 
 
-def _quietly(callback, *arguments):
-    try:
-        callback(*arguments)
-    except BaseException:
-        _library.unraisable(callback)
-
-
 @_library.LOG
 def _on_log(context, level, plugin, pid, text):
     told = _library.contexts.get(context)
     if told and told["log"]:
-        _quietly(told["log"], _LEVELS[level], _library.text_of(plugin), pid, _library.text_of(text))
+        told["log"](_LEVELS[level], _library.text_of(plugin), pid, _library.text_of(text))
 
 
 @_library.TOLD
 def _on_lifecycle(context, kind, plugin, event):
     told = _library.contexts.get(context)
     if told and told["lifecycle"]:
-        _quietly(told["lifecycle"], json.loads(_library.text_of(event)))
+        told["lifecycle"](json.loads(_library.text_of(event)))
 
 
 @_library.VIOLATION
 def _on_violation(context, plugin, event):
     told = _library.contexts.get(context)
     if told and told["violation"]:
-        _quietly(told["violation"], json.loads(_library.text_of(event)))
+        told["violation"](json.loads(_library.text_of(event)))
 
 
 @_library.EVENT
 def _on_event(context, name, value, size):
     handler = _library.contexts.get(context)
     if handler:
-        try:
-            unpacked = _library.unpack(_library.bytes_at(value, size))
-        except _errors.PluginError:
-            return _library.unraisable(handler)
-        _quietly(handler, _library.text_of(name), unpacked)
+        handler(_library.text_of(name), _library.unpack(_library.bytes_at(value, size)))
 
 
 @_library.LENT

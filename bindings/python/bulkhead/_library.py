@@ -1,13 +1,12 @@
 """The shared library: its functions with their types, and the border across which errors, bytes and callbacks go.
 
 Callbacks are made once and live as long as the module: a call's progress may still be on its way when the call is over.
-What they are for is found by a number, their context."""
+What they are for is found by a number, their context. What they raise, ctypes gives to sys.unraisablehook."""
 
 import ctypes
 import itertools
 import json
 import os
-import sys
 import threading
 
 import msgpack
@@ -202,9 +201,3 @@ class Registry:
 
 contexts = Registry()
 
-
-def unraisable(where):
-    """Reports the exception that is being handled: nobody is there to catch it."""
-    kind, value, trace = sys.exc_info()
-    sys.unraisablehook(type("Unraisable", (), {
-        "exc_type": kind, "exc_value": value, "exc_traceback": trace, "err_msg": "Exception ignored in", "object": where}))
