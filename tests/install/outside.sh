@@ -34,11 +34,11 @@ configure_and_build() { # SOURCE CMAKE_ARGUMENT...
   local source=$1
   shift
   cp -r "$here/$source" "$scratch/source"
-  "${CMAKE:-cmake}" -S source -B made -DCMAKE_BUILD_TYPE=Debug "$@" >log 2>&1 &&
-    "${CMAKE:-cmake}" --build made >>log 2>&1 || {
+  if ! "${CMAKE:-cmake}" -S source -B made -DCMAKE_BUILD_TYPE=Debug "$@" >log 2>&1 ||
+    ! "${CMAKE:-cmake}" --build made >>log 2>&1; then
     cat log
     fail "configuring or building $source failed"
-  }
+  fi
 }
 
 case $step in
