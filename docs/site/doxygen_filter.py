@@ -34,6 +34,9 @@ def cpp_comments(text):
         elif alone:
             out.append(f"{alone[1]}/// {alone[2]}")
             behind = None
+        elif after and re.fullmatch(r"\s*(class|struct|union)\s+[\w:]+;", after[1]):
+            out.append(after[1])  # says where it is declared, not what it is
+            behind = None
         elif after and not after[1].lstrip().startswith("#"):
             # Doxygen takes it for what was declared last on the line: right, as long as it stands behind the code.
             out.append(f"{after[1]}{after[2]}///< {after[3]}")
