@@ -16,7 +16,8 @@ def c_comments(text):
         line = text[text.rfind("\n", 0, found.start()) + 1:found.start()]
         body = found.group()[2:]
         out.append(text[at:found.start()])
-        out.append(("/**<" if line.strip() else "/**") + body)
+        if not re.fullmatch(r"\s*-{3,}.*-{3,}\s*\*/", body):  # a ruler between sections documents nothing
+            out.append(("/**<" if line.strip() else "/**") + body)
         at = found.end()
     return "".join(out) + text[at:]
 
