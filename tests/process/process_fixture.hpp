@@ -11,8 +11,8 @@
 
 #include <csignal>
 
-#include <poll.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>

@@ -15,7 +15,7 @@ namespace bulkhead {
 
 // How a process has ended.
 struct exit_status {
-  int code = -1;   // of exit(); -1 when a signal ended it
+  int code = -1;   // of exit(); -1 when a signal ended it, or when nobody knows (its process server has died)
   int signal = 0;  // that ended it
   bool core_dumped = false;
   std::chrono::microseconds user_time{0}, system_time{0};

@@ -6,9 +6,9 @@
 //   auto found = launch.exec_file("git", {"status"}, {.process = {.timeout = 5s}});
 //   auto worker = launch.fork("worker.js", {}, {.events = {.on_message = …}}); // a channel for messages and handles
 //
-// Children are started by a small process of the launcher's own, so it costs the same in an application of any size; they
-// are children of the application all the same, but its wait() and SIGCHLD never see them. None is left behind as a
-// zombie, and none outlives the application unless it is detached. A policy makes any of them a sandboxed one.
+// Children are started by a small process of the launcher's own, so it costs the same in an application of any size. That
+// is also their parent, so the application's wait() and SIGCHLD never see them. None is left behind as a zombie, and none
+// outlives the application unless it is detached. A policy makes any of them a sandboxed one.
 #pragma once
 
 #include <bulkhead/child.hpp>

@@ -9,8 +9,8 @@
 
 #include <csignal>
 
+#include <fcntl.h>
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -21,19 +21,17 @@ constexpr unsigned signal_group = 4;  // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.
 constexpr std::size_t report_buffer = 8192, violations_kept = 1000;
 constexpr int shutdown_ms = 1000;
 
-std::chrono::microseconds microseconds_of(const timeval& time) {
-  return std::chrono::seconds(time.tv_sec) + std::chrono::microseconds(time.tv_usec);
-}
-
 }  // namespace
 
 std::string to_string(const exit_status& status) {
+  if (status.code < 0 && !status.signal) return "ended, and its status was lost with the process server";
   if (status.signal) return "was killed by " + signal_name(status.signal);
   return "exited with status " + std::to_string(status.code);
 }
 
 child_core::child_core(std::shared_ptr<process::server_client> servers, const boost::asio::any_io_executor& on,
-                       std::shared_ptr<void> context, const process_options& options, process::spawned_child made)
+                       std::shared_ptr<void> context, const process_options& options, process::spawned_child made,
+                       unique_fd end)
     : pid(made.pid),
       sandbox(sandbox::from_lines(made.layers)),
       executor(on),
@@ -46,8 +44,9 @@ child_core::child_core(std::shared_ptr<process::server_client> servers, const bo
       kill_signal_(options.kill_signal),
       scope_(options.policy ? kill_scope::pid_namespace : options.scope),
       stop_(options.stop),
-      pidfd_(strand_, made.pidfd.get()),
-      pidfd_number_(made.pidfd.release()),
+      pidfd_(std::move(made.pidfd)),
+      end_number_(end.get()),
+      end_(strand_, end.release()),
       timer_(strand_) {}
 
 void child_core::add_stream(std::size_t number, unique_fd end, bool output) {
@@ -67,8 +66,7 @@ void child_core::start() {
   const auto self = shared_from_this();
   boost::asio::post(strand_, [self] {
     for (const auto& [number, stream] : self->streams_) stream->watch();
-    self->pidfd_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                            [self](boost::system::error_code code) { code ? void() : self->on_ended(); });
+    self->watch_end();
     if (self->timeout_.count() > 0) {
       self->timer_.expires_after(self->timeout_);
       self->timer_.async_wait(
@@ -123,7 +121,7 @@ child_stream& child_core::stream(std::size_t number) {
 bool child_core::kill(int signal, bool tree) {
   std::lock_guard held(mutex_);
   const auto send = [&](unsigned flags) {
-    return ::syscall(SYS_pidfd_send_signal, pidfd_number_, signal, nullptr, flags) == 0;
+    return ::syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, flags) == 0;
   };
   bool sent = false;
   if (tree && scope_ == kill_scope::group) {
@@ -145,40 +143,40 @@ bool child_core::reap() {
   {
     std::lock_guard held(mutex_);
     if (status_) return true;
-    siginfo_t info{};
-    rusage used{};
-    // Not glibc's: the kernel's own call tells what it used.
-    if (::syscall(SYS_waitid, P_PIDFD, pidfd_number_, &info, WEXITED | WNOHANG | __WALL, &used) != 0) {
-      if (errno == EINTR) return false;
-      info = {};
-      info.si_code = CLD_EXITED;  // somebody else has taken it: wait4(pid, __WALL) by the application
-      info.si_status = -1;
-    } else if (info.si_pid == 0) {
-      return false;
-    }
+    process::end how;
+    ssize_t n = 0;
+    while ((n = ::read(end_number_, &how, sizeof how)) == sizeof how && how.inner) inner_status_ = how.status;
     exit_status status;
-    int inner = 0;
-    if (status_pipe_ && ::read(status_pipe_.get(), &inner, sizeof inner) == sizeof inner) {  // of its init's program
-      if (WIFEXITED(inner)) status.code = WEXITSTATUS(inner);
-      else status.signal = WTERMSIG(inner);
-      status.core_dumped = WIFSIGNALED(inner) && WCOREDUMP(inner);
-    } else if (info.si_code == CLD_EXITED) {
-      status.code = info.si_status;
-    } else {
-      status.signal = info.si_status;
-      status.core_dumped = info.si_code == CLD_DUMPED;
-    }
-    status.user_time = microseconds_of(used.ru_utime);
-    status.system_time = microseconds_of(used.ru_stime);
-    status.max_resident = static_cast<std::size_t>(used.ru_maxrss) * 1024;
+    if (n == sizeof how) {
+      const int said = inner_status_.value_or(how.status);
+      if (WIFEXITED(said)) status.code = WEXITSTATUS(said);
+      else status.signal = WTERMSIG(said);
+      status.core_dumped = WIFSIGNALED(said) && WCOREDUMP(said);
+      status.user_time = std::chrono::microseconds(how.user_us);
+      status.system_time = std::chrono::microseconds(how.system_us);
+      status.max_resident = static_cast<std::size_t>(how.max_resident);
+    } else if (n != 0 || !fork_server::has_ended(pidfd_.get(), 0)) {
+      return false;
+    }  // else its server has died before it, and nobody knows
     status_ = status;
   }
-  servers_->forget(pidfd_number_);
+  servers_->forget(pidfd_.get());
   return true;
 }
 
+void child_core::watch_end() {
+  const auto ended = [self = shared_from_this()](boost::system::error_code code) { code ? void() : self->on_ended(); };
+  if (pidfd_watch_) pidfd_watch_->async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
+  else end_.async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
+}
+
 void child_core::on_ended() {
-  if (!reap()) return;
+  if (!reap()) {
+    pollfd gone{end_number_, POLLIN, 0};
+    if (!pidfd_watch_ && ::poll(&gone, 1, 0) == 1 && (gone.revents & POLLHUP))
+      pidfd_watch_.emplace(strand_, ::fcntl(pidfd_.get(), F_DUPFD_CLOEXEC, 0));
+    return watch_end();
+  }
   read_reports();
   exit_told_ = true;
   std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;
@@ -209,8 +207,10 @@ std::optional<exit_status> child_core::wait_for(std::chrono::nanoseconds limit) 
   while (!reap()) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
     if (!forever && left <= 0) return std::nullopt;
-    pollfd ended{pidfd_number_, POLLIN, 0};
-    ::poll(&ended, 1, forever ? -1 : static_cast<int>(std::min<long>(left, 1 << 30)));
+    pollfd told{end_number_, POLLIN, 0};
+    const int patience = forever ? -1 : static_cast<int>(std::min<long>(left, 1 << 30));
+    ::poll(&told, 1, patience);
+    if (!(told.revents & POLLIN) && (told.revents & POLLHUP)) fork_server::has_ended(pidfd_.get(), patience);
   }
   std::lock_guard held(mutex_);
   return status_;
@@ -231,7 +231,8 @@ void child_core::end_now() {
   }
   wait_for(std::chrono::milliseconds(shutdown_ms));
   boost::asio::post(strand_, [self = shared_from_this()] {
-    self->pidfd_.cancel();
+    self->end_.cancel();
+    if (self->pidfd_watch_) self->pidfd_watch_->cancel();
     self->abandon();
     self->on_stop_.reset();
     std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;

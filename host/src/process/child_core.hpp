@@ -1,5 +1,5 @@
 // One child: its end, its streams, its timers, its events. Everything that happens to it goes through a strand; signals and
-// waiting also work from any thread, under a mutex that keeps a number from being used for a process that was reaped.
+// waiting also work from any thread.
 #pragma once
 
 #include "process/server_client.hpp"
@@ -15,12 +15,11 @@ namespace bulkhead {
 class child_core : public std::enable_shared_from_this<child_core> {
  public:
   child_core(std::shared_ptr<process::server_client> servers, const boost::asio::any_io_executor& executor,
-             std::shared_ptr<void> context, const process_options& options, process::spawned_child made);
+             std::shared_ptr<void> context, const process_options& options, process::spawned_child made, unique_fd end);
 
   // What the application keeps of what the child was given.
   void add_stream(std::size_t number, unique_fd end, bool output);
   void watch_reports(unique_fd reports);
-  void expect_status(unique_fd status) { status_pipe_ = std::move(status); }
   // Events begin. Once, after all streams have been added.
   void start();
 
@@ -47,6 +46,7 @@ class child_core : public std::enable_shared_from_this<child_core> {
 
  private:
   bool reap();
+  void watch_end();
   void on_ended();
   void check_closed();
   void try_kill(int signal);
@@ -60,9 +60,11 @@ class child_core : public std::enable_shared_from_this<child_core> {
   const int kill_signal_;
   const kill_scope scope_;
   const std::stop_token stop_;
-  boost::asio::posix::stream_descriptor pidfd_;
-  const int pidfd_number_;
-  unique_fd status_pipe_;
+  const unique_fd pidfd_;
+  const int end_number_;
+  boost::asio::posix::stream_descriptor end_;                         // where the server tells how it has ended
+  std::optional<boost::asio::posix::stream_descriptor> pidfd_watch_;  // when that server has died
+  std::optional<int> inner_status_;                                   // of the program, when its init is yet to end
   boost::asio::steady_timer timer_;
   std::map<std::size_t, std::shared_ptr<child_stream>> streams_;
   std::size_t open_outputs_ = 0;  // of the strand, as are these

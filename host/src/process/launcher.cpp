@@ -88,15 +88,14 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
       streams.push_back(open_stream(options.streams[i], i));
       wanted.streams.push_back(streams.back().child());
     }
-    std::pair<unique_fd, unique_fd> reports, status;
+    std::pair<unique_fd, unique_fd> reports, end = make_pipe();
     if (options.policy) reports = make_pipe();
-    if (wanted.flags & process::own_pid_namespace) status = make_pipe();
     wanted.reports = reports.second.get();
-    wanted.status = status.second.get();
-    auto core = std::make_shared<child_core>(servers, on, std::move(context), options, servers->spawn(wanted));
+    wanted.end = end.second.get();
+    auto core = std::make_shared<child_core>(servers, on, std::move(context), options, servers->spawn(wanted),
+                                             std::move(end.first));
     for (std::size_t i = 0; i < streams.size(); ++i)
       if (streams[i].ours) core->add_stream(i, std::move(streams[i].ours), i != 0);
-    if (status.first) core->expect_status(std::move(status.first));
     if (reports.first) core->watch_reports(std::move(reports.first));
     if (!options.detached) {
       std::lock_guard held(mutex_);

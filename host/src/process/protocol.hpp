@@ -13,10 +13,11 @@ inline constexpr std::size_t inline_limit = std::size_t{64} << 10;  // of string
 inline constexpr std::size_t streams_limit = 64;                    // descriptors 0 … 63 of a child
 
 enum class request_kind : std::uint32_t {
-  // Descriptors: the pipe for a failure, that for the status if it has a PID namespace, that for reports if it has a policy,
-  // the child's 0, 1, 2, …, and the memfd.
+  // Descriptors: the pipes for a failure and for its end, that for reports if it has a policy, the child's 0, 1, 2, …, and
+  // the memfd.
   spawn = 1,
   adopt = 2,  // descriptor: pidfd of a living child, to be killed when the host goes away. No answer.
+  kill = 3,   // no descriptor: a child by its pid, which the host has no pidfd of. No answer.
 };
 
 enum flags : std::uint32_t {
@@ -50,8 +51,15 @@ struct answer {
   std::uint32_t text_size = 0;  // behind this struct: the layers in force (sandbox::to_lines), or why not
 };
 
-// A child in a PID namespace has an init of ours as parent there, which is what the host's pidfd stands for: it reaps, it
-// forwards signals, and it writes the program's own wait status, an int, to the pipe.
+// How a child has ended, on its pipe for that. Written by the server, which is its parent: execve() gives every process
+// SIGCHLD as exit signal again, so that a child of the host's would be seen by the application's own wait().
+// In a PID namespace an init of ours is the program's parent, and what the pidfd stands for: it reaps, it forwards signals,
+// and it writes the program's end (`inner`) before its own comes.
+struct end {
+  std::uint32_t inner = 0;
+  std::int32_t status = 0;  // as of wait()
+  std::int64_t user_us = 0, system_us = 0, max_resident = 0;
+};
 
 // What the child could not do. Written to the pipe for a failure, which execve() closes otherwise.
 enum class step : std::int32_t { streams = 1, session, directory, identity, sandbox, execute };

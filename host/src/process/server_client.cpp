@@ -23,12 +23,6 @@ constexpr int dying_ms = 100, end_ms = 1000;
   throw boost::system::system_error(error, boost::system::system_category(), what);
 }
 
-void reap(pid_t pid) {
-  siginfo_t unused{};
-  while (::waitid(P_PID, static_cast<id_t>(pid), &unused, WEXITED | __WALL) < 0 && errno == EINTR) {
-  }
-}
-
 [[noreturn]] void fail_at(const failure& what, const spawn_request& wanted) {
   const std::string start = "spawn " + wanted.file + ": ";
   switch (what.step) {
@@ -108,7 +102,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
   const unique_fd failures(ends[0]);
   unique_fd theirs(ends[1]);
   std::vector<int> fds = {theirs.get()};
-  if (head.flags & own_pid_namespace) fds.push_back(wanted.status);
+  fds.push_back(wanted.end);
   if (wanted.policy) fds.push_back(wanted.reports);
   fds.insert(fds.end(), wanted.streams.begin(), wanted.streams.end());
   unique_fd memfd;
@@ -140,8 +134,10 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
     made.pid = out.pid;
     made.layers = std::move(text);
     if (!made.pidfd) {  // no descriptor was free here for it
-      ::kill(made.pid, SIGKILL);
-      reap(made.pid);
+      request end;
+      end.kind = request_kind::kill;
+      end.pid = made.pid;
+      exchange(with, end, "", {}, out, text, made.pidfd);
       fail(EMFILE, "spawn " + wanted.file + ": a pidfd");
     }
     if (!(head.flags & detached)) with.living[made.pidfd.get()] = {made.pid, head.flags};
@@ -152,7 +148,6 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
   do n = ::read(failures.get(), &what, sizeof what);
   while (n < 0 && errno == EINTR);
   if (n == 0) return made;
-  reap(made.pid);
   forget(made.pidfd.get());
   fail_at(what, wanted);
 }
@@ -165,19 +160,22 @@ bool server_client::exchange(server& with, const request& head, const std::strin
   msghdr message{};
   message.msg_iov = parts.data();
   message.msg_iovlen = parts.size();
-  message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-  std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
+  cmsghdr* header = nullptr;
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+    header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
+    std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
+  }
   const int socket = with.process.control.get();
   ssize_t n = 0;
   do n = ::sendmsg(socket, &message, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
   if (n < 0) return false;
-  if (head.kind == request_kind::adopt) return true;
+  if (head.kind != request_kind::spawn) return true;
 
   alignas(cmsghdr) char incoming[CMSG_SPACE(sizeof(int))];
   std::array<char, 16384> report;

@@ -21,7 +21,7 @@ struct spawn_request {
   std::vector<int> streams;                         // the child's 0, 1, 2, …
   std::optional<bulkhead::policy> policy;           // with the flag `sandboxed`
   int reports = -1;                                 // with a policy: a pipe where denials are written
-  int status = -1;                                  // with `own_pid_namespace`: a pipe for its wait status
+  int end = -1;                                     // a pipe for how it ends
 };
 
 struct spawned_child {

@@ -31,7 +31,7 @@ void place_streams(start& with) {
   // Out of the way of the numbers to be given.
   const auto raise = [&](int& fd) { attempt(with, step::streams, fd = ::fcntl(fd, F_DUPFD_CLOEXEC, count)); };
   raise(with.failure_pipe);
-  if (with.status_pipe >= 0) raise(with.status_pipe);
+  if (with.end_pipe >= 0) raise(with.end_pipe);
   if (with.prepared) {
     raise(with.supervisor);
     with.prepared->move_descriptor(count);
@@ -75,7 +75,7 @@ void be_init(start& with) {
     ::sigprocmask(SIG_SETMASK, &before, nullptr);
     return;
   }
-  const int pipe = with.status_pipe;
+  const int pipe = with.end_pipe;
   ::close_range(0, static_cast<unsigned>(pipe) - 1, 0);
   ::close_range(static_cast<unsigned>(pipe) + 1, ~0u, 0);
   for (;;) {
@@ -88,7 +88,8 @@ void be_init(start& with) {
     int status = 0;
     for (pid_t ended = 0; (ended = ::waitpid(-1, &status, WNOHANG)) > 0;) {
       if (ended != program) continue;
-      [[maybe_unused]] const ssize_t n = ::write(pipe, &status, sizeof status);
+      const end program_end{.inner = 1, .status = status};
+      [[maybe_unused]] const ssize_t n = ::write(pipe, &program_end, sizeof program_end);
       ::_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
     }
   }
@@ -125,7 +126,7 @@ int start_child(void* given) {
     if (*with.directory) attempt(with, step::directory, ::chdir(with.directory));
     take_identity(with);
   }
-  if (with.status_pipe >= 0) be_init(with);
+  if (with.end_pipe >= 0) be_init(with);
   execute(with);
   return 127;
 }

@@ -14,7 +14,7 @@ namespace bulkhead::process {
 struct start {
   const request* head = nullptr;
   int failure_pipe = -1;
-  int status_pipe = -1;               // with a PID namespace
+  int end_pipe = -1;                  // for an init: it has a PID namespace
   std::vector<int> streams{};         // the child's 0, 1, 2, …
   std::vector<char*> candidates{};    // files to try, in the order of PATH
   std::vector<char*> argv{}, envp{};  // both end with null

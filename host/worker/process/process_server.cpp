@@ -1,5 +1,5 @@
-// See process_server.hpp. Children are cloned with CLONE_PARENT and exit_signal 0, as workers are (see fork_server.cpp):
-// the host is their parent, and the application's own wait() and SIGCHLD never see them. A plain child starts as after
+// See process_server.hpp. Children are this process's, which tells the host how each has ended (protocol.hpp says why). A
+// plain child starts as after
 // vfork, sharing this process's memory until it executes its program; one with a sandbox has a copy, since putting that
 // up allocates. What a child can't do it says on the host's pipe, so nobody waits here.
 #include "process/process_server.hpp"
@@ -24,6 +24,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 namespace bulkhead {
 namespace {
@@ -44,7 +45,8 @@ struct incoming {
 struct living {
   unique_fd pidfd;
   pid_t pid = -1;
-  bool leads_group = false;
+  std::uint32_t flags = 0;
+  unique_fd end_pipe{};  // none for those adopted, which are another's children
 };
 
 // False when the host is gone. What does not fit together leaves no strings.
@@ -121,7 +123,7 @@ class server {
         if (fd == control_) {
           if (!serve_one()) return kill_all();
         } else if (const auto dead = children_.find(fd); dead != children_.end()) {
-          denied_.died(dead->second.pid);
+          reap(dead->second);
           children_.erase(dead);
         } else {
           denied_.serve(fd);
@@ -140,8 +142,9 @@ class server {
 
   int kill_all() {
     for (const auto& [fd, each] : children_) {
+      if (each.flags & detached) continue;
       // While the process is there, not reaped, its number is nobody else's.
-      if (each.leads_group && ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, signal_group) != 0 &&
+      if (each.flags & own_process_group && ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, signal_group) != 0 &&
           ::syscall(SYS_pidfd_send_signal, fd, 0, nullptr, 0) == 0)
         ::kill(-each.pid, SIGKILL);
       ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
@@ -149,17 +152,35 @@ class server {
     return 0;
   }
 
-  void keep(unique_fd pidfd, pid_t pid, std::uint32_t flags) {
+  void keep(unique_fd pidfd, pid_t pid, std::uint32_t flags, unique_fd end_pipe) {
     const int fd = pidfd.get();
-    children_.emplace(fd, living{std::move(pidfd), pid, (flags & own_process_group) != 0});
+    children_.emplace(fd, living{std::move(pidfd), pid, flags, std::move(end_pipe)});
     watch(fd);
+  }
+
+  void reap(const living& dead) {
+    denied_.died(dead.pid);
+    int status = 0;
+    rusage used{};
+    if (::wait4(dead.pid, &status, __WALL, &used) != dead.pid || !dead.end_pipe) return;
+    const auto us = [](const timeval& time) { return std::int64_t{time.tv_sec} * 1'000'000 + time.tv_usec; };
+    const end how{.status = status,
+                  .user_us = us(used.ru_utime),
+                  .system_us = us(used.ru_stime),
+                  .max_resident = std::int64_t{used.ru_maxrss} * 1024};
+    [[maybe_unused]] const ssize_t n = ::write(dead.end_pipe.get(), &how, sizeof how);
   }
 
   bool serve_one() {
     incoming in;
     if (!receive(control_, in)) return false;
     if (in.head.kind == request_kind::adopt) {
-      if (!in.fds.empty()) keep(std::move(in.fds[0]), in.head.pid, in.head.flags);
+      if (!in.fds.empty()) keep(std::move(in.fds[0]), in.head.pid, in.head.flags, {});
+      return true;
+    }
+    if (in.head.kind == request_kind::kill) {
+      for (const auto& [fd, each] : children_)
+        if (each.pid == in.head.pid) ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
       return true;
     }
     answer out;
@@ -172,10 +193,12 @@ class server {
     } catch (const std::exception&) {
       out.error = ENOMEM;
     }
+    unique_fd end_pipe;
+    if (pidfd) end_pipe = std::move(in.fds[1]);
     in.fds.clear();  // an end of a pipe that is kept here would hide its end-of-file
-    if (!reply(out, text, pidfd.get())) return false;
-    if (pidfd && !(in.head.flags & detached)) keep(std::move(pidfd), out.pid, in.head.flags);
-    return true;
+    const bool heard = reply(out, text, pidfd.get());
+    if (pidfd) keep(std::move(pidfd), out.pid, in.head.flags, std::move(end_pipe));
+    return heard;
   }
 
   bool reply(answer& out, std::string& text, int pidfd) {
@@ -211,7 +234,7 @@ class server {
 
   unique_fd spawn(incoming& in, answer& out, std::string& text) {
     const bool confined = in.head.flags & sandboxed, has_init = in.head.flags & own_pid_namespace;
-    const std::size_t first = 1u + has_init + confined;  // of its streams
+    const std::size_t first = confined ? 3 : 2;  // of its streams
     const std::size_t wanted = first + in.head.streams + (in.head.flags & strings_in_memfd ? 1 : 0);
     if (in.fds.size() != wanted) return out.error = in.fds.empty() ? EMFILE : EINVAL, unique_fd();
     if ((out.error = read_strings(in)) != 0) return {};
@@ -220,7 +243,7 @@ class server {
     with.head = &in.head;
     with.files = files_;
     with.failure_pipe = in.fds[0].get();
-    if (has_init) with.status_pipe = in.fds[1].get();
+    if (has_init) with.end_pipe = in.fds[1].get();
     if (confined) {
       try {
         with.prepared = &prepare(*string++);
@@ -248,7 +271,7 @@ class server {
     with.envp.push_back(nullptr);
 
     int pidfd = -1;
-    int flags = CLONE_PARENT | CLONE_PIDFD;
+    int flags = CLONE_PIDFD;
 #ifndef BULKHEAD_SANITIZED  // a sanitizer's memory is its own
     if (!confined && !has_init) flags |= CLONE_VM | CLONE_VFORK;
 #endif
