@@ -34,7 +34,8 @@ TEST_CASE("the application's own wait() and SIGCHLD do not see a child") {
   ::sigaddset(&child_ended, SIGCHLD);
   ::pthread_sigmask(SIG_BLOCK, &child_ended, &before);
   launcher launch;
-  CHECK(said(launch, {"parent"}) == std::to_string(launch.server_pid()) + "\n");
+  const std::string parent = said(launch, {"parent"});
+  CHECK(parent == std::to_string(launch.server_pid()) + "\n");
   const child quick = launch.spawn("true");
   CHECK(ends(quick.pid()));
   siginfo_t info{};

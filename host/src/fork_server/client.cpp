@@ -9,11 +9,6 @@
 #include <cstring>
 #include <stdexcept>
 
-<<<<<<< HEAD
-=======
-#include <dlfcn.h>
-#include <fcntl.h>
->>>>>>> main
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -24,39 +19,8 @@ namespace {
 
 constexpr int answer_timeout_ms = 5000, end_timeout_ms = 1000, dying_ms = 100;
 
-// Where it may be, the likeliest first. No absolute path is compiled in: what is installed can be moved.
-std::vector<std::filesystem::path> worker_places() {
-  std::error_code ignored;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
-  std::vector<std::filesystem::path> places{program / "bulkhead-worker"};
-  Dl_info us{};
-  if (::dladdr(reinterpret_cast<void*>(&worker_places), &us) && us.dli_fname) {  // the shared library's file
-    const auto library = std::filesystem::canonical(us.dli_fname, ignored);
-    if (!library.empty()) places.push_back(library.parent_path() / BULKHEAD_WORKER_FROM_LIBRARY);
-  }
-  places.push_back((program / BULKHEAD_WORKER_FROM_PROGRAM).lexically_normal());
-#ifdef BULKHEAD_BUILT_WORKER_PATH
-  places.emplace_back(BULKHEAD_BUILT_WORKER_PATH);
-#endif
-  return places;
-}
-
 }  // namespace
 
-<<<<<<< HEAD
-=======
-std::filesystem::path find_worker_program(const std::filesystem::path& configured) {
-  const auto places = configured.empty() ? worker_places() : std::vector{configured};
-  std::string searched;
-  for (const auto& place : places) {
-    if (::access(place.c_str(), X_OK) == 0) return place;
-    searched += (searched.empty() ? "" : ", ") + place.string();
-  }
-  throw std::runtime_error("bulkhead: the program bulkhead-worker was not found (searched: " + searched +
-                           "); build or install it, or name it in host_options::worker_path");
-}
-
->>>>>>> main
 client::client(const std::filesystem::path& configured, unsigned user)
     : program_(find_worker_program(configured)), user_(user) {
   start(isolated_);

@@ -18,6 +18,7 @@
 #include <string_view>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -33,6 +34,7 @@ using namespace process;
 
 constexpr std::size_t sandboxes_kept = 64;
 constexpr unsigned signal_group = 4;  // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.9
+constexpr int dying_ms = 300;
 constexpr std::size_t stack_size = std::size_t{256} << 10;
 
 struct incoming {
@@ -148,6 +150,11 @@ class server {
           ::syscall(SYS_pidfd_send_signal, fd, 0, nullptr, 0) == 0)
         ::kill(-each.pid, SIGKILL);
       ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
+    }
+    // A host that is only shutting down still wants to know. What does not die soon is left to its init.
+    for (auto& [fd, each] : children_) {
+      pollfd ended{fd, POLLIN, 0};
+      if (!(each.flags & detached) && ::poll(&ended, 1, dying_ms) == 1) reap(each);
     }
     return 0;
   }
@@ -322,6 +329,10 @@ class server {
 
 int serve_process_requests(int control, process_server_kind kind, unsigned user) {
   ::prctl(PR_SET_NAME, "bulkhead-procs");
+  // A host may care no more how a child ends. Ignored, it would be so for children, too; a handler is not inherited.
+  struct sigaction nothing {};
+  nothing.sa_handler = [](int) {};
+  ::sigaction(SIGPIPE, &nothing, nullptr);
   return server(control, kind, user).run();
 }
 
