@@ -157,6 +157,7 @@ int run(int argc, char** argv, const std::string& program, F&& measure) {
     fmt::print(stderr, "bench_{}: {}\n", program, error.what());
     status = 1;
   }
+  std::fflush(stdout);
   if (asked.check) {
     if (std::none_of(asked.figures.begin(), asked.figures.end(), [](const figure& each) { return each.bar > 0; })) {
       fmt::print(stderr, "bench_{}: nothing was checked\n", program);
