@@ -52,6 +52,7 @@ def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         text = file.read()
     text = c_comments(text) if sys.argv[1].endswith(".h") else cpp_comments(text)
+    text = re.sub(r"(?m)^(\s*///.*?)#include", r"\1\\#include", text)  # or it is taken for a link
     # The first block is about the file.
     if sys.argv[1].endswith(".h"):
         text = re.sub(r"\A\s*/\*\*", "/** \\\\file\n *", text, count=1)
