@@ -15,7 +15,7 @@ set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS_POLICY ">=")
 
 set(_library libbulkhead${BULKHEAD_SOVERSION})
 set(_same "(= ${PROJECT_VERSION}-${CPACK_DEBIAN_PACKAGE_RELEASE})")
-set(_about " bulkhead runs plugins in worker processes, each in a sandbox of its own: one that crashes, hangs, leaks or\n attacks costs the application one error value.")
+set(_about "bulkhead runs plugins in worker processes, each in a sandbox of its own: one that crashes, hangs, leaks or\nattacks costs the application one error value.")
 
 # bulkhead_package(COMPONENT NAME SECTION SHORT LONG [control file...])
 function(bulkhead_package component name section short long)
@@ -31,12 +31,12 @@ function(bulkhead_package component name section short long)
 endfunction()
 
 set(_control ${PROJECT_SOURCE_DIR}/cmake/debian)
-bulkhead_package(runtime ${_library} libs "runs native plugins in sandboxed worker processes" "${_about}\n .\n The shared library and its worker program."
-  ${_control}/triggers)
-bulkhead_package(dev libbulkhead-dev libdevel "runs native plugins in sandboxed worker processes: headers" "${_about}\n .\n To write applications, in C++ and C, and plugins in any language.")
-bulkhead_package(tools bulkhead utils "calls, serves and inspects native plugins in sandboxed worker processes" "${_about}\n .\n The program bulkhead, a daemon among its commands, and plugins.\n The service is not started by itself: systemctl enable --now bulkhead"
-  ${_control}/conffiles ${_control}/postinst ${_control}/prerm ${_control}/postrm)
-bulkhead_package(python python3-bulkhead python "runs native plugins in sandboxed worker processes: Python module" "${_about}\n .\n The module bulkhead for Python.")
+bulkhead_package(runtime ${_library} libs "runs native plugins in sandboxed worker processes" "${_about}\n.\nThe shared library and its worker program.")
+bulkhead_package(dev libbulkhead-dev libdevel "runs native plugins in sandboxed worker processes: headers" "${_about}\n.\nTo write applications, in C++ and C, and plugins in any language.")
+bulkhead_package(tools bulkhead utils "calls, serves and inspects native plugins in sandboxed worker processes" "${_about}\n.\nThe program bulkhead, a daemon among its commands, and plugins.\nThe service is not started by itself: systemctl enable --now bulkhead"
+  ${_control}/tools/conffiles ${_control}/tools/postinst ${_control}/tools/prerm ${_control}/tools/postrm)
+bulkhead_package(python python3-bulkhead python "runs native plugins in sandboxed worker processes: Python module" "${_about}\n.\nThe module bulkhead for Python."
+  ${_control}/python/postinst ${_control}/python/prerm)
 set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "${_library} ${_same}, libboost-dev (>= 1.74), libmsgpack-cxx-dev")
 set(CPACK_DEBIAN_TOOLS_PACKAGE_DEPENDS "${_library} ${_same}")   # for the worker
 set(CPACK_DEBIAN_TOOLS_PACKAGE_SUGGESTS "gdb, libbulkhead-dev")

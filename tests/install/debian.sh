@@ -7,14 +7,15 @@ set -euo pipefail
 packages=$(readlink -f "$1")
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 bare=$packages/bare root=$packages/root
-mirror=$(sed -n 's/^URIs: //p; s/^deb \(\[.*\] \)\?\(http[^ ]*\) .*/\2/p' /etc/apt/sources.list.d/debian.sources \
-  /etc/apt/sources.list 2>/dev/null | head -n 1)
+mirror=$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
+  sed -n 's/^URIs: //p; s/^deb \(\[.*\] \)\?\(http[^ ]*\) .*/\2/p' | head -n 1 || true)
 
 fail() {
   printf 'debian.sh: %s\n' "$*" >&2
   exit 1
 }
 ((EUID == 0)) || fail "this takes root"
+[[ -n $mirror ]] || fail "apt's sources name no mirror"
 
 if [[ ! -e $bare/.complete ]]; then
   rm -rf "$bare"
@@ -48,7 +49,7 @@ step "the program, with what it depends on"
 install /debs/libbulkhead0_*.deb /debs/bulkhead_*.deb
 dpkg --audit
 expect 5 bulkhead call echo add 2 3
-expect '"plugin_error"' bash -c 'bulkhead call --json text count a "(" | sed -n "s/.*\"outcome\":\(\"[a-z_]*\"\).*/\1/p"'
+expect '"plugin_error"' bash -c 'bulkhead call --json text split a "(" | sed -n "s/.*\"outcome\":\(\"[a-z_]*\"\).*/\1/p"'
 bulkhead inspect image >/dev/null
 bulkhead doctor
 bulkhead doctor --json | grep -q '"level": *"full"' || { echo "the sandbox is not all there"; exit 1; }
