@@ -37,7 +37,7 @@ bulkhead_package(tools bulkhead utils "calls, serves and inspects native plugins
   ${_control}/tools/conffiles ${_control}/tools/postinst ${_control}/tools/prerm ${_control}/tools/postrm)
 bulkhead_package(python python3-bulkhead python "runs native plugins in sandboxed worker processes: Python module" "${_about}\n.\nThe module bulkhead for Python."
   ${_control}/python/postinst ${_control}/python/prerm)
-set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "${_library} ${_same}, libboost-dev (>= 1.74), libmsgpack-cxx-dev")
+set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "${_library} ${_same}, libboost-dev (>= 1.74), libmsgpack-cxx-dev, nlohmann-json3-dev")
 set(CPACK_DEBIAN_TOOLS_PACKAGE_DEPENDS "${_library} ${_same}")   # for the worker
 set(CPACK_DEBIAN_TOOLS_PACKAGE_SUGGESTS "gdb, libbulkhead-dev")
 set(CPACK_DEBIAN_PYTHON_PACKAGE_DEPENDS "${_library} (>= ${PROJECT_VERSION}), python3, python3-msgpack")
