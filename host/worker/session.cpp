@@ -27,12 +27,11 @@ constexpr std::size_t message_overhead = 64;  // of a message around a value, at
 
 }  // namespace
 
-session::session(unique_fd socket, black_box* box, bool may_send_handles)
+session::session(unique_fd socket, black_box* box, bool may_send_handles, lane_descriptors lanes)
     : box_(box),
       may_send_handles_(may_send_handles),
       runtime_(*this),
-      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles), worker_limits(),
-               *this, nullptr),
+      channel_(make_transport(std::move(socket), std::move(lanes)), worker_limits(), *this, nullptr),
       dispatch_thread_(std::this_thread::get_id()) {
   runtime_.on_method = [this](const char* method, std::uint64_t tag) {
     if (!box_) return;
@@ -44,6 +43,17 @@ session::session(unique_fd socket, black_box* box, bool may_send_handles)
     }
     box_->in_call.fetch_add(method ? 1u : ~0u, std::memory_order_relaxed);
   };
+}
+
+// Before anything of the plugin's is here: what is mapped for writing now can't be mapped so once more, by anybody.
+std::unique_ptr<ipc::transport> session::make_transport(unique_fd socket, lane_descriptors lanes) {
+  auto plain = std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles);
+  if (!lanes.in || !lanes.out) return plain;
+  ipc::lane_memory mine(lanes.out.get(), true), theirs(lanes.in.get(), false);
+  ipc::lane_memory::seal(lanes.out.get());
+  auto made = std::make_unique<ipc::lane_transport>(std::move(plain), std::move(mine), std::move(theirs), false);
+  lanes_ = made.get();
+  return made;
 }
 
 void session::enter(std::uint32_t phase) {
@@ -58,6 +68,7 @@ bool session::say_hello() {
   queue_.pop_front();
   work_ = !queue_.empty();
   held.unlock();
+  bool by_lane = false;
   try {
     const msgpack::object_handle params = ipc::unpack(hello.params);
     const auto options = params.get().as<std::vector<std::map<std::string, msgpack::object>>>().at(0);
@@ -75,6 +86,12 @@ bool session::say_hello() {
       credit_ = found->second.as<std::int64_t>();
     if (const auto found = options.find("frame_limit"); found != options.end())
       frame_limit_ = found->second.as<std::size_t>();
+    if (const auto found = options.find("lanes"); found != options.end() && lanes_) {
+      const auto lanes = found->second.as<std::map<std::string, double>>();
+      lanes_->configure({.spin = std::chrono::nanoseconds(static_cast<std::int64_t>(lanes.at("spin_us") * 1000)),
+                         .cpu_budget = lanes.at("cpu_budget")});
+      by_lane = true;
+    }
   } catch (const std::exception& e) {
     channel_.send(
         ipc::make_error_response(hello.id, {outcome::rejected, "$/hello: its parameter is not as expected", {}})
@@ -82,8 +99,11 @@ bool session::say_hello() {
     return false;
   }
   ipc::buffer result;
-  ipc::packer(result).pack_map(2).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
-  return channel_.send(ipc::make_response(hello.id, result.view()).take());
+  ipc::packer(result).pack_map(3).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
+  ipc::packer(result).pack("lanes").pack(by_lane);
+  if (!channel_.send(ipc::make_response(hello.id, result.view()).take())) return false;
+  if (by_lane) channel_.engage();  // the host says nothing until it has this answer
+  return true;
 }
 
 void session::start_plugin(int fd, const std::string& path, const std::function<void()>& seal) {
