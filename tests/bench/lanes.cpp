@@ -1,9 +1,6 @@
 // What a call costs over lanes, each figure beside its floor in the same run, interleaved: both sides awake, against two
 // processes that spin on shared memory; the worker asleep, and both on one CPU, against a futex; 64 calls outstanding;
-// several threads; an idle worker's CPU time.
-//
-//   bench_lanes            prints the figures
-//   bench_lanes --check    a short run; fails when a figure is off its floor by more than a wide margin
+// several threads; an idle host's CPU time.
 #include "bench.hpp"
 #include <bulkhead/host.hpp>
 
@@ -11,7 +8,6 @@
 
 #include <array>
 #include <atomic>
-#include <cstring>
 #include <functional>
 #include <thread>
 
@@ -76,27 +72,11 @@ class shared_memory_echo {
   pid_t child_ = -1;
 };
 
-struct figure {
-  std::string name;
-  double value = 0, floor = 0, ratio = 0;
-  std::string floor_name{};
-  double most = 0;  // of the ratio, for --check; 0: not checked
-};
-
-int rounds = 100;
-std::vector<figure> figures;
-
-void add(figure made, const std::string& unit = "us") {
-  row(made.name, made.value, unit, made.floor > 0 ? fmt::format("{} {:.2f} {}", made.floor_name, made.floor, unit) : "",
-      made.ratio);
-  figures.push_back(std::move(made));
-}
-
 enum class place { two_cpus, one_cpu, anywhere };
 
 // The call and its floor take turns; the ratio is that of the medians of a round, and of those the median.
 void call_against(const std::string& name, const std::string& floor_name, place where, bool floor_sleeps,
-                  bulkhead::ipc::lane_options options, int calls, double most) {
+                  bulkhead::ipc::lane_options options, int calls, double bar) {
   cpu_set_t before;
   ::sched_getaffinity(0, sizeof before, &before);
   if (where != place::anywhere) run_on_cpu(before, where == place::one_cpu ? 0 : 1);
@@ -107,7 +87,7 @@ void call_against(const std::string& name, const std::string& floor_name, place 
     if (where == place::two_cpus) run_on_cpu(before, 0);
     const bulkhead::bytes data(16);
     std::vector<double> floors, values, ratios;
-    for (int round = 0; round < rounds; ++round) {
+    for (int round = 0; round < scaled(100, 20); ++round) {
       std::vector<double> floor, value;
       for (int i = 0; i < calls; ++i) floor.push_back(timed([&] { raw.once(); }));
       for (int i = 0; i < calls; ++i) value.push_back(timed([&] { echo.call("echo", data); }));
@@ -115,9 +95,10 @@ void call_against(const std::string& name, const std::string& floor_name, place 
       floors.insert(floors.end(), floor.begin(), floor.end());
       values.insert(values.end(), value.begin(), value.end());
     }
-    add({name + ", p50", quantile(values, 0.5), quantile(floors, 0.5), quantile(ratios, 0.5), floor_name, most});
-    for (const double q : {0.99, 0.999})
-      add({fmt::format("{}, p{:g}", name, 100 * q), quantile(values, q), quantile(floors, q), 0, floor_name});
+    for (const double q : {0.5, 0.99, 0.999})
+      row(fmt::format("{}, p{:g}", name, 100 * q), quantile(values, q), "us",
+          fmt::format("{} {:.2f} us", floor_name, quantile(floors, q)),
+          q == 0.5 ? quantile(ratios, 0.5) : quantile(values, q) / quantile(floors, q), q == 0.5 ? bar : 0);
   }
   ::sched_setaffinity(0, sizeof before, &before);
 }
@@ -129,7 +110,7 @@ void outstanding(unsigned calls) {
   auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so");
   const bulkhead::bytes data(16);
   std::vector<double> rates;
-  for (int round = 0; round < rounds; ++round) {
+  for (int round = 0; round < scaled(30, 3); ++round) {
     const int total = 10'000;
     int begun = 0, ended = 0;
     std::function<void()> next = [&] {
@@ -146,7 +127,7 @@ void outstanding(unsigned calls) {
     });
     rates.push_back(total / took);
   }
-  add({fmt::format("{} calls outstanding", calls), quantile(rates, 0.5)}, "M/s");
+  row(fmt::format("{} calls outstanding", calls), quantile(rates, 0.5), "M/s");
 }
 
 void threads(unsigned count, unsigned instances) {
@@ -154,7 +135,7 @@ void threads(unsigned count, unsigned instances) {
   auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so", {.instances = instances});
   const bulkhead::bytes data(16);
   std::atomic<int> done{0};
-  const int each = 100 * rounds;
+  const int each = scaled(10'000, 500);
   const double took = timed([&] {
     std::vector<std::jthread> callers;
     for (unsigned t = 0; t < count; ++t)
@@ -162,7 +143,7 @@ void threads(unsigned count, unsigned instances) {
         for (int i = 0; i < each; ++i) done += echo.call<bulkhead::bytes>("echo", data).size() == 16;
       });
   });
-  add({fmt::format("{} threads, {} workers, each calls in turn", count, instances), done / took}, "M/s");
+  row(fmt::format("{} threads, {} workers, each calls in turn", count, instances), done / took, "M/s");
 }
 
 void idle() {
@@ -177,32 +158,17 @@ void idle() {
   };
   const double before = cpu();
   std::this_thread::sleep_for(2s);
-  add({"CPU time of an idle host with 8 workers", (cpu() - before) / 2}, "us/s");
+  row("CPU time of an idle host with 8 workers, per second", (cpu() - before) / 2, "us");
 }
 
-int check() {
-  int wrong = 0;
-  for (const figure& each : figures)
-    if (each.most > 0 && each.ratio > each.most) {
-      fmt::print("FAILED: {} is {:.1f} x its floor, more than {:.0f} x\n", each.name, each.ratio, each.most);
-      ++wrong;
-    }
-  return wrong ? 1 : 0;
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  const bool checking = argc > 1 && std::strcmp(argv[1], "--check") == 0;
-  if (checking) rounds = 20;
+void measure() {
   const bulkhead::ipc::lane_options asleep{.spin = 0ns};
-  // Two that spin need two CPUs that are free, which a machine at work may not have; the margin is for that.
+  // Two that spin need two CPUs that are free, which a machine at work may not have; the bar is for that.
   if (std::thread::hardware_concurrency() > 1)
-    call_against("16-byte call, two CPUs", "spinning on shared memory", place::two_cpus, false, {}, 2000,
-                 checking ? 100 : 0);
-  call_against("16-byte call, both sides asleep", "futex", place::two_cpus, true, asleep, 100, checking ? 4 : 0);
-  call_against("16-byte call, one CPU", "futex", place::one_cpu, true, {}, 200, checking ? 4 : 0);
-  if (checking) return check();
+    call_against("16-byte call, two CPUs", "spinning", place::two_cpus, false, {}, scaled(2000, 500), 400);
+  call_against("16-byte call, both sides asleep", "futex", place::two_cpus, true, asleep, 100, 4);
+  call_against("16-byte call, one CPU", "futex", place::one_cpu, true, {}, 200, 5);
+  if (this_run().check) return;
   call_against("16-byte call, wherever they run", "futex", place::anywhere, true, {}, 200, 0);
   outstanding(64);
   threads(2, 1);
@@ -210,3 +176,7 @@ int main(int argc, char** argv) {
   threads(16, 2);
   idle();
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return run(argc, argv, "lanes", measure); }
