@@ -293,8 +293,7 @@ void worker_process::greeted(const ipc::completion& answer) {
 ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* sync,
                                             std::unique_ptr<ipc::async_completion>* async,
                                             std::optional<std::uint32_t>* known_id) {
-  ipc::buffer frame = ipc::begin_request(request.method);
-  frame.append(request.arguments.params.view());
+  ipc::buffer head = ipc::begin_request(request.method);
   std::vector<unique_fd> handles;
   for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
   std::function<ipc::buffer(std::uint32_t)> before;
@@ -320,7 +319,8 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
       return ahead;
     };
   }
-  return channel_.start(frame.take(), std::move(handles), request.deadline, sync, async, before);
+  return channel_.start(head.bytes(), request.arguments.params.view(), std::move(handles), request.deadline, sync,
+                        async, before);
 }
 
 std::string worker_process::not_started(outcome code, const call_request& request, const ipc::limits& limits) {

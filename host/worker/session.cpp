@@ -6,6 +6,7 @@
 #include <bulkhead/error.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -20,6 +21,22 @@ ipc::limits worker_limits() {
   limits.queued_calls = 4096;
   return limits;
 }
+
+// What comes before the result in a response; written by hand, for it is on the way of every call.
+struct response_head {
+  explicit response_head(std::uint32_t id) {
+    bytes = {0x94, 0x01};
+    const unsigned length = id < 0x80 ? 0 : id <= 0xff ? 1 : id <= 0xffff ? 2 : 4;
+    if (length > 0) bytes[size++] = length == 1 ? 0xcc : length == 2 ? 0xcd : 0xce;
+    for (unsigned shift = length > 0 ? 8 * length : 8; shift > 0; shift -= 8)
+      bytes[size++] = static_cast<std::uint8_t>(id >> (shift - 8));
+    bytes[size++] = 0xc0;
+  }
+  ipc::byte_span view() const { return {bytes.data(), size}; }
+
+  std::array<std::uint8_t, 8> bytes{};
+  std::size_t size = 2;
+};
 
 constexpr std::size_t log_line_limit = 4096;
 constexpr unsigned most_threads = 64;
@@ -333,9 +350,8 @@ void session::end(bulkhead_call& call) {
     std::erase_if(calls_, [&call](const bulkhead_call* each) { return each == &call; });
     if (calls_.empty() && queue_.empty()) drained.swap(drains_);
   }
-  ipc::buffer nil;
-  ipc::packer(nil).pack_nil();
-  for (const std::uint32_t drain : drained) channel_.send(ipc::make_response(drain, nil.view()).take());
+  const std::uint8_t nil = 0xc0;
+  for (const std::uint32_t drain : drained) channel_.send(response_head(drain).view(), {&nil, 1}, {});
 }
 
 void session::answer(bulkhead_call& call, ipc::byte_span result) {
@@ -362,7 +378,7 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
     }
   }
   end(call);
-  channel_.send(ipc::make_response(id, result).take(), std::move(handles));
+  channel_.send(response_head(id).view(), result, std::move(handles));
 }
 
 void session::fail(bulkhead_call& call, ipc::call_failure failure) {

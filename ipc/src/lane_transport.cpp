@@ -291,8 +291,8 @@ transport::interest lane_transport::watch(bool reading, bool writing) noexcept {
   watching_read_ = reading;
   watching_write_ = writing;
   const bool wanted = reading || writing;
-  // What is there already comes as an event at once, for the socket has room.
-  return {wanted, wanted && (ready(reading, writing) || socket_full_)};
+  // What is there already comes as an event at once, for the socket has room. (A wake-up is no business of the loop's.)
+  return {wanted, wanted && ((reading && readable()) || (writing && writable()) || socket_full_)};
 }
 
 void lane_transport::on_event() noexcept {

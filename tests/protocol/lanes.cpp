@@ -190,6 +190,7 @@ TEST_CASE("an event loop is told of bytes that are there, and of those that come
   lane_pair pair;
   auto host = pair.host();
   auto worker = pair.worker();
+  host->wake();  // which is for those who wait
   CHECK_FALSE(host->watch(true, false).out);
   pollfd socket{host->native_handle(), POLLIN, 0};
   CHECK(::poll(&socket, 1, 0) == 0);
