@@ -171,6 +171,12 @@ worker_process::~worker_process() {
 }
 
 void worker_process::start() {
+  blobs_ = std::make_shared<worker_blobs>(
+      settings_->arguments, core_->reactor,
+      [me = weak_from_this()](std::vector<std::uint8_t> frame, std::vector<unique_fd> handles) {
+        const auto alive = me.lock();
+        return alive && alive->channel_.send(std::move(frame), std::move(handles));
+      });
   try {
     spawn();
   } catch (const std::exception& e) {
@@ -232,16 +238,17 @@ void worker_process::say_hello() {
   const bool limited = options.deadline != no_deadline;
   ipc::buffer hello = ipc::begin_request("$/hello");
   ipc::packer packer(hello);
-  packer.pack_array(1).pack_map(5).pack("protocol").pack(ipc::protocol_version);
+  packer.pack_array(1).pack_map(6).pack("protocol").pack(ipc::protocol_version);
   packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
   packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
-  packer.pack("concurrency").pack(options.concurrency);
+  packer.pack("concurrency").pack(options.concurrency).pack("blob_threshold").pack(blobs_->threshold());
 
   struct greeted final : ipc::async_completion {
     std::weak_ptr<worker_process> worker;
     void complete(ipc::completion&& result) override {
       const auto alive = worker.lock();
-      if (!alive || alive->dead_ || result.code == outcome::ok) return;
+      if (!alive || alive->dead_) return;
+      if (result.code == outcome::ok) return alive->on_greeted(result.result());
       alive->kill(exit_reason::protocol, "it refused the host's greeting: " + result.failure.message);
     }
   };
@@ -251,23 +258,40 @@ void worker_process::say_hello() {
   channel_.start(hello.take(), {}, ipc::never, nullptr, &async);
 }
 
+void worker_process::on_greeted(ipc::byte_span result) {
+  try {
+    const msgpack::object_handle handle = ipc::unpack(result);
+    const auto answer = handle.get().as<std::map<std::string, msgpack::object>>();
+    if (const auto found = answer.find("blobs"); found != answer.end() && found->second.as<bool>()) blobs_->enable();
+  } catch (const std::exception&) {
+    // It says nothing of what it can do.
+  }
+}
+
 // --- calls ----------------------------------------------------------------------------------------------------------
 
 ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* sync,
                                             std::unique_ptr<ipc::async_completion>* async,
                                             std::optional<std::uint32_t>* known_id) {
   ipc::buffer frame = ipc::begin_request(request.method);
+  ipc::held_blobs& blobs = request.arguments.blobs;
+  if (!blobs.empty() && !blobs_->enabled()) {  // a worker that takes none gets their bytes
+    request.arguments.params.bytes() = request.arguments.plain();
+    blobs.clear();
+  }
+  if (!blobs_->prepare(blobs)) return {channel_.closed() ? outcome::not_sent : outcome::overloaded, 0};
   frame.append(request.arguments.params.view());
   std::vector<unique_fd> handles;
   for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
   std::function<ipc::buffer(std::uint32_t)> before;
   const auto watch = [&](std::uint32_t id) {  // before the first report can come
     watch_progress(id, request);
-    if (kept_.wanted()) kept_.keep(id, request.method, request.arguments.params.view());
+    if (!blobs.empty()) blobs_->hold(id, blobs);
+    if (kept_.wanted()) keep_request(id, request);
     if (known_id) *known_id = id;
     return request.stream ? bind_stream(id, request.stream) : ipc::buffer();
   };
-  if (request.default_deadline && (request.on_progress || kept_.wanted() || request.stream)) {
+  if (request.default_deadline && (request.on_progress || kept_.wanted() || request.stream || !blobs.empty())) {
     before = watch;
   } else if (!request.default_deadline) {
     const auto left =
@@ -316,6 +340,7 @@ reply worker_process::call(call_request& request) {
       channel_.abandon(started.id, outcome::timeout, "no answer before the deadline");
   }
   forget_call(started.id, waiter.result.code);
+  if (!request.arguments.blobs.empty() && !waiter.result.given_up) blobs_->forget(started.id);
   std::shared_ptr<const crash_report> report;
   if (waiter.result.code != outcome::ok && dead_) {
     std::lock_guard held(mutex_);
@@ -367,6 +392,12 @@ void worker_process::watch_progress(std::uint32_t id, call_request& request) {
   progress_[id] = std::make_shared<std::function<void(const msgpack::object&)>>(request.on_progress);
 }
 
+void worker_process::keep_request(std::uint32_t id, const call_request& request) {
+  if (request.arguments.blobs.empty()) return kept_.keep(id, request.method, request.arguments.params.view());
+  if (request.arguments.size() <= settings_->options.keep_requests)
+    kept_.keep(id, request.method, request.arguments.plain());
+}
+
 // One that was given up may still be what the worker hangs in.
 void worker_process::forget_call(std::uint32_t id, outcome code) {
   if (kept_.wanted() && code != outcome::timeout && code != outcome::cancelled) kept_.forget(id);
@@ -385,6 +416,10 @@ void worker_process::discard(std::vector<unique_fd> handles) { core_->closer.tak
 void worker_process::on_request(const ipc::message& request, std::vector<unique_fd> handles) {
   discard(std::move(handles));
   const std::uint32_t id = request.id;
+  if (request.method == "$/arena") {
+    const char* wrong = blobs_->on_request(request);
+    return wrong ? kill(exit_reason::protocol, std::string("$/arena: ") + wrong) : void();
+  }
   if (host_calls_.fetch_add(1) >= host_calls_limit) {
     --host_calls_;
     channel_.send(
@@ -405,6 +440,10 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
   discard(std::move(handles));
   if (ipc::is_about_stream(notification.method)) {
     const char* wrong = tell_stream(notification);
+    return wrong ? kill(exit_reason::protocol, std::string(notification.method) + ": " + wrong) : void();
+  }
+  if (worker_blobs::is_about_blobs(notification.method)) {
+    const char* wrong = blobs_->on_notification(notification);
     return wrong ? kill(exit_reason::protocol, std::string(notification.method) + ": " + wrong) : void();
   }
   try {
@@ -628,6 +667,7 @@ void worker_process::settle() {
     calls_pending = calls_pending || call.sequence > 0;
     return verdict(call, *report, box.begun);
   });
+  blobs_->end();
   stop_watching();
   {
     std::lock_guard held(mutex_);

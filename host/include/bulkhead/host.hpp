@@ -134,6 +134,7 @@ struct load_options {
   bulkhead::functions functions{};         // what the plugin may call in the application
   std::vector<std::string> environment{};  // "NAME=value"; workers get nothing else
   ipc::limits limits{};                    // of the channel
+  blob_options blobs{};                    // bytes in bulk
   supervision_options supervision{};
   state_options state{};
   bulkhead::dispatch dispatch{};
