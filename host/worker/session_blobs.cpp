@@ -20,7 +20,8 @@ sent_arena read_arena(const msgpack::object& value) {
 
 }  // namespace
 
-bool session::tell_arenas(const std::string_view method, const msgpack::object& params, std::vector<unique_fd>& handles) {
+bool session::tell_arenas(const std::string_view method, const msgpack::object& params,
+                          std::vector<unique_fd>& handles) {
   if (method == "$/arena") {
     const sent_arena sent = read_arena(params);
     if (!handles.empty()) arenas_.add(sent.id, sent.size, std::move(handles.front()));
@@ -83,8 +84,8 @@ bool session::place_blobs(ipc::byte_span result, std::vector<std::uint8_t>& made
       const auto reference = ipc::reference_in(*found);
       fine = fine && reference && arenas_.valid(*reference);
       if (fine) references.push_back(*reference);
-    } else if (bulkhead_blob_t blob{}; found->contents.size() >= blob_threshold() &&
-                                       create_blob(found->contents.size(), blob)) {
+    } else if (bulkhead_blob_t blob{};
+               found->contents.size() >= blob_threshold() && create_blob(found->contents.size(), blob)) {
       std::memcpy(blob.data, found->contents.data(), found->contents.size());
       blobs.push_back(blob);
       auto reference = *ipc::blob_reference::read({blob.reference, blob.reference_size});

@@ -42,8 +42,9 @@ std::optional<blob_reference> blob_reference::read(byte_span payload) {
 
 void append_reference(buffer& to, const blob_reference& reference) {
   const auto payload = reference.pack();
-  packer(to).pack_ext(payload.size(), ext_blob).pack_ext_body(reinterpret_cast<const char*>(payload.data()),
-                                                              payload.size());
+  packer(to)
+      .pack_ext(payload.size(), ext_blob)
+      .pack_ext_body(reinterpret_cast<const char*>(payload.data()), payload.size());
 }
 
 std::optional<packed_bytes> next_bytes(byte_span& rest) {
@@ -168,9 +169,7 @@ bool shared_memory::fill() noexcept {
   return true;
 }
 
-bool shared_memory::filled() const noexcept {
-  return ::lseek(fd(), 0, SEEK_HOLE) == static_cast<off_t>(size_);
-}
+bool shared_memory::filled() const noexcept { return ::lseek(fd(), 0, SEEK_HOLE) == static_cast<off_t>(size_); }
 
 // --- ranges ---------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ namespace {
 
 std::uint64_t sum_of(bulkhead::bytes_view data) { return std::accumulate(data.begin(), data.end(), std::uint64_t{0}); }
 
-std::uint8_t* kept = nullptr;      // into a blob that was returned
+std::uint8_t* kept = nullptr;  // into a blob that was returned
 bulkhead::blob unsent;
 
 }  // namespace
@@ -38,6 +38,8 @@ BULKHEAD_PLUGIN("blobs", "1.0.0") {
     std::transform(in.data(), in.data() + in.size(), out.writable().data(), [](std::uint8_t each) { return ~each; });
     return out;
   });
+  plugin.method("nothing", [](blob) {});
+  plugin.method("echo", [](bytes_view data) { return data; });
   plugin.method("fill", [](std::size_t size, std::uint8_t with) { return bytes(size, with); });
   plugin.method("text", [](std::size_t size) { return std::string(size, 'x'); });
   plugin.method("pictures", [](std::map<std::string, picture> all) {
@@ -68,13 +70,17 @@ BULKHEAD_PLUGIN("blobs", "1.0.0") {
   plugin.method("sum_after_cancel", [](context& cx, blob data) {
     const std::uint64_t before = sum_of(data);
     cx.emit("reading", 0);
-    while (!cx.cancelled()) {}
+    while (!cx.cancelled()) {
+    }
     host_api(cx).call_host<void>("refilled");
     host_api(cx).emit("sums", std::vector<std::uint64_t>{before, sum_of(data)});
   });
-  plugin.method("die_at_first", [](context& cx, blob data) {
-    if (cx.call_host<int>("attempt") == 1) std::abort();
-    return sum_of(data);
-  }).idempotent();
+  plugin
+      .method("die_at_first",
+              [](context& cx, blob data) {
+                if (cx.call_host<int>("attempt") == 1) std::abort();
+                return sum_of(data);
+              })
+      .idempotent();
   plugin.method("die", [] { std::abort(); });
 }

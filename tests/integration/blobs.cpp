@@ -267,7 +267,8 @@ TEST_CASE("memory for blobs is bounded") {
   }
   SECTION("for results") {
     std::vector<shared_blob> kept;
-    for (int i = 0; i < 6; ++i) kept.push_back(plugin.call<shared_blob>("fill", mib, i));  // the last are no longer shared
+    for (int i = 0; i < 6; ++i)
+      kept.push_back(plugin.call<shared_blob>("fill", mib, i));  // the last are no longer shared
     for (std::size_t i = 0; i < 6; ++i) CHECK(sum_of(kept[i]) == i * mib);
     CHECK(mappings("bulkhead-results") == 4);
     CHECK(failure_of([&] { plugin.call<bytes>("fill", 20 * mib, 1); }).outcome() == outcome::rejected);
@@ -292,7 +293,9 @@ TEST_CASE("memory that no blob is in is given back, by the worker too") {
     const std::size_t before = entries("/proc/self/fd");
     const std::string worker = std::to_string(plugin.workers().at(0).pid);
     CHECK(plugin.call<bytes>("invert", bytes(8 * mib)).size() == 8 * mib);
-    const auto none_left = [&] { return shared_mappings() == 0 && mappings("bulkhead", worker) == mappings("bulkhead-black-box", worker); };
+    const auto none_left = [&] {
+      return shared_mappings() == 0 && mappings("bulkhead", worker) == mappings("bulkhead-black-box", worker);
+    };
     CHECK(becomes(none_left));
     CHECK(entries("/proc/self/fd") == before);
 

@@ -31,7 +31,8 @@ void lie(const bulkhead_plugin_t*, const bulkhead_method_t*, bulkhead_call_t* ca
   worker->reply(worker, call, result, sizeof result);
 }
 
-const bulkhead_method_t methods[] = {{"twice", "(bin) -> bin", "", 0, nullptr, twice}, {"lie", "() -> bin", "", 0, nullptr, lie}};
+const bulkhead_method_t methods[] = {{"twice", "(bin) -> bin", "", 0, nullptr, twice},
+                                     {"lie", "() -> bin", "", 0, nullptr, lie}};
 const bulkhead_plugin_t plugin{nullptr, methods, 2, nullptr, nullptr, nullptr};
 
 }  // namespace

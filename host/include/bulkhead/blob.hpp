@@ -8,10 +8,11 @@
 // Long byte arrays and texts among the arguments and results of any call go the same way by themselves, with one copy.
 #pragma once
 
+#include <bulkhead/export.hpp>
 #include <bulkhead/ipc/blob.hpp>
 #include <bulkhead/sdk/type_names.hpp>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 struct blob_options {
   // Byte arrays and texts of so many bytes or more, wherever in arguments and results, go by shared memory. At least

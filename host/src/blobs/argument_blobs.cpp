@@ -108,12 +108,13 @@ std::shared_ptr<ipc::held_blob> argument_blobs::make(std::size_t size) {
 
 std::shared_ptr<ipc::held_blob> argument_blobs::make_or_throw(std::size_t size) {
   if (size > options_.memory)
-    throw call_error(outcome::rejected, "a blob of " + std::to_string(size) + " bytes: the plugin's memory for them is " +
+    throw call_error(outcome::rejected, "a blob of " + std::to_string(size) +
+                                            " bytes: the plugin's memory for them is " +
                                             std::to_string(options_.memory) + " (load_options::blobs)");
   if (auto made = make(size)) return made;
-  throw call_error(outcome::overloaded,
-                   "no room for a blob of " + std::to_string(size) + " bytes now: others have the " +
-                       std::to_string(options_.memory) + " bytes of the plugin's memory for them (load_options::blobs)");
+  throw call_error(outcome::overloaded, "no room for a blob of " + std::to_string(size) +
+                                            " bytes now: others have the " + std::to_string(options_.memory) +
+                                            " bytes of the plugin's memory for them (load_options::blobs)");
 }
 
 bool argument_blobs::owns(const ipc::held_blob& blob) const {

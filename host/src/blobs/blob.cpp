@@ -8,8 +8,9 @@ namespace bulkhead {
 
 const ipc::held_blob& shared_blob::held(const char* wanted) const {
   if (held_) return *held_;
-  throw std::logic_error(std::string("bulkhead::shared_blob::") + wanted +
-                         (any_ ? ": the blob was released before" : ": there is no blob here; plugin::make_blob() makes one"));
+  throw std::logic_error(
+      std::string("bulkhead::shared_blob::") + wanted +
+      (any_ ? ": the blob was released before" : ": there is no blob here; plugin::make_blob() makes one"));
 }
 
 std::span<std::uint8_t> shared_blob::writable() const {
@@ -46,7 +47,8 @@ void put_bytes_in(msgpack::object& value, const ipc::held_blobs& blobs, std::siz
       return;
     }
     case msgpack::type::ARRAY:
-      for (msgpack::object& each : std::span(value.via.array.ptr, value.via.array.size)) put_bytes_in(each, blobs, next);
+      for (msgpack::object& each : std::span(value.via.array.ptr, value.via.array.size))
+        put_bytes_in(each, blobs, next);
       return;
     case msgpack::type::MAP:
       for (msgpack::object_kv& each : std::span(value.via.map.ptr, value.via.map.size)) {
@@ -68,7 +70,8 @@ void put_bytes_in(msgpack::object& value, const ipc::held_blobs& blobs) {
 std::shared_ptr<ipc::held_blob> private_blob(ipc::byte_span from) {
   auto memory = std::make_shared<private_memory>(from);
   const std::span<std::uint8_t> bytes = memory->bytes;
-  return std::make_shared<ipc::held_blob>(std::move(memory), ipc::blob_reference{false, 0, 0, bytes.size()}, bytes, false);
+  return std::make_shared<ipc::held_blob>(std::move(memory), ipc::blob_reference{false, 0, 0, bytes.size()}, bytes,
+                                          false);
 }
 
 bool blob_outlet::take(ipc::buffer& packed, ipc::byte_span body) {

@@ -8,9 +8,9 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::size_t most_arenas = 64;       // of one worker's results
-constexpr std::size_t most_unusable = 4;      // that it has been sent and has not mapped yet
-constexpr std::size_t most_releases = 64;     // that wait for a message to go along with
+constexpr std::size_t most_arenas = 64;    // of one worker's results
+constexpr std::size_t most_unusable = 4;   // that it has been sent and has not mapped yet
+constexpr std::size_t most_releases = 64;  // that wait for a message to go along with
 constexpr std::size_t least_arena = std::size_t{1} << 20;
 
 std::optional<std::uint32_t> one_number(ipc::byte_span params) {
@@ -28,7 +28,9 @@ void pack_arena(ipc::buffer& to, std::uint32_t id, std::size_t size) {
 }  // namespace
 
 result_arena::result_arena(std::weak_ptr<worker_blobs> owner, std::size_t size)
-    : id_(next_arena_id()), owner_(std::move(owner)), memory_(ipc::shared_memory::make("bulkhead-results", size, false)) {}
+    : id_(next_arena_id()),
+      owner_(std::move(owner)),
+      memory_(ipc::shared_memory::make("bulkhead-results", size, false)) {}
 
 void result_arena::give_back(std::size_t offset) noexcept {
   if (const auto alive = owner_.lock()) alive->gave_back(*this, offset);
@@ -102,7 +104,8 @@ std::shared_ptr<result_arena> worker_blobs::make_arena(std::size_t wanted, std::
   const std::size_t memory = arguments_->options().memory, left = memory - mapped_;
   const std::size_t least = std::min(std::max(least_arena, memory / most_arenas / unit * unit), left);
   const std::size_t size = std::max((wanted + unit - 1) / unit * unit, least);
-  const auto unusable = std::count_if(results_.begin(), results_.end(), [](const auto& e) { return !e.second->usable_; });
+  const auto unusable =
+      std::count_if(results_.begin(), results_.end(), [](const auto& e) { return !e.second->usable_; });
   if (ended_ || size == 0 || size > left)
     refusal = "no room: " + std::to_string(left) + " bytes are left of " + std::to_string(memory) + " for results";
   else if (unusable >= static_cast<long>(most_unusable) || results_.size() >= most_arenas)
@@ -185,8 +188,8 @@ const char* worker_blobs::hold_results(ipc::byte_span result, ipc::held_blobs& i
     ++in.held_;
     in.asked_ = false;
     into.push_back(std::make_shared<ipc::held_blob>(
-        arena->second, *reference,
-        std::span<std::uint8_t>(in.memory_.data() + reference->offset, reference->length), false));
+        arena->second, *reference, std::span<std::uint8_t>(in.memory_.data() + reference->offset, reference->length),
+        false));
   }
   return nullptr;
 }

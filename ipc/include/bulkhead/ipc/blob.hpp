@@ -5,6 +5,7 @@
 // elsewhere is three numbers, compared with the arena's size before they are used; nothing in shared memory is believed.
 #pragma once
 
+#include <bulkhead/export.hpp>
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/system.hpp>
 
@@ -33,7 +34,7 @@ struct blob_reference {
   bool within(std::uint64_t size) const { return length <= most && offset <= size && length <= size - offset; }
 };
 
-void append_reference(buffer& to, const blob_reference& reference);
+BULKHEAD_PUBLIC void append_reference(buffer& to, const blob_reference& reference);
 
 // A memfd and its mapping here; never resized. Movable.
 class shared_memory {
@@ -127,7 +128,7 @@ std::optional<packed_bytes> next_bytes(byte_span& rest);
 std::optional<blob_reference> reference_in(const packed_bytes& found);
 
 // `value` with what `bytes_of` finds for each reference in its place. What it does not find stays as it is.
-std::vector<std::uint8_t> without_references(byte_span value,
-                                             const std::function<std::optional<byte_span>(const blob_reference&)>& bytes_of);
+std::vector<std::uint8_t> without_references(
+    byte_span value, const std::function<std::optional<byte_span>(const blob_reference&)>& bytes_of);
 
 }  // namespace bulkhead::ipc
