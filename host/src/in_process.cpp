@@ -205,11 +205,16 @@ ipc::completion in_process_instance::call_host(bulkhead_call*, std::string_view 
   return run_function(options_.functions, std::string(function), arguments);
 }
 
-std::optional<ipc::byte_span> in_process_instance::open_blob(bulkhead_call& call, const ipc::blob_reference& reference) {
+std::optional<ipc::byte_span> in_process_instance::open_blob(bulkhead_call& call,
+                                                             const ipc::blob_reference& reference) {
   for (const auto& each : call.held)
     if (const auto& it = each->reference(); it.arena == reference.arena && it.offset == reference.offset)
       return each->bytes();
   return std::nullopt;
+}
+
+std::optional<ipc::snapshot> in_process_instance::published(const std::string& name) {
+  return may_read(options_.published, name) ? core_->published.find(name) : std::nullopt;
 }
 
 std::vector<std::uint8_t> in_process_instance::save_state() {

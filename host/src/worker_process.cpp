@@ -233,15 +233,64 @@ void worker_process::spawn() {
   schedule(start_deadline_);
 }
 
+// Our own worker has to know what is published before its plugin runs: it is told how much will follow.
 void worker_process::say_hello() {
+  if (settings_->internal || !settings_->argv.empty() || !settings_->arguments) return greet(0);
+  core_->published.add(as_reader(), [&](const published_state::values& values) {
+    const auto count = std::count_if(values.begin(), values.end(), [&](const auto& each) {
+      return may_read(settings_->options.published, each.first);
+    });
+    greet(static_cast<std::uint32_t>(count));
+    tell_published(values);
+  });
+}
+
+std::weak_ptr<published_state::reader> worker_process::as_reader() {
+  const auto self = shared_from_this();
+  return std::shared_ptr<published_state::reader>(self, this);
+}
+
+void worker_process::tell_published(const published_state::values& values) {
+  for (const auto& [name, value] : values) on_published(name, value);
+}
+
+void worker_process::on_published(const std::string& name, const ipc::snapshot& value) noexcept {
+  if (!may_read(settings_->options.published, name)) return;
+  ipc::buffer frame = ipc::begin_notification("$/published");
+  const char index = 0;
+  ipc::packer pack(frame);
+  pack.pack_array(4)
+      .pack(name)
+      .pack(value.version)
+      .pack(value.size)
+      .pack_ext(1, ipc::ext_handle)
+      .pack_ext_body(&index, 1);
+  try {
+    std::vector<unique_fd> handles;
+    handles.push_back(detail::duplicate(value.memory->fd()));
+    if (channel_.send(frame.take(), std::move(handles)) || channel_.closed()) return;
+  } catch (const std::exception&) {  // no descriptors left
+  }
+  kill(exit_reason::hung, "it did not read what was published");
+}
+
+void worker_process::on_unpublished(const std::string& name, std::uint64_t version) noexcept {
+  if (!may_read(settings_->options.published, name)) return;
+  ipc::buffer frame = ipc::begin_notification("$/unpublished");
+  ipc::packer(frame).pack_array(2).pack(name).pack(version);
+  channel_.send(frame.take());
+}
+
+void worker_process::greet(std::uint32_t published) {
   const auto& options = settings_->options;
   const bool limited = options.deadline != no_deadline;
   ipc::buffer hello = ipc::begin_request("$/hello");
   ipc::packer packer(hello);
-  packer.pack_array(1).pack_map(6).pack("protocol").pack(ipc::protocol_version);
+  packer.pack_array(1).pack_map(published > 0 ? 7 : 6).pack("protocol").pack(ipc::protocol_version);
   packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
   packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
   packer.pack("concurrency").pack(options.concurrency).pack("blob_threshold").pack(blobs_->threshold());
+  if (published > 0) packer.pack("published").pack(published);
 
   struct greeted final : ipc::async_completion {
     std::weak_ptr<worker_process> worker;
@@ -263,6 +312,9 @@ void worker_process::on_greeted(ipc::byte_span result) {
     const msgpack::object_handle handle = ipc::unpack(result);
     const auto answer = handle.get().as<std::map<std::string, msgpack::object>>();
     if (const auto found = answer.find("blobs"); found != answer.end() && found->second.as<bool>()) blobs_->enable();
+    if (settings_->argv.empty()) return;  // our own has been told
+    if (const auto found = answer.find("published"); found != answer.end() && found->second.as<bool>())
+      core_->published.add(as_reader(), [&](const published_state::values& values) { tell_published(values); });
   } catch (const std::exception&) {
     // It says nothing of what it can do.
   }

@@ -51,6 +51,7 @@ class worker_owner : public instance_owner {
 class worker_process final : public reactor::target,
                              ipc::channel::receiver,
                              ipc::channel::wakeups,
+                             published_state::reader,
                              public std::enable_shared_from_this<worker_process> {
  public:
   // `id` is what the owner, which may be none, is told it by. No process yet.
@@ -102,6 +103,12 @@ class worker_process final : public reactor::target,
                  std::weak_ptr<worker_owner> owner, std::uint64_t id, std::pair<unique_fd, unique_fd> ends);
   void spawn();
   void say_hello();
+  void greet(std::uint32_t published);
+  // published_state::reader
+  void on_published(const std::string& name, const ipc::snapshot& value) noexcept override;
+  void on_unpublished(const std::string& name, std::uint64_t version) noexcept override;
+  void tell_published(const published_state::values& values);
+  std::weak_ptr<published_state::reader> as_reader();
 
   // ipc::channel::receiver
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;

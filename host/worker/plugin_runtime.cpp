@@ -210,6 +210,20 @@ struct plugin_runtime::vtable {
     }
   }
 
+  static bool open_published(const bulkhead_host_t* host, const char* name, bulkhead_snapshot_t* out) noexcept {
+    *out = {};
+    const auto found = link_of(host).published(name);
+    if (!found || !found->memory) return false;
+    *out = {found->memory->data(), found->size, found->version,
+            new std::shared_ptr<const ipc::shared_memory>(found->memory)};
+    return true;
+  }
+
+  static void release_published(const bulkhead_host_t*, bulkhead_snapshot_t* snapshot) noexcept {
+    delete static_cast<std::shared_ptr<const ipc::shared_memory>*>(snapshot->owner);
+    *snapshot = {};
+  }
+
   static std::size_t blob_threshold(const bulkhead_host_t* host) noexcept { return link_of(host).blob_threshold(); }
 
   static void leave(const bulkhead_host_t* host, const char* why, std::size_t size) noexcept {
@@ -220,10 +234,12 @@ struct plugin_runtime::vtable {
     static constexpr bulkhead_send_handles_t send_handles{attach};
     static constexpr bulkhead_leave_t leaving{leave};
     static constexpr bulkhead_bulk_t bulk{blob_threshold};
+    static constexpr bulkhead_published_t published{open_published, release_published};
     static constexpr bulkhead_streams_t streams{item_limit, send, receive, end};
     if (std::strcmp(id, BULKHEAD_STREAMS) == 0) return &streams;
     if (std::strcmp(id, BULKHEAD_LEAVE) == 0) return &leaving;
     if (std::strcmp(id, BULKHEAD_BULK) == 0) return &bulk;
+    if (std::strcmp(id, BULKHEAD_PUBLISHED) == 0) return &published;
     if (link_of(host).may_send_handles() && std::strcmp(id, BULKHEAD_SEND_HANDLES) == 0) return &send_handles;
     return nullptr;
   }
@@ -342,7 +358,8 @@ bool plugin_runtime::find_blobs(bulkhead_call& call) {
   if (reads_blobs_) {
     ipc::byte_span rest = call.arguments;
     while (const auto found = ipc::next_bytes(rest))
-      if (const auto reference = ipc::reference_in(*found); reference && !link_.open_blob(call, *reference)) return false;
+      if (const auto reference = ipc::reference_in(*found); reference && !link_.open_blob(call, *reference))
+        return false;
     return true;
   }
   bool found_all = true;

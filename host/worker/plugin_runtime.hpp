@@ -33,8 +33,8 @@ struct bulkhead_call {
   std::vector<bulkhead::unique_fd> handles;
   std::vector<bulkhead::unique_fd> attached;  // to go with the answer
   std::mutex attaching;
-  unsigned blobs = 0;              // references in the arguments
-  bulkhead::ipc::held_blobs held;  // in-process: what they refer to
+  unsigned blobs = 0;                             // references in the arguments
+  bulkhead::ipc::held_blobs held;                 // in-process: what they refer to
   std::shared_ptr<bulkhead::ipc::stream> stream;  // when its caller opened one
   bulkhead::ipc::time_point deadline = bulkhead::ipc::never;
   std::atomic<bool> cancelled{false};
@@ -68,6 +68,8 @@ class plugin_runtime {
     // False: there is none left, or none at all.
     virtual bool create_blob(std::size_t, bulkhead_blob_t&) { return false; }
     virtual void release_blob(const bulkhead_blob_t&) {}
+    // The latest version of what the application has published; nothing when there is none.
+    virtual std::optional<ipc::snapshot> published(const std::string&) { return std::nullopt; }
     virtual ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function,
                                       ipc::byte_span arguments) = 0;
   };

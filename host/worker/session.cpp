@@ -58,6 +58,7 @@ bool session::say_hello() {
   queue_.pop_front();
   work_ = !queue_.empty();
   held.unlock();
+  unsigned published = 0;
   try {
     const msgpack::object_handle params = ipc::unpack(hello.params);
     const auto options = params.get().as<std::vector<std::map<std::string, msgpack::object>>>().at(0);
@@ -75,6 +76,7 @@ bool session::say_hello() {
       credit_ = found->second.as<std::int64_t>();
     if (const auto found = options.find("frame_limit"); found != options.end())
       frame_limit_ = found->second.as<std::size_t>();
+    if (const auto found = options.find("published"); found != options.end()) published = found->second.as<unsigned>();
     if (const auto found = options.find("blob_threshold"); found != options.end())
       blob_threshold_ = found->second.as<std::size_t>();
   } catch (const std::exception& e) {
@@ -83,6 +85,7 @@ bool session::say_hello() {
             .take());
     return false;
   }
+  channel_.run([&] { return published_count_ >= published; });
   ipc::buffer result;
   ipc::packer(result).pack_map(3).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
   ipc::packer(result).pack("blobs").pack(blob_threshold_ > 0);

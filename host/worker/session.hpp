@@ -58,6 +58,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   std::optional<ipc::byte_span> open_blob(bulkhead_call& call, const ipc::blob_reference& reference) override;
   bool create_blob(std::size_t size, bulkhead_blob_t& blob) override;
   void release_blob(const bulkhead_blob_t& blob) override { arenas_.release(blob); }
+  std::optional<ipc::snapshot> published(const std::string& name) override;
   ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
 
   bool dispatch();
@@ -70,6 +71,8 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void tell_stream(const ipc::message& notification);
   void forget_stream(std::uint32_t id);
   bool tell_arenas(std::string_view method, const msgpack::object& params, std::vector<unique_fd>& handles);
+  void take_published(const msgpack::object& params, std::vector<unique_fd>& handles);
+  void forget_published(const msgpack::object& params);
   bool place_blobs(ipc::byte_span result, std::vector<std::uint8_t>& made);
   void end(bulkhead_call& call);
   bool take_credit();
@@ -79,7 +82,9 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   const bool may_send_handles_;
   plugin_runtime runtime_;
   arenas arenas_;
-  std::size_t blob_threshold_ = 0;  // 0: the host takes no blobs
+  std::map<std::string, ipc::snapshot, std::less<>> published_;  // with mutex_
+  std::atomic<unsigned> published_count_{0};                     // versions that have come
+  std::size_t blob_threshold_ = 0;                               // 0: the host takes no blobs
   ipc::channel channel_;
   const std::thread::id dispatch_thread_;
 

@@ -32,11 +32,53 @@ bool session::tell_arenas(const std::string_view method, const msgpack::object& 
   } else if (method == "$/release") {
     for (const auto& [arena, offset] : params.as<std::vector<std::pair<std::uint32_t, std::uint64_t>>>())
       arenas_.released(arena, offset);
+  } else if (method == "$/published") {
+    take_published(params, handles);
+  } else if (method == "$/unpublished") {
+    forget_published(params);
   } else {
     return false;
   }
   return true;
 }
+
+// --- what the application has published -----------------------------------------------------------------------------
+
+void session::take_published(const msgpack::object& params, std::vector<unique_fd>& handles) {
+  const auto [name, version, size, handle] =
+      params.as<std::tuple<std::string, std::uint64_t, std::size_t, msgpack::object>>();
+  ipc::snapshot added{nullptr, size, version}, old;
+  try {
+    added.memory = std::make_shared<const ipc::shared_memory>(
+        ipc::shared_memory::map(handles.at(0).get(), std::max<std::size_t>(size, 1), false));
+  } catch (const std::exception& e) {
+    log(BULKHEAD_LOG_ERROR,
+        "'" + name + "' was published, but can't be read (load_options::memory_limit): " + e.what());
+  }
+  std::lock_guard held(mutex_);
+  ++published_count_;
+  ipc::snapshot& current = published_[name];
+  if (current.version < version) old = std::exchange(current, std::move(added));
+}
+
+void session::forget_published(const msgpack::object& params) {
+  const auto [name, version] = params.as<std::tuple<std::string, std::uint64_t>>();
+  ipc::snapshot old;
+  std::lock_guard held(mutex_);
+  const auto found = published_.find(name);
+  if (found == published_.end() || found->second.version > version) return;
+  old = std::move(found->second);
+  published_.erase(found);
+}
+
+std::optional<ipc::snapshot> session::published(const std::string& name) {
+  channel_.poll();  // while the plugin is busy, nobody else reads
+  std::lock_guard held(mutex_);
+  const auto found = published_.find(name);
+  return found == published_.end() ? std::nullopt : std::optional(found->second);
+}
+
+// --- blobs ----------------------------------------------------------------------------------------------------------
 
 // An arena is sent before the first call that refers to it, but may come another way than that.
 std::optional<ipc::byte_span> session::open_blob(bulkhead_call& call, const ipc::blob_reference& reference) {

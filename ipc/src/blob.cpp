@@ -160,6 +160,12 @@ void shared_memory::seal() {
   checked(::fcntl(fd(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL), "fcntl(F_ADD_SEALS)");
 }
 
+void shared_memory::freeze() {
+  ::munmap(std::exchange(data_, nullptr), size_);
+  seal();
+  map_here(fd(), size_, false);
+}
+
 bool shared_memory::fill() noexcept {
 #ifdef MADV_POPULATE_WRITE
   if (::madvise(data_, size_, MADV_POPULATE_WRITE) == 0) return true;

@@ -14,6 +14,8 @@ std::uint64_t sum_of(bulkhead::bytes_view data) { return std::accumulate(data.be
 
 std::uint8_t* kept = nullptr;  // into a blob that was returned
 bulkhead::blob unsent;
+bulkhead::snapshot held;
+std::uint64_t version_at_init = 0;
 
 }  // namespace
 
@@ -83,4 +85,23 @@ BULKHEAD_PLUGIN("blobs", "1.0.0") {
               })
       .idempotent();
   plugin.method("die", [] { std::abort(); });
+
+  // What the application has published.
+  plugin.on_init([host = plugin.host()] { version_at_init = host.published("table").version(); });
+  plugin.method("version_at_init", [] { return version_at_init; });
+  plugin.method("version", [](context& cx, const std::string& name) { return cx.published(name).version(); });
+  plugin.method("sum_published",
+                [](context& cx, const std::string& name) { return sum_of(cx.published(name).view()); });
+  plugin.method("look_up", [](context& cx, const std::string& word) {
+    return cx.published("words").as<std::map<std::string, int>>().at(word);
+  });
+  plugin.method("hold", [](context& cx, const std::string& name) { held = cx.published(name); });
+  plugin.method("held", [] { return std::pair(held.version(), sum_of(held.view())); });
+  plugin.method("await_version", [](context& cx, std::uint64_t version) {  // busy all the time
+    cx.emit("reading", 0);
+    while (cx.published("table").version() < version) cx.throw_if_cancelled();
+    return true;
+  });
+  plugin.method("overwrite",
+                [](context& cx) { const_cast<std::uint8_t*>(cx.published("table").view().data())[0] = 1; });
 }

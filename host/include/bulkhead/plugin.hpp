@@ -234,7 +234,8 @@ class handler_carrier final : public reply_handler {
 template <class R, class... A, class Token>
 auto plugin::async_call(std::string_view method, const std::tuple<A...>& arguments, Token&& token,
                         call_options options) const {
-  packed_arguments packed = std::apply([this](const A&... each) { return pack_arguments_for(blobs(), each...); }, arguments);
+  packed_arguments packed =
+      std::apply([this](const A&... each) { return pack_arguments_for(blobs(), each...); }, arguments);
   auto start = [self = *this](auto handler, const std::string& name, packed_arguments&& args,
                               const call_options& with) {
     using carrier = detail::handler_carrier<R, decltype(handler)>;

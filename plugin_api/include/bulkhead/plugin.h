@@ -174,6 +174,22 @@ typedef struct bulkhead_bulk {
  * it stands for a string. For a plugin without this extension their bytes are copied into the arguments. */
 #define BULKHEAD_READS_BLOBS "bulkhead.reads-blobs/1"
 
+/* get_extension(host, BULKHEAD_PUBLISHED): values that the application has published to this plugin, in memory that all
+ * their readers share and nobody can change. */
+#define BULKHEAD_PUBLISHED "bulkhead.published/1"
+typedef struct bulkhead_snapshot {
+  const uint8_t* data;
+  size_t size;
+  uint64_t version; /* of two under one name the later one's is larger */
+  void* owner;      /* private to the worker */
+} bulkhead_snapshot_t;
+typedef struct bulkhead_published {
+  /* Finds the latest version under a name; it stays as it is until release(), whatever is published meanwhile. Costs a
+   * system call or two. False, and nothing to release, when there is none. [any-thread] */
+  bool (*open)(const bulkhead_host_t* host, const char* name, bulkhead_snapshot_t* snapshot);
+  void (*release)(const bulkhead_host_t* host, bulkhead_snapshot_t* snapshot);
+} bulkhead_published_t;
+
 /* get_extension(host, BULKHEAD_STREAMS): a call whose caller opened it as a stream can send results one by one, and
  * receive arguments one by one, while it runs. An item is one MessagePack value; descriptors can't be part of it. In each
  * direction no more than a window of items is on its way; the side that is ahead waits. Items of one direction keep their

@@ -52,6 +52,8 @@ class shared_memory {
   // From here on no mapping of it can be made that writes, and no page be taken away: by nobody, this process included.
   // Those that are there go on.
   void seal();
+  // Sealed, and from here on mapped for reading only: it stays as it is for ever, for all.
+  void freeze();
   // Has all pages there, so that no later access costs a page that is not. False when there is not enough memory.
   bool fill() noexcept;
   // Whether all pages are there. Once it is sealed they stay.
@@ -68,6 +70,13 @@ class shared_memory {
   unique_fd fd_;
   std::uint8_t* data_ = nullptr;
   std::size_t size_ = 0;
+};
+
+// One version of a value that a host has published.
+struct snapshot {
+  std::shared_ptr<const shared_memory> memory;  // none: it could not be mapped
+  std::size_t size = 0;
+  std::uint64_t version = 0;
 };
 
 // Which parts of an arena are taken: first fit, whole pages. Private to the one who hands them out.

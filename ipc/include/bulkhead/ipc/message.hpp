@@ -74,7 +74,7 @@ struct completion {
   call_failure failure;
   std::vector<std::uint8_t> frame;
   std::size_t result_offset = 0, result_size = 0;
-  std::vector<unique_fd> handles;  // that came with the result, in the order of their indices
+  std::vector<unique_fd> handles;                 // that came with the result, in the order of their indices
   std::vector<std::shared_ptr<held_blob>> blobs;  // that it refers to, in the order in which it does
 
   byte_span result() const { return byte_span(frame).subspan(result_offset, result_size); }

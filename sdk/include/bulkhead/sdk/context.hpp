@@ -133,6 +133,40 @@ void pack_value(msgpack::sbuffer& buffer, const T& value) {
 }
 }  // namespace typed
 
+// A value that the application has published, as it was when it was looked up; see host_api::published(). Movable.
+class snapshot {
+ public:
+  snapshot() = default;
+  snapshot(const bulkhead_host_t* host, const bulkhead_published_t* calls, const bulkhead_snapshot_t& raw)
+      : host_(host), calls_(calls), raw_(raw) {}
+  snapshot(snapshot&& other) noexcept { *this = std::move(other); }
+  snapshot& operator=(snapshot&& other) noexcept {
+    std::swap(host_, other.host_);
+    std::swap(calls_, other.calls_);
+    std::swap(raw_, other.raw_);
+    return *this;
+  }
+  ~snapshot() {
+    if (calls_) calls_->release(host_, &raw_);
+  }
+
+  explicit operator bool() const { return calls_ != nullptr; }
+  // Of two under one name the later one's is larger; 0: there is none.
+  std::uint64_t version() const { return raw_.version; }
+  // Its bytes, where they are; for all its readers together there is one copy of them.
+  bytes_view view() const { return {raw_.data, raw_.size}; }
+  // What was packed when it was published, as a T. Throws type_mismatch.
+  template <class T>
+  T as() const {
+    return typed::convert<T>(msgpack::unpack(reinterpret_cast<const char*>(raw_.data), raw_.size).get());
+  }
+
+ private:
+  const bulkhead_host_t* host_ = nullptr;
+  const bulkhead_published_t* calls_ = nullptr;
+  bulkhead_snapshot_t raw_{};
+};
+
 // The worker's side of the host. Copyable, any thread, valid until the plugin's destroy() has returned.
 class host_api {
  public:
@@ -164,6 +198,15 @@ class host_api {
   void leave(std::string_view why) const {
     if (const auto* extension = static_cast<const bulkhead_leave_t*>(host_->get_extension(host_, BULKHEAD_LEAVE)))
       extension->leave(host_, why.data(), why.size());
+  }
+
+  // The latest version of what the application has published under this name; an empty snapshot when there is none for
+  // this plugin. To be asked for once a call, say, and not in inner loops.
+  snapshot published(const std::string& name) const {
+    const auto* calls = static_cast<const bulkhead_published_t*>(host_->get_extension(host_, BULKHEAD_PUBLISHED));
+    bulkhead_snapshot_t raw{};
+    if (!calls || !calls->open(host_, name.c_str(), &raw)) return {};
+    return {host_, calls, raw};
   }
 
   // A blob to fill and return. Throws bulkhead::error when there is no memory for it.
@@ -253,7 +296,8 @@ class result_buffer {
     if (size < threshold_ || !divert(data, size)) packed_.insert(packed_.end(), data, data + size);
   }
   void write_reference(bytes_view reference, bool text = false) {
-    for (const std::size_t each : {std::size_t{0xc7}, reference.size(), std::size_t{BULKHEAD_EXT_BLOB}, std::size_t{text}})
+    for (const std::size_t each :
+         {std::size_t{0xc7}, reference.size(), std::size_t{BULKHEAD_EXT_BLOB}, std::size_t{text}})
       packed_.push_back(static_cast<char>(each));
     packed_.insert(packed_.end(), reference.begin() + 1, reference.end());  // its first byte says what it stands for
   }
