@@ -264,7 +264,12 @@ void connection::answer(std::uint32_t id, const reply& result) {
     open_.erase(found);
     if (open_.empty()) drained.swap(drains_);
   }
-  if (result) {
+  if (result && result.size() > limits_.frame) {  // it came by shared memory, which clients have none of
+    send(ipc::make_error_response(id, {outcome::rejected,
+                                       fmt::format("the result has {} bytes, more than the limit of {} for one message",
+                                                   result.size(), limits_.frame),
+                                       {}}));
+  } else if (result) {
     std::vector<unique_fd> handles;
     for (std::size_t i = 0; i < result.handle_count(); ++i) handles.push_back(result.handle(i));
     send(ipc::make_response(id, result.raw()), std::move(handles));

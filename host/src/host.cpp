@@ -209,6 +209,17 @@ std::vector<plugin_metrics> host::metrics() const {
   return out;
 }
 
+std::uint64_t host::publish(const std::string& name, bytes_view value) {
+  return publish(name, value.size(),
+                 [&](std::span<std::uint8_t> to) { std::copy(value.begin(), value.end(), to.begin()); });
+}
+std::uint64_t host::publish(const std::string& name, std::size_t size,
+                            const std::function<void(std::span<std::uint8_t>)>& fill) {
+  if (name.empty() || name.size() > 255) throw std::invalid_argument("publish: a name has 1 to 255 bytes");
+  return core_->published.publish(name, size, fill);
+}
+bool host::unpublish(const std::string& name) { return core_->published.unpublish(name); }
+
 void host::shutdown() { core_->shutdown(); }
 void host::reset() { core_->forks.reset(); }
 pid_t host::fork_server_pid() const { return core_->forks.pid(); }

@@ -1,6 +1,7 @@
 // What all plugins of a host share: the fork server, the reactor with its thread, the executor for handlers.
 #pragma once
 
+#include "blobs/published_state.hpp"
 #include "closer.hpp"
 #include "fork_server/client.hpp"
 #include "reactor.hpp"
@@ -52,6 +53,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   sandbox::cgroup_maker cgroups;
   supervision::spawner spawner;
   bulkhead::closer closer;
+  published_state published;
   crash_writer crashes;
 
  private:

@@ -98,6 +98,8 @@ reply in_process_instance::call(call_request& request) {
     std::lock_guard dispatch(dispatch_);
     auto call = std::make_unique<bulkhead_call>();
     call->tag = reinterpret_cast<std::uint64_t>(new std::shared_ptr<pending>(waiting));
+    call->blobs = static_cast<unsigned>(request.arguments.blobs.size());
+    call->held = std::move(request.arguments.blobs);
     call->storage = request.arguments.params.take();
     call->arguments = call->storage;
     call->handles = std::move(request.arguments.handles);
@@ -201,6 +203,18 @@ bool in_process_instance::emit(std::string_view name, ipc::byte_span value) {
 
 ipc::completion in_process_instance::call_host(bulkhead_call*, std::string_view function, ipc::byte_span arguments) {
   return run_function(options_.functions, std::string(function), arguments);
+}
+
+std::optional<ipc::byte_span> in_process_instance::open_blob(bulkhead_call& call,
+                                                             const ipc::blob_reference& reference) {
+  for (const auto& each : call.held)
+    if (const auto& it = each->reference(); it.arena == reference.arena && it.offset == reference.offset)
+      return each->bytes();
+  return std::nullopt;
+}
+
+std::optional<ipc::snapshot> in_process_instance::published(const std::string& name) {
+  return may_read(options_.published, name) ? core_->published.find(name) : std::nullopt;
 }
 
 std::vector<std::uint8_t> in_process_instance::save_state() {

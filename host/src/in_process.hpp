@@ -42,6 +42,8 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   bool emit(std::string_view name, ipc::byte_span value) override;
   void poll(bulkhead_call& call) override;
   void leave(std::string_view why) override { log(BULKHEAD_LOG_WARNING, "it must go: " + std::string(why)); }
+  std::optional<ipc::byte_span> open_blob(bulkhead_call& call, const ipc::blob_reference& reference) override;
+  std::optional<ipc::snapshot> published(const std::string& name) override;
   ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
 
   const std::shared_ptr<host_core> core_;

@@ -29,6 +29,9 @@ void plugin::on_event(std::function<void(const std::string&, const msgpack::obje
   pool().on_event(std::move(handler));
 }
 
+shared_blob plugin::make_blob(std::size_t size) const { return shared_blob(pool().arguments().make_or_throw(size)); }
+std::shared_ptr<blob_source> plugin::blobs() const { return pool().arguments().shared_from_this(); }
+
 plugin_info plugin::describe() const { return pool().describe(); }
 std::vector<worker_info> plugin::workers() const { return pool().workers(); }
 plugin_status plugin::status() const { return pool().status(); }

@@ -60,6 +60,7 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
       name_(options.name.empty() ? std::move(name) : options.name),
       options_((check(options), std::move(options))),
       state_(state_of(options_)),
+      arguments_(std::make_shared<argument_blobs>(core_->reactor, argument_blobs::checked(options_.blobs))),
       sent_ahead_(options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)),
       group_(group && group->coupled() ? std::move(group) : nullptr),
       mutex_(group_ ? group_->mutex : std::make_shared<std::mutex>()) {
@@ -146,6 +147,7 @@ std::shared_ptr<worker_settings> plugin_pool::make_settings(const std::filesyste
   settings->name = name_;
   settings->counters = counters_;
   settings->state = state_;
+  settings->arguments = arguments_;
   settings->argv = std::move(argv);
   settings->options = options;
   settings->rules = effective_policy(options, !settings->argv.empty());

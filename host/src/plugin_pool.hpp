@@ -2,6 +2,7 @@
 // worker, and changes from one version of the plugin to the next.
 #pragma once
 
+#include "blobs/argument_blobs.hpp"
 #include "group_core.hpp"
 #include "in_process.hpp"
 #include "worker_set.hpp"
@@ -43,6 +44,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   std::vector<std::uint8_t> save_state();
   void unload();
   host_core& core() { return *core_; }
+  argument_blobs& arguments() { return *arguments_; }
 
   // What its group decides. (locked)
   void stop_with_group(bool calls_wait, const std::string& reason);
@@ -94,6 +96,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   mutable call_meter meter_;
   const std::shared_ptr<worker_counters> counters_ = std::make_shared<worker_counters>();
   const std::shared_ptr<kept_state> state_;     // null: none is kept
+  const std::shared_ptr<argument_blobs> arguments_;
   const unsigned sent_ahead_;                   // calls that a busy worker gets
   std::string file_;                            // isolation::none
   std::shared_ptr<worker_settings> first_;      // until start()

@@ -28,6 +28,12 @@ std::shared_ptr<call_request> plugin_pool::make_request(std::string_view method,
   auto request = std::make_shared<call_request>();
   request->method = method;
   request->arguments = std::move(arguments);
+  for (const auto& each : request->arguments.blobs)
+    if (!arguments_->owns(*each)) {  // packed for another plugin
+      request->arguments.params.bytes() = request->arguments.plain();
+      request->arguments.blobs.clear();
+      break;
+    }
   const auto limit = options.deadline.value_or(options_.deadline);
   request->default_deadline = limit == options_.deadline;
   const auto now = ipc::clock::now();
@@ -37,12 +43,12 @@ std::shared_ptr<call_request> plugin_pool::make_request(std::string_view method,
   request->on_progress = options.on_progress;
   request->begun = now;
   request->counted = &meter_.of(method);
-  request->counted->begin(request->arguments.params.view().size());
+  request->counted->begin(request->arguments.size());
   return request;
 }
 
 void plugin_pool::count_end(const call_request& request, const reply& result) {
-  request.counted->end(result.outcome(), ipc::clock::now() - request.begun, result.raw().size());
+  request.counted->end(result.outcome(), ipc::clock::now() - request.begun, result.size());
 }
 
 // Of a call in this process.
@@ -242,7 +248,8 @@ bool plugin_pool::goes_on(const call_request& request, const reply& result, unsi
 }
 
 std::size_t plugin_pool::fingerprint(const call_request& request) {
-  const auto params = request.arguments.params.view();
+  const auto plain = request.arguments.blobs.empty() ? std::vector<std::uint8_t>() : request.arguments.plain();
+  const auto params = plain.empty() ? request.arguments.params.view() : ipc::byte_span(plain);
   const std::hash<std::string_view> hash;
   return hash(request.method) * 31 + hash({reinterpret_cast<const char*>(params.data()), params.size()});
 }

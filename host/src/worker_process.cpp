@@ -185,6 +185,12 @@ worker_process::~worker_process() {
 }
 
 void worker_process::start() {
+  blobs_ = std::make_shared<worker_blobs>(
+      settings_->arguments, core_->reactor,
+      [me = weak_from_this()](std::vector<std::uint8_t> frame, std::vector<unique_fd> handles) {
+        const auto alive = me.lock();
+        return alive && alive->channel_.send(std::move(frame), std::move(handles));
+      });
   try {
     spawn();
   } catch (const std::exception& e) {
@@ -242,15 +248,64 @@ void worker_process::spawn() {
   schedule(start_deadline_);
 }
 
+// Our own worker has to know what is published before its plugin runs: it is told how much will follow.
 void worker_process::say_hello() {
+  if (settings_->internal || !settings_->argv.empty() || !settings_->arguments) return greet(0);
+  core_->published.add(as_reader(), [&](const published_state::values& values) {
+    const auto count = std::count_if(values.begin(), values.end(), [&](const auto& each) {
+      return may_read(settings_->options.published, each.first);
+    });
+    greet(static_cast<std::uint32_t>(count));
+    tell_published(values);
+  });
+}
+
+std::weak_ptr<published_state::reader> worker_process::as_reader() {
+  const auto self = shared_from_this();
+  return std::shared_ptr<published_state::reader>(self, this);
+}
+
+void worker_process::tell_published(const published_state::values& values) {
+  for (const auto& [name, value] : values) on_published(name, value);
+}
+
+void worker_process::on_published(const std::string& name, const ipc::snapshot& value) noexcept {
+  if (!may_read(settings_->options.published, name)) return;
+  ipc::buffer frame = ipc::begin_notification("$/published");
+  const char index = 0;
+  ipc::packer pack(frame);
+  pack.pack_array(4)
+      .pack(name)
+      .pack(value.version)
+      .pack(value.size)
+      .pack_ext(1, ipc::ext_handle)
+      .pack_ext_body(&index, 1);
+  try {
+    std::vector<unique_fd> handles;
+    handles.push_back(detail::duplicate(value.memory->fd()));
+    if (channel_.send(frame.take(), std::move(handles)) || channel_.closed()) return;
+  } catch (const std::exception&) {  // no descriptors left
+  }
+  kill(exit_reason::hung, "it did not read what was published");
+}
+
+void worker_process::on_unpublished(const std::string& name, std::uint64_t version) noexcept {
+  if (!may_read(settings_->options.published, name)) return;
+  ipc::buffer frame = ipc::begin_notification("$/unpublished");
+  ipc::packer(frame).pack_array(2).pack(name).pack(version);
+  channel_.send(frame.take());
+}
+
+void worker_process::greet(std::uint32_t published) {
   const auto& options = settings_->options;
   const bool limited = options.deadline != no_deadline;
   ipc::buffer hello = ipc::begin_request("$/hello");
   ipc::packer packer(hello);
-  packer.pack_array(1).pack_map(lane_to_ ? 6 : 5).pack("protocol").pack(ipc::protocol_version);
+  packer.pack_array(1).pack_map(6u + (published > 0) + (lane_to_ ? 1 : 0)).pack("protocol").pack(ipc::protocol_version);
   packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
   packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
-  packer.pack("concurrency").pack(options.concurrency);
+  packer.pack("concurrency").pack(options.concurrency).pack("blob_threshold").pack(blobs_->threshold());
+  if (published > 0) packer.pack("published").pack(published);
   if (lane_to_) {
     packer.pack("lanes").pack_map(2).pack("spin_us").pack(
         std::chrono::duration<double, std::micro>(options.lanes.spin).count());
@@ -273,19 +328,29 @@ void worker_process::say_hello() {
 void worker_process::greeted(const ipc::completion& answer) {
   if (answer.code != outcome::ok)
     return kill(exit_reason::protocol, "it refused the host's greeting: " + answer.failure.message);
-  if (!lane_to_) return;
-  bool wanted = false;
+  bool blobs = false, published = false, lanes = false;
   try {
-    const msgpack::object_handle said = ipc::unpack(answer.result());
-    wanted = said.get().as<std::map<std::string, msgpack::object>>().at("lanes").as<bool>();
+    const msgpack::object_handle handle = ipc::unpack(answer.result());
+    const auto said = handle.get().as<std::map<std::string, msgpack::object>>();
+    const auto says = [&said](const char* what) {
+      const auto found = said.find(what);
+      return found != said.end() && found->second.as<bool>();
+    };
+    blobs = says("blobs");
+    published = says("published");
+    lanes = says("lanes");
   } catch (const std::exception&) {
-    // It knows no lanes.
+    // It says nothing of what it can do.
   }
-  if (wanted && !ipc::lane_memory::sealed(lane_from_.get()))
+  if (blobs) blobs_->enable();
+  if (published && !settings_->argv.empty())  // our own has been told
+    core_->published.add(as_reader(), [&](const published_state::values& values) { tell_published(values); });
+  if (!lane_to_) return;
+  if (lanes && !ipc::lane_memory::sealed(lane_from_.get()))
     return kill(exit_reason::protocol, "it wants lanes without having sealed its own");
   lane_to_.reset();
   lane_from_.reset();
-  channel_.release(wanted);
+  channel_.release(lanes);
 }
 
 // --- calls ----------------------------------------------------------------------------------------------------------
@@ -294,16 +359,23 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
                                             std::unique_ptr<ipc::async_completion>* async,
                                             std::optional<std::uint32_t>* known_id) {
   ipc::buffer head = ipc::begin_request(request.method);
+  ipc::held_blobs& blobs = request.arguments.blobs;
+  if (!blobs.empty() && !blobs_->enabled()) {  // a worker that takes none gets their bytes
+    request.arguments.params.bytes() = request.arguments.plain();
+    blobs.clear();
+  }
+  if (!blobs_->prepare(blobs)) return {channel_.closed() ? outcome::not_sent : outcome::overloaded, 0};
   std::vector<unique_fd> handles;
   for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
   std::function<ipc::buffer(std::uint32_t)> before;
   const auto watch = [&](std::uint32_t id) {  // before the first report can come
     watch_progress(id, request);
-    if (kept_.wanted()) kept_.keep(id, request.method, request.arguments.params.view());
+    if (!blobs.empty()) blobs_->hold(id, blobs);
+    if (kept_.wanted()) keep_request(id, request);
     if (known_id) *known_id = id;
     return request.stream ? bind_stream(id, request.stream) : ipc::buffer();
   };
-  if (request.default_deadline && (request.on_progress || kept_.wanted() || request.stream)) {
+  if (request.default_deadline && (request.on_progress || kept_.wanted() || request.stream || !blobs.empty())) {
     before = watch;
   } else if (!request.default_deadline) {
     const auto left =
@@ -353,6 +425,7 @@ reply worker_process::call(call_request& request) {
       channel_.abandon(started.id, outcome::timeout, "no answer before the deadline");
   }
   forget_call(started.id, waiter.result.code);
+  if (!request.arguments.blobs.empty() && !waiter.result.given_up) blobs_->forget(started.id);
   std::shared_ptr<const crash_report> report;
   if (waiter.result.code != outcome::ok && dead_) {
     std::lock_guard held(mutex_);
@@ -404,6 +477,12 @@ void worker_process::watch_progress(std::uint32_t id, call_request& request) {
   progress_[id] = std::make_shared<std::function<void(const msgpack::object&)>>(request.on_progress);
 }
 
+void worker_process::keep_request(std::uint32_t id, const call_request& request) {
+  if (request.arguments.blobs.empty()) return kept_.keep(id, request.method, request.arguments.params.view());
+  if (request.arguments.size() <= settings_->options.keep_requests)
+    kept_.keep(id, request.method, request.arguments.plain());
+}
+
 // One that was given up may still be what the worker hangs in.
 void worker_process::forget_call(std::uint32_t id, outcome code) {
   if (kept_.wanted() && code != outcome::timeout && code != outcome::cancelled) kept_.forget(id);
@@ -422,6 +501,10 @@ void worker_process::discard(std::vector<unique_fd> handles) { core_->closer.tak
 void worker_process::on_request(const ipc::message& request, std::vector<unique_fd> handles) {
   discard(std::move(handles));
   const std::uint32_t id = request.id;
+  if (request.method == "$/arena") {
+    const char* wrong = blobs_->on_request(request);
+    return wrong ? kill(exit_reason::protocol, std::string("$/arena: ") + wrong) : void();
+  }
   if (host_calls_.fetch_add(1) >= host_calls_limit) {
     --host_calls_;
     channel_.send(
@@ -442,6 +525,10 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
   discard(std::move(handles));
   if (ipc::is_about_stream(notification.method)) {
     const char* wrong = tell_stream(notification);
+    return wrong ? kill(exit_reason::protocol, std::string(notification.method) + ": " + wrong) : void();
+  }
+  if (worker_blobs::is_about_blobs(notification.method)) {
+    const char* wrong = blobs_->on_notification(notification);
     return wrong ? kill(exit_reason::protocol, std::string(notification.method) + ": " + wrong) : void();
   }
   try {
@@ -665,6 +752,7 @@ void worker_process::settle() {
     calls_pending = calls_pending || call.sequence > 0;
     return verdict(call, *report, box.begun);
   });
+  blobs_->end();
   stop_watching();
   {
     std::lock_guard held(mutex_);

@@ -2,6 +2,7 @@
 // is closed here: whatever becomes of the process, each open call gets exactly one outcome.
 #pragma once
 
+#include "blobs/worker_blobs.hpp"
 #include "host_core.hpp"
 #include "instance.hpp"
 #include "log_stream.hpp"
@@ -29,6 +30,7 @@ struct worker_settings {
   policy rules;                               // of its sandbox, as it was worked out from the options
   std::shared_ptr<worker_counters> counters;  // none: not counted
   std::shared_ptr<kept_state> state;          // none: it keeps none
+  std::shared_ptr<argument_blobs> arguments;  // none: no blobs
   bool internal = false;                      // the host's own: its end is nobody else's business
 };
 
@@ -49,6 +51,7 @@ class worker_owner : public instance_owner {
 class worker_process final : public reactor::target,
                              ipc::channel::receiver,
                              ipc::channel::wakeups,
+                             published_state::reader,
                              public std::enable_shared_from_this<worker_process> {
  public:
   // `id` is what the owner, which may be none, is told it by. No process yet.
@@ -102,11 +105,20 @@ class worker_process final : public reactor::target,
   void spawn();
   void say_hello();
   void greeted(const ipc::completion& answer);
+  void greet(std::uint32_t published);
+  // published_state::reader
+  void on_published(const std::string& name, const ipc::snapshot& value) noexcept override;
+  void on_unpublished(const std::string& name, std::uint64_t version) noexcept override;
+  void tell_published(const published_state::values& values);
+  std::weak_ptr<published_state::reader> as_reader();
 
   // ipc::channel::receiver
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;
   void on_notification(const ipc::message& notification, std::vector<unique_fd> handles) override;
   void on_closed(const std::string& violation) override;
+  const char* hold_blobs(ipc::byte_span result, ipc::held_blobs& into) override {
+    return blobs_->hold_results(result, into);
+  }
   void discard(std::vector<unique_fd> handles) override;
   void on_late_answer(std::uint32_t id) override;
   // ipc::channel::wakeups
@@ -118,6 +130,7 @@ class worker_process final : public reactor::target,
   ipc::buffer bind_stream(std::uint32_t id, const std::shared_ptr<call_stream>& stream);
   void say_of_stream(std::uint32_t id, std::vector<std::uint8_t> frame);
   const char* tell_stream(const ipc::message& notification);
+  void keep_request(std::uint32_t id, const call_request& request);
   void watch_progress(std::uint32_t id, call_request& request);
   void forget_progress(std::uint32_t id);
   void forget_call(std::uint32_t id, outcome code);
@@ -149,6 +162,7 @@ class worker_process final : public reactor::target,
   const unique_fd black_box_;
   const std::shared_ptr<const unique_fd> image_;
   kept_requests kept_;
+  std::shared_ptr<worker_blobs> blobs_;
   const ipc::time_point start_deadline_;
 
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};

@@ -33,8 +33,9 @@ const char* worker_process::tell_stream(const ipc::message& notification) {
   return stream ? ipc::tell(*stream, notification.method, said->value) : "about a call that does not stream";
 }
 
-// Nothing about the stream of this call may come any more.
+// Nothing about the stream of this call may come any more, and its blobs are read no longer.
 void worker_process::on_late_answer(std::uint32_t id) {
+  blobs_->forget(id);
   std::shared_ptr<call_stream> last;
   std::lock_guard held(mutex_);
   if (const auto found = streams_.find(id); found != streams_.end()) {

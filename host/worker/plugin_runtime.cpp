@@ -26,7 +26,7 @@ plugin_runtime::link& link_of(const bulkhead_host_t* host) {
 
 ipc::byte_span span_of(const void* data, std::size_t size) { return {static_cast<const std::uint8_t*>(data), size}; }
 
-// A blob made by the plugin: private memory until arenas shared with the host are negotiated.
+// A blob made by the plugin where there is no memory shared with the host.
 struct private_blob {
   std::unique_ptr<std::uint8_t[]> bytes;
 };
@@ -141,7 +141,8 @@ struct plugin_runtime::vtable {
     return index < call->handles.size() ? call->handles[index].release() : -1;
   }
 
-  static bool create_blob(const bulkhead_host_t*, std::size_t size, bulkhead_blob_t* blob) noexcept {
+  static bool create_blob(const bulkhead_host_t* host, std::size_t size, bulkhead_blob_t* blob) noexcept {
+    if (link_of(host).create_blob(size, *blob)) return true;
     auto* made = new (std::nothrow) private_blob;
     if (made) made->bytes.reset(new (std::nothrow) std::uint8_t[size ? size : 1]);
     if (!made || !made->bytes) {
@@ -152,13 +153,20 @@ struct plugin_runtime::vtable {
     return true;
   }
 
-  static bool open_blob(const bulkhead_host_t*, bulkhead_call_t*, const std::uint8_t*, std::size_t,
-                        bulkhead_blob_t*) noexcept {
-    return false;  // no arena was negotiated, so there is no reference that could be valid
+  static bool open_blob(const bulkhead_host_t* host, bulkhead_call_t* call, const std::uint8_t* reference,
+                        std::size_t size, bulkhead_blob_t* blob) noexcept {
+    const auto known = ipc::blob_reference::read(span_of(reference, size));
+    const auto bytes = known && call->blobs > 0 ? link_of(host).open_blob(*call, *known) : std::nullopt;
+    if (!bytes) return false;
+    *blob = {};
+    blob->data = const_cast<std::uint8_t*>(bytes->data());
+    blob->size = bytes->size();
+    return true;
   }
 
-  static void release_blob(const bulkhead_host_t*, bulkhead_blob_t* blob) noexcept {
-    delete static_cast<private_blob*>(blob->owner);
+  static void release_blob(const bulkhead_host_t* host, bulkhead_blob_t* blob) noexcept {
+    if (blob->reference_size > 0) link_of(host).release_blob(*blob);
+    else delete static_cast<private_blob*>(blob->owner);
     *blob = {};
   }
 
@@ -202,6 +210,22 @@ struct plugin_runtime::vtable {
     }
   }
 
+  static bool open_published(const bulkhead_host_t* host, const char* name, bulkhead_snapshot_t* out) noexcept {
+    *out = {};
+    const auto found = link_of(host).published(name);
+    if (!found || !found->memory) return false;
+    *out = {found->memory->data(), found->size, found->version,
+            new std::shared_ptr<const ipc::shared_memory>(found->memory)};
+    return true;
+  }
+
+  static void release_published(const bulkhead_host_t*, bulkhead_snapshot_t* snapshot) noexcept {
+    delete static_cast<std::shared_ptr<const ipc::shared_memory>*>(snapshot->owner);
+    *snapshot = {};
+  }
+
+  static std::size_t blob_threshold(const bulkhead_host_t* host) noexcept { return link_of(host).blob_threshold(); }
+
   static void leave(const bulkhead_host_t* host, const char* why, std::size_t size) noexcept {
     link_of(host).leave(ipc::sanitised({why, size}, 1024));
   }
@@ -209,9 +233,13 @@ struct plugin_runtime::vtable {
   static const void* get_extension(const bulkhead_host_t* host, const char* id) noexcept {
     static constexpr bulkhead_send_handles_t send_handles{attach};
     static constexpr bulkhead_leave_t leaving{leave};
+    static constexpr bulkhead_bulk_t bulk{blob_threshold};
+    static constexpr bulkhead_published_t published{open_published, release_published};
     static constexpr bulkhead_streams_t streams{item_limit, send, receive, end};
     if (std::strcmp(id, BULKHEAD_STREAMS) == 0) return &streams;
     if (std::strcmp(id, BULKHEAD_LEAVE) == 0) return &leaving;
+    if (std::strcmp(id, BULKHEAD_BULK) == 0) return &bulk;
+    if (std::strcmp(id, BULKHEAD_PUBLISHED) == 0) return &published;
     if (link_of(host).may_send_handles() && std::strcmp(id, BULKHEAD_SEND_HANDLES) == 0) return &send_handles;
     return nullptr;
   }
@@ -256,8 +284,9 @@ void plugin_runtime::init() {
   const char* why = nullptr;
   if (plugin_->init && !plugin_->init(plugin_, &why))
     throw std::runtime_error(why ? ipc::sanitised(why) : std::string("its init() failed without saying why"));
-  if (plugin_->get_extension)
-    state_ = static_cast<const bulkhead_state_t*>(plugin_->get_extension(plugin_, BULKHEAD_STATE));
+  if (!plugin_->get_extension) return;
+  state_ = static_cast<const bulkhead_state_t*>(plugin_->get_extension(plugin_, BULKHEAD_STATE));
+  reads_blobs_ = plugin_->get_extension(plugin_, BULKHEAD_READS_BLOBS) != nullptr;
 }
 
 std::vector<std::uint8_t> plugin_runtime::save_state() {
@@ -302,6 +331,13 @@ void plugin_runtime::invoke(std::unique_ptr<bulkhead_call> owned, std::string_vi
     delete call;
     return;
   }
+  if (call->blobs > 0 && !find_blobs(*call)) {
+    link_.fail(*call, {call->cancelled ? outcome::cancelled : outcome::plugin_error,
+                       "its arguments are in shared memory that this worker can't map (load_options::memory_limit)",
+                       {}});
+    delete call;
+    return;
+  }
   if (on_method) on_method(call->method->name, call->tag);
   auto fail = [&](const std::string& text) {
     if (!call->answered) vtable::fail(&host_, call, text.data(), text.size(), nullptr, 0);
@@ -315,6 +351,28 @@ void plugin_runtime::invoke(std::unique_ptr<bulkhead_call> owned, std::string_vi
   }
   if (on_method) on_method(nullptr, 0);
   release(call);
+}
+
+// Has all blobs of the arguments at hand, and for a plugin that does not look for them puts their bytes in their place.
+bool plugin_runtime::find_blobs(bulkhead_call& call) {
+  if (reads_blobs_) {
+    ipc::byte_span rest = call.arguments;
+    while (const auto found = ipc::next_bytes(rest))
+      if (const auto reference = ipc::reference_in(*found); reference && !link_.open_blob(call, *reference))
+        return false;
+    return true;
+  }
+  bool found_all = true;
+  auto plain = ipc::without_references(call.arguments, [&](const ipc::blob_reference& reference) {
+    auto bytes = found_all ? link_.open_blob(call, reference) : std::nullopt;
+    found_all = bytes.has_value();
+    return bytes;
+  });
+  if (!found_all) return false;
+  call.storage = std::move(plain);
+  call.arguments = call.storage;
+  call.blobs = 0;
+  return true;
 }
 
 // True for the first answer to a call; a second one is the plugin's mistake and changes nothing.

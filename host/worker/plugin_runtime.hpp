@@ -3,6 +3,7 @@
 #pragma once
 
 #include "manifest.hpp"
+#include <bulkhead/ipc/blob.hpp>
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/stream.hpp>
@@ -32,6 +33,8 @@ struct bulkhead_call {
   std::vector<bulkhead::unique_fd> handles;
   std::vector<bulkhead::unique_fd> attached;  // to go with the answer
   std::mutex attaching;
+  unsigned blobs = 0;                             // references in the arguments
+  bulkhead::ipc::held_blobs held;                 // in-process: what they refer to
   std::shared_ptr<bulkhead::ipc::stream> stream;  // when its caller opened one
   bulkhead::ipc::time_point deadline = bulkhead::ipc::never;
   std::atomic<bool> cancelled{false};
@@ -58,6 +61,15 @@ class plugin_runtime {
     // Looks for a cancellation that has arrived but was not yet read.
     virtual void poll(bulkhead_call& call) = 0;
     virtual void leave(std::string_view) {}
+    // Shared memory. Results of so many bytes go by blob on their own:
+    virtual std::size_t blob_threshold() const { return SIZE_MAX; }
+    // An argument's bytes; nothing when there is no such blob.
+    virtual std::optional<ipc::byte_span> open_blob(bulkhead_call&, const ipc::blob_reference&) { return std::nullopt; }
+    // False: there is none left, or none at all.
+    virtual bool create_blob(std::size_t, bulkhead_blob_t&) { return false; }
+    virtual void release_blob(const bulkhead_blob_t&) {}
+    // The latest version of what the application has published; nothing when there is none.
+    virtual std::optional<ipc::snapshot> published(const std::string&) { return std::nullopt; }
     virtual ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function,
                                       ipc::byte_span arguments) = 0;
   };
@@ -89,6 +101,7 @@ class plugin_runtime {
   struct vtable;  // the C ABI's functions
   void release(bulkhead_call* call);
   bool end(bulkhead_call* call);
+  bool find_blobs(bulkhead_call& call);
 
   link& link_;
   bulkhead_host_t host_;
@@ -97,6 +110,7 @@ class plugin_runtime {
   std::unique_ptr<library> library_;
   const bulkhead_plugin_t* plugin_ = nullptr;
   const bulkhead_state_t* state_ = nullptr;
+  bool reads_blobs_ = false;  // wherever in arguments bytes may be
 };
 
 }  // namespace bulkhead

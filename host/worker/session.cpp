@@ -86,6 +86,7 @@ bool session::say_hello() {
   work_ = !queue_.empty();
   held.unlock();
   bool by_lane = false;
+  unsigned published = 0;
   try {
     const msgpack::object_handle params = ipc::unpack(hello.params);
     const auto options = params.get().as<std::vector<std::map<std::string, msgpack::object>>>().at(0);
@@ -109,6 +110,9 @@ bool session::say_hello() {
                          .cpu_budget = lanes.at("cpu_budget")});
       by_lane = true;
     }
+    if (const auto found = options.find("published"); found != options.end()) published = found->second.as<unsigned>();
+    if (const auto found = options.find("blob_threshold"); found != options.end())
+      blob_threshold_ = found->second.as<std::size_t>();
   } catch (const std::exception& e) {
     channel_.send(
         ipc::make_error_response(hello.id, {outcome::rejected, "$/hello: its parameter is not as expected", {}})
@@ -116,10 +120,11 @@ bool session::say_hello() {
     return false;
   }
   ipc::buffer result;
-  ipc::packer(result).pack_map(3).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
-  ipc::packer(result).pack("lanes").pack(by_lane);
+  ipc::packer(result).pack_map(4).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
+  ipc::packer(result).pack("lanes").pack(by_lane).pack("blobs").pack(blob_threshold_ > 0);
   if (!channel_.send(ipc::make_response(hello.id, result.view()).take())) return false;
   if (by_lane) channel_.engage();  // the host says nothing until it has this answer
+  channel_.run([&] { return published_count_ >= published; });
   return true;
 }
 
@@ -205,6 +210,7 @@ void session::take_up(queued request) {
   call->handles = std::move(request.handles);
   call->deadline = request.deadline;
   call->stream = std::move(request.stream);
+  call->blobs = request.blobs;
   {
     std::lock_guard held(mutex_);
     calls_.push_back(call.get());
@@ -277,6 +283,7 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
   added.method = request.method;
   added.params.assign(request.params.begin(), request.params.end());
   added.handles = std::move(handles);
+  added.blobs = request.blobs;
   {
     std::lock_guard held(mutex_);
     if (const auto given = next_deadlines_.find(request.id); given != next_deadlines_.end()) {
@@ -292,10 +299,11 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
   if (concurrency_ > 1 || std::this_thread::get_id() != dispatch_thread_) channel_.wake();
 }
 
-void session::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+void session::on_notification(const ipc::message& notification, std::vector<unique_fd> handles) {
   if (ipc::is_about_stream(notification.method)) return tell_stream(notification);
   try {
     const msgpack::object_handle handle = ipc::unpack(notification.params);
+    if (tell_arenas(notification.method, handle.get(), handles)) return;
     const auto params = handle.get().as<std::vector<msgpack::object>>();
     if (notification.method == "$/cancel") {
       cancel(params.at(0).as<std::uint32_t>());
@@ -356,6 +364,10 @@ void session::end(bulkhead_call& call) {
 
 void session::answer(bulkhead_call& call, ipc::byte_span result) {
   const auto id = static_cast<std::uint32_t>(call.tag);
+  std::vector<std::uint8_t> placed;
+  if (!place_blobs(result, placed))
+    return fail(call, {outcome::plugin_error, "the result refers to a blob that does not exist or was released", {}});
+  if (!placed.empty()) result = placed;
   if (result.size() + message_overhead > frame_limit_) {
     fail(call, {outcome::rejected,
                 "the result has " + std::to_string(result.size()) + " bytes, more than the limit of " +

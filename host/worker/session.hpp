@@ -2,6 +2,7 @@
 // main thread, which is the dispatch thread; those of a thread-safe plugin also on some threads more.
 #pragma once
 
+#include "arenas.hpp"
 #include "plugin_runtime.hpp"
 #include "report/black_box.hpp"
 #include <bulkhead/ipc/channel.hpp>
@@ -41,6 +42,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
     ipc::time_point deadline = ipc::never;
     std::shared_ptr<ipc::stream> stream;
     bool cancelled = false;
+    unsigned blobs = 0;
   };
   class call_stream;
 
@@ -57,6 +59,11 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   bool emit(std::string_view name, ipc::byte_span value) override;
   void poll(bulkhead_call& call) override;
   void leave(std::string_view why) override;
+  std::size_t blob_threshold() const override { return blob_threshold_ ? blob_threshold_ : SIZE_MAX; }
+  std::optional<ipc::byte_span> open_blob(bulkhead_call& call, const ipc::blob_reference& reference) override;
+  bool create_blob(std::size_t size, bulkhead_blob_t& blob) override;
+  void release_blob(const bulkhead_blob_t& blob) override { arenas_.release(blob); }
+  std::optional<ipc::snapshot> published(const std::string& name) override;
   ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
 
   bool dispatch();
@@ -68,6 +75,10 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   std::shared_ptr<ipc::stream> open_stream(std::uint32_t id, ipc::time_point deadline);
   void tell_stream(const ipc::message& notification);
   void forget_stream(std::uint32_t id);
+  bool tell_arenas(std::string_view method, const msgpack::object& params, std::vector<unique_fd>& handles);
+  void take_published(const msgpack::object& params, std::vector<unique_fd>& handles);
+  void forget_published(const msgpack::object& params);
+  bool place_blobs(ipc::byte_span result, std::vector<std::uint8_t>& made);
   void end(bulkhead_call& call);
   bool take_credit();
   std::unique_ptr<ipc::transport> make_transport(unique_fd socket, lane_descriptors lanes);
@@ -77,6 +88,10 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   const bool may_send_handles_;
   plugin_runtime runtime_;
   ipc::lane_transport* lanes_ = nullptr;  // the channel's, if it has some
+  arenas arenas_;
+  std::map<std::string, ipc::snapshot, std::less<>> published_;  // with mutex_
+  std::atomic<unsigned> published_count_{0};                     // versions that have come
+  std::size_t blob_threshold_ = 0;                               // 0: the host takes no blobs
   ipc::channel channel_;
   const std::thread::id dispatch_thread_;
 

@@ -370,15 +370,15 @@ bool channel::take_bytes(byte_span bytes) {
       partial_.insert(partial_.end(), bytes.begin(), bytes.end());
       return true;
     }
-    const unsigned handles = scanner_.handles();
+    const unsigned handles = scanner_.handles(), blobs = scanner_.blobs();
     scanner_.reset();
     bool fine = false;
     if (partial_.empty()) {
-      fine = dispatch(bytes.first(used), handles);
+      fine = dispatch(bytes.first(used), handles, blobs);
     } else {
       partial_.insert(partial_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(used));
       partial_since_ = never;
-      fine = dispatch(partial_, handles);
+      fine = dispatch(partial_, handles, blobs);
       partial_.clear();
       if (partial_.capacity() > keep_capacity) partial_.shrink_to_fit();
     }
@@ -388,12 +388,13 @@ bool channel::take_bytes(byte_span bytes) {
   return true;
 }
 
-bool channel::dispatch(byte_span frame, unsigned handle_count) {
-  const auto parsed = parse_message(frame);
+bool channel::dispatch(byte_span frame, unsigned handle_count, unsigned blobs) {
+  auto parsed = parse_message(frame);
   if (!parsed) return violate("a message that is not MessagePack-RPC");
   if (handle_count > handles_.size()) transport_->collect(handles_);
   if (handle_count > limits_.handles || handle_count > handles_.size())
     return violate("a message that refers to file descriptors that did not come with it");
+  parsed->blobs = blobs;
   std::vector<unique_fd> handles;
   for (unsigned i = 0; i < handle_count; ++i) handles.push_back(std::move(handles_[i]));
   handles_.erase(handles_.begin(), handles_.begin() + handle_count);
@@ -406,6 +407,9 @@ bool channel::dispatch(byte_span frame, unsigned handle_count) {
 }
 
 bool channel::on_response(const message& response, byte_span frame, std::vector<unique_fd>&& handles) {
+  completion result;
+  if (response.blobs > 0)  // those of an answer that comes too late are let go at once
+    if (const char* wrong = receiver_.hold_blobs(response.result, result.blobs)) return violate(wrong);
   lock held(mutex_);
   slot* slot = find(response.id);
   if (!slot) {
@@ -420,7 +424,6 @@ bool channel::on_response(const message& response, byte_span frame, std::vector<
     receiver_.discard(std::move(handles));
     return true;
   }
-  completion result;
   if (response.error.size() == 1 && response.error[0] == 0xc0) {
     result.result_offset = static_cast<std::size_t>(response.result.data() - frame.data());
     result.result_size = response.result.size();

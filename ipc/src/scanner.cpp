@@ -32,7 +32,7 @@ std::uint64_t big_endian(const std::uint8_t* at, unsigned bytes) {
 scanner::scanner(const limits& limits) : frame_limit_(limits.frame), depth_limit_(std::min(limits.depth, max_depth)) {}
 
 void scanner::reset() {
-  depth_ = header_have_ = handles_ = 0;
+  depth_ = header_have_ = handles_ = blobs_ = 0;
   promised_ = skip_ = 0;
   size_ = 0;
 }
@@ -105,6 +105,7 @@ scanner::status scanner::header(const std::uint8_t* at) {
     case 0xc8:
     case 0xc9:  // ext: a length, then the type
       if ((length & 0xff) == 1) ++handles_;
+      if ((length & 0xff) == 2) ++blobs_;
       return payload_ahead(length >> 8);
     case 0xd4:
     case 0xd5:

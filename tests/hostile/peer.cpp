@@ -9,6 +9,12 @@
 //   fds:N          sends a byte-less log line with N descriptors attached
 //   linger:PORT    sends the first byte of an answer with a socket whose last close blocks; `cancelled` may follow
 //   stdout:N       writes N lines to stdout                            seed:N  sends random bytes, mutated from valid ones
+//   hello_blobs    as hello, and says that it takes blobs
+//   arena:N        asks for an arena of N bytes for results, maps it; '#' stands for its number from there on
+//   again:N        asks for another without waiting for it            touch   writes to all of the arena
+//   punch          tries everything that takes pages out of the arena; exits with 90 if something of it can be done
+//   writes         tries everything that writes to the arguments' arena; exits with 91 if something of it can be done
+//   scribble:MS    rewrites the arena all the time for so long
 //   close, shut_read, shut_write, exit:N, signal:N, stop, kill:TARGET, daemon, deaf, hold
 #include <algorithm>
 #include <csignal>
@@ -16,12 +22,14 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <random>
 #include <string>
 #include <vector>
 
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -32,6 +40,10 @@ using bytes = std::vector<std::uint8_t>;
 int channel = -1;
 std::uint32_t id = 0;
 bytes heard;
+int last_file = -1;  // that came
+std::uint32_t arena = 0;
+std::size_t arena_size = 0;
+std::uint8_t* arena_bytes = nullptr;
 
 bool send_all(const bytes& data) {
   for (std::size_t sent = 0; sent < data.size();) {
@@ -44,8 +56,17 @@ bool send_all(const bytes& data) {
 
 bool hear() {
   std::uint8_t chunk[65536];
-  const ssize_t n = ::recv(channel, chunk, sizeof chunk, 0);
+  iovec part{chunk, sizeof chunk};
+  alignas(cmsghdr) char control[CMSG_SPACE(16 * sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t n = ::recvmsg(channel, &message, 0);
   if (n <= 0) return false;
+  for (cmsghdr* each = CMSG_FIRSTHDR(&message); each; each = CMSG_NXTHDR(&message, each))
+    std::memcpy(&last_file, CMSG_DATA(each), sizeof last_file);
   heard.insert(heard.end(), chunk, chunk + n);
   return true;
 }
@@ -72,7 +93,10 @@ bytes number(std::uint32_t value) {
 bytes from_script(const std::string& text) {
   bytes out;
   for (std::size_t i = 0; i < text.size();) {
-    if (text[i] == '@' || text[i] == '+' || text[i] == '~') {
+    if (text[i] == '#') {
+      for (int shift = 24; shift >= 0; shift -= 8) out.push_back(static_cast<std::uint8_t>(arena >> shift));
+      ++i;
+    } else if (text[i] == '@' || text[i] == '+' || text[i] == '~') {
       const bytes known = number(text[i] == '@' ? id : text[i] == '+' ? id + 1 : id ^ 0x00100000u);
       out.insert(out.end(), known.begin(), known.end());
       ++i;
@@ -158,6 +182,66 @@ void send_mutations(unsigned seed) {
   }
 }
 
+void ask_for_arena(std::uint32_t size) {
+  bytes request = from_script("9400ce00000077a7'$/arena'91");
+  const bytes wanted = number(size);
+  request.insert(request.end(), wanted.begin(), wanted.end());
+  send_all(request);
+}
+
+// The answer to a request with the id 119: [arena, size, handle].
+void get_arena(std::uint32_t size) {
+  last_file = -1;
+  ask_for_arena(size);
+  const bytes answer = from_script("940177c093");
+  for (;;) {
+    const auto found = std::search(heard.begin(), heard.end(), answer.begin(), answer.end());
+    if (heard.end() - found > static_cast<long>(answer.size()) + 8 && last_file >= 0) {
+      auto at = found + static_cast<long>(answer.size());
+      const unsigned width = *at == 0xce ? 4 : *at == 0xcd ? 2 : *at == 0xcc ? 1 : 0;
+      if (width == 0) arena = *at;
+      else
+        for (unsigned i = 1; i <= width; ++i) arena = arena << 8 | at[i];
+      break;
+    }
+    if (!hear()) ::_exit(0);
+  }
+  arena_size = static_cast<std::size_t>(::lseek(last_file, 0, SEEK_END));
+  void* const at = ::mmap(nullptr, arena_size, PROT_READ | PROT_WRITE, MAP_SHARED, last_file, 0);
+  if (at == MAP_FAILED) ::_exit(92);
+  arena_bytes = static_cast<std::uint8_t*>(at);
+}
+
+void must_fail(bool failed, int status) {
+  if (!failed) ::_exit(status);
+}
+
+void punch() {
+  const auto size = static_cast<off_t>(arena_size);
+  must_fail(::fallocate(last_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size) < 0, 90);
+  must_fail(::fallocate(last_file, FALLOC_FL_ZERO_RANGE, 0, size) < 0, 90);
+  must_fail(::madvise(arena_bytes, arena_size, MADV_REMOVE) < 0, 90);
+  must_fail(::ftruncate(last_file, 0) < 0, 90);
+  must_fail(::ftruncate(last_file, 2 * size) < 0, 90);
+  must_fail(::fcntl(last_file, F_ADD_SEALS, F_SEAL_WRITE) < 0, 90);
+  must_fail(::mmap(nullptr, arena_size, PROT_READ | PROT_WRITE, MAP_SHARED, last_file, 0) == MAP_FAILED, 90);
+}
+
+void write_to_arguments() {
+  const auto size = static_cast<std::size_t>(::lseek(last_file, 0, SEEK_END));
+  const std::uint8_t byte = 66;
+  void* const at = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, last_file, 0);
+  if (at == MAP_FAILED) ::_exit(92);
+  must_fail(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, last_file, 0) == MAP_FAILED, 91);
+  must_fail(::mprotect(at, size, PROT_READ | PROT_WRITE) < 0, 91);
+  must_fail(::pwrite(last_file, &byte, 1, 0) < 0, 91);
+  must_fail(::ftruncate(last_file, 0) < 0, 91);
+  must_fail(::fallocate(last_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(size)) < 0, 91);
+  must_fail(::madvise(at, size, MADV_REMOVE) < 0, 91);
+  const std::string again = "/proc/self/fd/" + std::to_string(last_file);
+  if (const int opened = ::open(again.c_str(), O_RDWR); opened >= 0) must_fail(::pwrite(opened, &byte, 1, 0) < 0, 91);
+}
+
 [[noreturn]] void hold() {
   const std::string last = "$/shutdown";
   while (std::search(heard.begin(), heard.end(), last.begin(), last.end()) == heard.end() && hear()) {
@@ -171,6 +255,27 @@ void run(const std::string& step) {
   if (verb == "hello") {
     await("$/hello");
     send_all(from_script("9401@c081a8'protocol'01"));
+  } else if (verb == "hello_blobs") {
+    await("$/hello");
+    send_all(from_script("9401@c082a8'protocol'01a5'blobs'c3"));
+  } else if (verb == "arena") {
+    get_arena(static_cast<std::uint32_t>(std::stoul(argument)));
+  } else if (verb == "again") {
+    ask_for_arena(static_cast<std::uint32_t>(std::stoul(argument)));
+  } else if (verb == "touch") {
+    std::memset(arena_bytes, 'a', arena_size);
+  } else if (verb == "punch") {
+    punch();
+  } else if (verb == "writes") {
+    write_to_arguments();
+  } else if (verb == "scribble") {
+    timespec begin{}, now{};
+    ::clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (int i = 0;; ++i) {
+      std::memset(arena_bytes, i, arena_size);
+      ::clock_gettime(CLOCK_MONOTONIC, &now);
+      if ((now.tv_sec - begin.tv_sec) * 1000 + (now.tv_nsec - begin.tv_nsec) / 1000000 > std::stoi(argument)) break;
+    }
   } else if (verb == "greeted") {
     await("$/hello");
   } else if (verb == "cancelled") {

@@ -1,6 +1,7 @@
 // One call: its options, its arguments packed, and its reply.
 #pragma once
 
+#include <bulkhead/blob.hpp>
 #include <bulkhead/error.hpp>
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/stream.hpp>
@@ -53,10 +54,16 @@ struct pass_fd {
   int fd;
 };
 
-// Arguments as they travel: one MessagePack array, and descriptors.
+// Arguments as they travel: one MessagePack array, descriptors, and the blobs that the array refers to, in order.
 struct packed_arguments {
   ipc::buffer params;
   std::vector<unique_fd> handles;
+  ipc::held_blobs blobs;
+
+  // The array with the blobs' bytes in it.
+  std::vector<std::uint8_t> plain() const;
+  // Bytes of it, those of blobs included.
+  std::size_t size() const;
 };
 
 namespace detail {
@@ -64,12 +71,20 @@ namespace detail {
 unique_fd duplicate(int fd);
 
 template <class T>
-void pack_argument(packed_arguments& out, ipc::packer& packer, const T& value) {
+void pack_argument(packed_arguments& out, ipc::packer& packer, const T& value, blob_source* source) {
   if constexpr (std::is_same_v<T, pass_fd>) {
     const char index = static_cast<char>(out.handles.size());
     out.handles.push_back(duplicate(value.fd));
     packer.pack_ext(1, ipc::ext_handle);
     packer.pack_ext_body(&index, 1);
+  } else if constexpr (std::is_same_v<T, shared_blob>) {
+    const bytes_view view = value;
+    if (source && source->owns(*value.place())) {
+      out.blobs.push_back(std::const_pointer_cast<ipc::held_blob>(value.place()));
+      ipc::append_reference(out.params, value.place()->reference());
+    } else {  // another plugin's, or a result: workers of this one have no way to see it
+      pack_argument(out, packer, view, source);
+    }
   } else if constexpr (std::is_convertible_v<const T&, bytes_view> && !std::is_same_v<T, bytes>) {
     const bytes_view view = value;
     packer.pack_bin(static_cast<std::uint32_t>(view.size()));
@@ -81,13 +96,22 @@ void pack_argument(packed_arguments& out, ipc::packer& packer, const T& value) {
 
 }  // namespace detail
 
+// Packs arguments. With `source` (plugin::blobs()) those that are blobs of that plugin are only referred to, and long ones
+// are put into some.
 template <class... A>
-packed_arguments pack_arguments(const A&... arguments) {
+packed_arguments pack_arguments_for(const std::shared_ptr<blob_source>& source, const A&... arguments) {
   packed_arguments out;
+  std::optional<detail::blob_outlet> outlet;
+  if (source) out.params.set_outlet(&outlet.emplace(*source, out.blobs));
   ipc::packer packer(out.params);
   packer.pack_array(sizeof...(A));
-  (detail::pack_argument(out, packer, arguments), ...);
+  (detail::pack_argument(out, packer, arguments, source.get()), ...);
+  out.params.set_outlet(nullptr);
   return out;
+}
+template <class... A>
+packed_arguments pack_arguments(const A&... arguments) {
+  return pack_arguments_for(nullptr, arguments...);
 }
 
 // What came of a call. Holds its own bytes.
@@ -102,22 +126,26 @@ class reply {
   const std::vector<std::uint8_t>& data() const { return data_; }
   const std::shared_ptr<const crash_report>& report() const { return report_; }
 
-  // The result: one MessagePack value.
-  ipc::byte_span raw() const { return ipc::byte_span(frame_).subspan(offset_, size_); }
+  // The result: one MessagePack value. Copies blobs into it.
+  ipc::byte_span raw() const { return blobs_ ? expanded() : packed(); }
+  // How many bytes it has, those of blobs included.
+  std::size_t size() const;
 
   // The result as an R; throws call_error when the call failed, or when the result is not an R (plugin_error).
   template <class R>
   R as() const {
     throw_if_failed();
-    if constexpr (!std::is_void_v<R>) {
-      const std::uint8_t first = raw()[0];
+    if constexpr (std::is_same_v<R, shared_blob>) {
+      return blob();
+    } else if constexpr (!std::is_void_v<R>) {
+      const std::uint8_t first = packed()[0];
       if constexpr (std::is_same_v<R, bytes>) {  // no detour through an object for bulk data
         if (first >= 0xc4 && first <= 0xc6) {
-          const ipc::byte_span body = raw().subspan(1 + (std::size_t{1} << (first - 0xc4)));
+          const ipc::byte_span body = packed().subspan(1 + (std::size_t{1} << (first - 0xc4)));
           return bytes(body.begin(), body.end());
         }
       }
-      const msgpack::object_handle unpacked = ipc::unpack(raw());
+      const msgpack::object_handle unpacked = unpack();
       if constexpr (std::is_same_v<R, unique_fd>) {
         const msgpack::object& value = unpacked.get();
         if (value.type == msgpack::type::EXT && value.via.ext.type() == ipc::ext_handle && value.via.ext.size == 1)
@@ -137,17 +165,27 @@ class reply {
   unique_fd handle(std::size_t index = 0) const;
   std::size_t handle_count() const { return handles_ ? handles_->size() : 0; }
 
+  // The result's bytes or text, where they are: in shared memory if they came by it, and then without a copy. Throws
+  // call_error when the call failed, or plugin_error when the result is neither bytes nor text. `as<shared_blob>()`, too.
+  shared_blob blob() const;
+
   void throw_if_failed() const {
     if (outcome_ != bulkhead::outcome::ok) throw call_error(outcome_, message_, data_, report_);
   }
 
  private:
+  struct held;  // blobs
+  ipc::byte_span packed() const { return ipc::byte_span(frame_).subspan(offset_, size_); }
+  ipc::byte_span expanded() const;
+  msgpack::object_handle unpack() const;
+
   bulkhead::outcome outcome_ = bulkhead::outcome::not_sent;
   std::string message_ = "no call was made";
   std::vector<std::uint8_t> data_;
   std::vector<std::uint8_t> frame_;
   std::size_t offset_ = 0, size_ = 0;
   std::shared_ptr<const std::vector<unique_fd>> handles_;
+  std::shared_ptr<held> blobs_;  // null: there are none
   std::shared_ptr<const crash_report> report_;
 };
 

@@ -138,6 +138,9 @@ struct load_options {
   // Memory shared with each worker that calls go through instead of a socket, and how long one waits there without
   // sleeping. Programs of host::launch() do without.
   ipc::lane_options lanes{};
+  blob_options blobs{};                    // bytes in bulk
+  // Which of the values that host::publish() publishes the plugin may read. Unset: all.
+  std::optional<std::vector<std::string>> published{};
   supervision_options supervision{};
   state_options state{};
   bulkhead::dispatch dispatch{};
@@ -224,6 +227,26 @@ class host {
   // for which it finds nothing stay as they are, as do the plugin's when the report has no `image`, and all of them once
   // the host has been shut down. Takes some milliseconds, with large files more; blocks for 10 s at most.
   crash_report symbolized(crash_report report) const;
+
+  // Publishes a value under a name: one copy of it in memory, which all workers that may read it (load_options::published)
+  // map, and nobody can change. Publishing another under the same name is a new version; plugins find it when they look
+  // the name up again, and keep the version that they have until they let go of it. Workers that are started later have
+  // the latest one before they are ready. Counts towards the address space of workers (load_options::memory_limit).
+  // `value` is raw bytes, or anything else that can be packed: then its MessagePack. With `size` and `fill`, its bytes are
+  // written where they will lie. Returns the version. Throws std::system_error when there is no memory. Any thread;
+  // blocks for as long as copying takes.
+  std::uint64_t publish(const std::string& name, bytes_view value);
+  std::uint64_t publish(const std::string& name, std::size_t size,
+                        const std::function<void(std::span<std::uint8_t>)>& fill);
+  template <class T>
+  std::uint64_t publish(const std::string& name,
+                        const T& value) requires(!std::is_convertible_v<const T&, bytes_view>) {
+    ipc::buffer packed;
+    ipc::packer(packed).pack(value);
+    return publish(name, packed.view());
+  }
+  // Plugins no longer find it. False when there is none.
+  bool unpublish(const std::string& name);
 
   // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`. Blocks for some seconds at
   // most. Idempotent.

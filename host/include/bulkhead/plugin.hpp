@@ -80,7 +80,7 @@ class plugin {
   // The same without throwing for a failed call.
   template <class... A>
   reply try_call(std::string_view method, const A&... arguments) const {
-    return call_packed(method, pack_arguments(arguments...), {});
+    return call_packed(method, pack_arguments_for(blobs(), arguments...), {});
   }
 
   // This plugin under other options: image.with({.deadline = 2s}).call<bytes>("thumbnail", jpeg, 128).
@@ -99,8 +99,15 @@ class plugin {
   // a window out of range. Does not block; options by with(), as for call().
   template <class... A>
   streaming_call open(std::string_view method, const A&... arguments) const {
-    return open_packed(method, pack_arguments(arguments...), {});
+    return open_packed(method, pack_arguments_for(blobs(), arguments...), {});
   }
+
+  // Memory for `size` bytes of arguments that this plugin's workers will see without a copy; see blob.hpp. Reuses what is
+  // there; the first use of fresh memory costs about as long as copying it does. Throws call_error: `rejected` when it is
+  // more than load_options::blobs.memory, `overloaded` when other blobs have that much of it. Any thread.
+  shared_blob make_blob(std::size_t size) const;
+  // For pack_arguments_for().
+  std::shared_ptr<blob_source> blobs() const;
 
   // The untyped form that all others use. `arguments` is one MessagePack array.
   reply call_packed(std::string_view method, packed_arguments arguments, const call_options& options) const;
@@ -161,11 +168,11 @@ class plugin::bound {
   }
   template <class... A>
   reply try_call(std::string_view method, const A&... arguments) const {
-    return target_.call_packed(method, pack_arguments(arguments...), options_);
+    return target_.call_packed(method, pack_arguments_for(target_.blobs(), arguments...), options_);
   }
   template <class... A>
   streaming_call open(std::string_view method, const A&... arguments) const {
-    return target_.open_packed(method, pack_arguments(arguments...), options_);
+    return target_.open_packed(method, pack_arguments_for(target_.blobs(), arguments...), options_);
   }
 
  private:
@@ -227,7 +234,8 @@ class handler_carrier final : public reply_handler {
 template <class R, class... A, class Token>
 auto plugin::async_call(std::string_view method, const std::tuple<A...>& arguments, Token&& token,
                         call_options options) const {
-  packed_arguments packed = std::apply([](const A&... each) { return pack_arguments(each...); }, arguments);
+  packed_arguments packed =
+      std::apply([this](const A&... each) { return pack_arguments_for(blobs(), each...); }, arguments);
   auto start = [self = *this](auto handler, const std::string& name, packed_arguments&& args,
                               const call_options& with) {
     using carrier = detail::handler_carrier<R, decltype(handler)>;

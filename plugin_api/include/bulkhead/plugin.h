@@ -63,7 +63,7 @@ typedef struct bulkhead_answer {
 } bulkhead_answer_t;
 
 /* A block of bytes for bulk data (images, audio, tensors). Writable by the plugin until it is sent in a reply or
- * released. To send it, pack it into the MessagePack result: as ext type 2 holding `reference` when
+ * released; it may be sent more than once. To send it, pack it into the MessagePack result: as ext type 2 holding `reference` when
  * reference_size > 0 (it lies in memory shared with the host), as bin holding data/size otherwise. */
 typedef struct bulkhead_blob {
   uint8_t* data;
@@ -130,7 +130,7 @@ struct bulkhead_host {
 
   /* Finds the bytes of a blob that came in the arguments of `call` as BULKHEAD_EXT_BLOB. They are read-only and
      * valid until the call ends. False when the reference is not valid. (A blob may also arrive as a plain
-     * MessagePack bin, which needs no opening.) [any-thread] */
+     * MessagePack bin, which needs no opening; and for a plugin without BULKHEAD_READS_BLOBS always does.) [any-thread] */
   bool (*open_blob)(const bulkhead_host_t* host, bulkhead_call_t* call, const uint8_t* reference, size_t size,
                     bulkhead_blob_t* blob);
 
@@ -159,6 +159,36 @@ typedef struct bulkhead_send_handles {
 typedef struct bulkhead_leave {
   void (*leave)(const bulkhead_host_t* host, const char* why, size_t size);
 } bulkhead_leave_t;
+
+/* get_extension(host, BULKHEAD_BULK): results in bulk. Whatever a plugin replies with, strings and byte arrays of
+ * threshold() bytes and more are moved to memory shared with the host; a plugin that makes a blob for them in the first
+ * place saves that copy. */
+#define BULKHEAD_BULK "bulkhead.bulk/1"
+typedef struct bulkhead_bulk {
+  /* SIZE_MAX: there is no shared memory. [any-thread] */
+  size_t (*threshold)(const bulkhead_host_t* host);
+} bulkhead_bulk_t;
+
+/* plugin->get_extension(plugin, BULKHEAD_READS_BLOBS), any pointer but NULL: wherever in arguments a string or a byte array
+ * can be, the plugin also takes a BULKHEAD_EXT_BLOB, which it opens by open_blob(). The first byte of the reference is 1 if
+ * it stands for a string. For a plugin without this extension their bytes are copied into the arguments. */
+#define BULKHEAD_READS_BLOBS "bulkhead.reads-blobs/1"
+
+/* get_extension(host, BULKHEAD_PUBLISHED): values that the application has published to this plugin, in memory that all
+ * their readers share and nobody can change. */
+#define BULKHEAD_PUBLISHED "bulkhead.published/1"
+typedef struct bulkhead_snapshot {
+  const uint8_t* data;
+  size_t size;
+  uint64_t version; /* of two under one name the later one's is larger */
+  void* owner;      /* private to the worker */
+} bulkhead_snapshot_t;
+typedef struct bulkhead_published {
+  /* Finds the latest version under a name; it stays as it is until release(), whatever is published meanwhile. Costs a
+   * system call or two. False, and nothing to release, when there is none. [any-thread] */
+  bool (*open)(const bulkhead_host_t* host, const char* name, bulkhead_snapshot_t* snapshot);
+  void (*release)(const bulkhead_host_t* host, bulkhead_snapshot_t* snapshot);
+} bulkhead_published_t;
 
 /* get_extension(host, BULKHEAD_STREAMS): a call whose caller opened it as a stream can send results one by one, and
  * receive arguments one by one, while it runs. An item is one MessagePack value; descriptors can't be part of it. In each

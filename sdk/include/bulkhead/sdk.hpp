@@ -154,13 +154,6 @@ class plugin_definition {
         }
         throw type_mismatch(std::string("expected handle, got ") + typed::kind_of(value));
       } else if constexpr (std::is_same_v<T, blob>) {
-        if (value.type == msgpack::type::EXT && value.via.ext.type() == BULKHEAD_EXT_BLOB) {
-          bulkhead_blob_t raw{};
-          if (!cx.raw()->open_blob(cx.raw(), cx.call(), reinterpret_cast<const std::uint8_t*>(value.via.ext.data()),
-                                   value.via.ext.size, &raw))
-            throw type_mismatch("expected a blob, got a reference that is not valid");
-          return blob(bytes_view(raw.data, raw.size));
-        }
         return blob(typed::convert<bytes_view>(value));
       } else {
         return typed::convert<T>(value);
@@ -193,7 +186,7 @@ class plugin_definition {
         };
         if constexpr (parts::streams) streams = std::make_shared<stream_use>(cx, name);
         auto reply = [&](const auto& result) {
-          msgpack::sbuffer packed;
+          result_buffer packed(cx.raw());
           pack_result(cx, packed, result);
           cx.raw()->reply(cx.raw(), cx.call(), packed.data(), packed.size());
         };
@@ -242,6 +235,7 @@ class plugin_definition {
 
   static void invoke(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method, bulkhead_call_t* call,
                      const std::uint8_t* arguments, std::size_t size) noexcept;
+  static void open_blobs(const bulkhead_host_t* host, bulkhead_call_t* call, msgpack::object& value);
   static bool init(const bulkhead_plugin_t* plugin, const char** error) noexcept;
   static void destroy(const bulkhead_plugin_t* plugin) noexcept;
   static const void* get_extension(const bulkhead_plugin_t* plugin, const char* id) noexcept;
@@ -307,6 +301,7 @@ inline void plugin_definition::destroy(const bulkhead_plugin_t* plugin) noexcept
 
 inline const void* plugin_definition::get_extension(const bulkhead_plugin_t* plugin, const char* id) noexcept {
   static constexpr bulkhead_state_t state{&plugin_definition::save, &plugin_definition::restore};
+  if (std::strcmp(id, BULKHEAD_READS_BLOBS) == 0) return &state;
   return self(plugin).save_ && std::strcmp(id, BULKHEAD_STATE) == 0 ? &state : nullptr;
 }
 
@@ -339,6 +334,24 @@ inline bool plugin_definition::restore(const bulkhead_plugin_t* plugin, const st
   return false;
 }
 
+// Puts the bytes of blobs in the place of references: to all that reads arguments they are bytes and strings like others.
+inline void plugin_definition::open_blobs(const bulkhead_host_t* host, bulkhead_call_t* call, msgpack::object& value) {
+  if (value.type == msgpack::type::ARRAY) {
+    for (std::uint32_t i = 0; i < value.via.array.size; ++i) open_blobs(host, call, value.via.array.ptr[i]);
+  } else if (value.type == msgpack::type::MAP) {
+    for (std::uint32_t i = 0; i < value.via.map.size; ++i) {
+      open_blobs(host, call, value.via.map.ptr[i].key);
+      open_blobs(host, call, value.via.map.ptr[i].val);
+    }
+  } else if (value.type == msgpack::type::EXT && value.via.ext.type() == BULKHEAD_EXT_BLOB) {
+    bulkhead_blob_t raw{};
+    const auto* reference = reinterpret_cast<const std::uint8_t*>(value.via.ext.data());
+    if (!host->open_blob(host, call, reference, value.via.ext.size, &raw)) return;
+    value.type = reference[0] == 1 ? msgpack::type::STR : msgpack::type::BIN;
+    value.via.bin = {static_cast<std::uint32_t>(raw.size), reinterpret_cast<const char*>(raw.data)};
+  }
+}
+
 inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method,
                                       bulkhead_call_t* call, const std::uint8_t* arguments, std::size_t size) noexcept {
   const bulkhead_host_t* host = self(plugin).host_.raw();
@@ -347,10 +360,17 @@ inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bul
   };
   try {
     // Strings and bytes refer to the arguments in place; these outlive the call.
-    msgpack::object_handle unpacked =
-        msgpack::unpack(reinterpret_cast<const char*>(arguments), size,
-                        [](msgpack::type::object_type, std::size_t, void*) { return true; });
-    static_cast<method_base*>(method->method_data)->run(host, call, unpacked.get());
+    bool blobs = false;
+    msgpack::object_handle unpacked = msgpack::unpack(
+        reinterpret_cast<const char*>(arguments), size,
+        [](msgpack::type::object_type type, std::size_t, void* any) {
+          if (type == msgpack::type::EXT) *static_cast<bool*>(any) = true;
+          return true;
+        },
+        &blobs);
+    msgpack::object value = unpacked.get();
+    if (blobs) open_blobs(host, call, value);
+    static_cast<method_base*>(method->method_data)->run(host, call, value);
   } catch (const error& e) {
     fail(e.what(), e.details());
   } catch (const std::bad_alloc&) {

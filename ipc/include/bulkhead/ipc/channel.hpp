@@ -58,6 +58,8 @@ class channel {
     virtual void on_closed(const std::string& violation) = 0;
     // The answer to a call that had been given up has come; nothing about that call can come any more.
     virtual void on_late_answer(std::uint32_t) {}
+    // A result has come that refers to blobs: takes hold of them. A text says what is wrong with it; null: nothing.
+    virtual const char* hold_blobs(byte_span, std::vector<std::shared_ptr<held_blob>>&) { return nullptr; }
     // Descriptors that came and that nobody wants. Their last close may block.
     virtual void discard(std::vector<unique_fd> handles) { handles.clear(); }
   };
@@ -190,7 +192,7 @@ class channel {
   bool read_unlocked(bool block, bool& ended);
   void finish(lock& held, std::uint32_t index, completion&& result);
   bool take_bytes(byte_span bytes);
-  bool dispatch(byte_span frame, unsigned handle_count);
+  bool dispatch(byte_span frame, unsigned handle_count, unsigned blobs);
   bool on_response(const message& response, byte_span frame, std::vector<unique_fd>&& handles);
   bool violate(std::string what);
   void close(lock& held, const std::string& violation);

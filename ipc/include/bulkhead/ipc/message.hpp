@@ -10,6 +10,7 @@
 #include <msgpack.hpp>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -27,7 +28,20 @@ using byte_span = std::span<const std::uint8_t>;
 // A growing byte buffer that msgpack::packer writes to.
 class buffer {
  public:
+  // Takes long strings and byte arrays elsewhere while they are packed, so that they need not be copied twice.
+  class outlet {
+   public:
+    virtual ~outlet() = default;
+    virtual std::size_t threshold() const = 0;  // 1 KiB at least
+    // `packed` ends with the header of `body`. False: it is to follow as usual.
+    virtual bool take(buffer& packed, byte_span body) = 0;
+  };
+  void set_outlet(outlet* to) { outlet_ = to; }  // null: none
+
   void write(const char* data, std::size_t size) {
+    if (outlet_ && size >= outlet_->threshold() &&
+        outlet_->take(*this, {reinterpret_cast<const std::uint8_t*>(data), size}))
+      return;
     if (bytes_.capacity() == 0) bytes_.reserve(first_capacity);
     bytes_.insert(bytes_.end(), reinterpret_cast<const std::uint8_t*>(data),
                   reinterpret_cast<const std::uint8_t*>(data) + size);
@@ -40,6 +54,7 @@ class buffer {
  private:
   static constexpr std::size_t first_capacity = 64;  // else it grows byte by byte at first
   std::vector<std::uint8_t> bytes_;
+  outlet* outlet_ = nullptr;
 };
 using packer = msgpack::packer<buffer>;
 
@@ -50,6 +65,8 @@ struct call_failure {
   std::vector<std::uint8_t> data;  // one MessagePack value, or empty
 };
 
+class held_blob;  // blob.hpp
+
 // How a call ended. On ok, `result` views into `frame`.
 struct completion {
   outcome code = outcome::ok;
@@ -57,7 +74,8 @@ struct completion {
   call_failure failure;
   std::vector<std::uint8_t> frame;
   std::size_t result_offset = 0, result_size = 0;
-  std::vector<unique_fd> handles;  // that came with the result, in the order of their indices
+  std::vector<unique_fd> handles;                 // that came with the result, in the order of their indices
+  std::vector<std::shared_ptr<held_blob>> blobs;  // that it refers to, in the order in which it does
 
   byte_span result() const { return byte_span(frame).subspan(result_offset, result_size); }
   static completion failed(outcome code, std::string message) {
@@ -87,6 +105,7 @@ struct message {
   byte_span params;         // request, notification: one value, an array
   byte_span error;          // response: one value, nil when there is none
   byte_span result;         // response: one value
+  unsigned blobs = 0;       // how many ext values of the type of blobs it contains
 };
 
 // Reads the envelope of a frame, which is exactly one value, as the scanner delivers it. Nothing when it is not one of

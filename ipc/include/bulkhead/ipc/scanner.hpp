@@ -28,6 +28,8 @@ class scanner {
   std::size_t size() const { return size_; }
   // File descriptors (ext type 1) that the current value refers to.
   unsigned handles() const { return handles_; }
+  // References to blobs (ext type 2) in it.
+  unsigned blobs() const { return blobs_; }
   // What was wrong, after `violation`: a static text.
   const char* violation() const { return violation_; }
 
@@ -48,7 +50,7 @@ class scanner {
   std::array<std::uint8_t, 6> header_{};  // of a header that came in pieces
   unsigned header_have_ = 0;
   std::size_t size_ = 0;
-  unsigned handles_ = 0;
+  unsigned handles_ = 0, blobs_ = 0;
   const char* violation_ = "";
 };
 

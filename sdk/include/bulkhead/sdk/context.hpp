@@ -5,7 +5,9 @@
 #include <bulkhead/plugin.h>
 #include <bulkhead/sdk/typed.hpp>
 
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <exception>
 
 #include <unistd.h>
@@ -73,7 +75,8 @@ struct typed::type_name<handle> {
 };
 
 // Bytes in bulk. As a parameter: a read-only view, valid until the call is answered. Made by context::create_blob():
-// writable until it is returned or replied, which passes it on without copying where memory is shared with the host.
+// writable until it is returned or replied, which passes it on without copying where memory is shared with the host. (Long
+// results of other types are copied once to get there.)
 class blob {
  public:
   blob() = default;
@@ -99,16 +102,8 @@ class blob {
   // To fill a blob of one's own; empty for one that came as a parameter.
   std::span<std::uint8_t> writable() { return {raw_.data, host_ ? raw_.size : 0}; }
 
-  template <class Stream>
-  void pack(msgpack::packer<Stream>& packer) const {
-    if (raw_.reference_size) {
-      packer.pack_ext(raw_.reference_size, BULKHEAD_EXT_BLOB);
-      packer.pack_ext_body(reinterpret_cast<const char*>(raw_.reference), raw_.reference_size);
-    } else {
-      packer.pack_bin(static_cast<std::uint32_t>(raw_.size));
-      packer.pack_bin_body(reinterpret_cast<const char*>(raw_.data), static_cast<std::uint32_t>(raw_.size));
-    }
-  }
+  // What stands for it in a result: empty when it is not in memory shared with the host.
+  bytes_view reference() const { return {raw_.reference, raw_.reference_size}; }
 
  private:
   const bulkhead_host_t* host_ = nullptr;
@@ -121,20 +116,56 @@ struct typed::type_name<blob> {
 };
 
 namespace typed {
-// Packs a method's result or an event's value.
-template <class T>
-void pack_value(msgpack::sbuffer& buffer, const T& value) {
-  msgpack::packer<msgpack::sbuffer> packer(buffer);
-  if constexpr (std::is_same_v<T, blob>) {
-    value.pack(packer);
-  } else if constexpr (std::is_same_v<T, bytes_view>) {
+template <class Stream, class T>
+void pack_plain(msgpack::packer<Stream>& packer, const T& value) {
+  if constexpr (std::is_same_v<T, blob> || std::is_same_v<T, bytes_view>) {
     packer.pack_bin(static_cast<std::uint32_t>(value.size()));
     packer.pack_bin_body(reinterpret_cast<const char*>(value.data()), static_cast<std::uint32_t>(value.size()));
   } else {
     packer.pack(value);
   }
 }
+// Packs an event's value, or an argument of a host function.
+template <class T>
+void pack_value(msgpack::sbuffer& buffer, const T& value) {
+  msgpack::packer<msgpack::sbuffer> packer(buffer);
+  pack_plain(packer, value);
+}
 }  // namespace typed
+
+// A value that the application has published, as it was when it was looked up; see host_api::published(). Movable.
+class snapshot {
+ public:
+  snapshot() = default;
+  snapshot(const bulkhead_host_t* host, const bulkhead_published_t* calls, const bulkhead_snapshot_t& raw)
+      : host_(host), calls_(calls), raw_(raw) {}
+  snapshot(snapshot&& other) noexcept { *this = std::move(other); }
+  snapshot& operator=(snapshot&& other) noexcept {
+    std::swap(host_, other.host_);
+    std::swap(calls_, other.calls_);
+    std::swap(raw_, other.raw_);
+    return *this;
+  }
+  ~snapshot() {
+    if (calls_) calls_->release(host_, &raw_);
+  }
+
+  explicit operator bool() const { return calls_ != nullptr; }
+  // Of two under one name the later one's is larger; 0: there is none.
+  std::uint64_t version() const { return raw_.version; }
+  // Its bytes, where they are; for all its readers together there is one copy of them.
+  bytes_view view() const { return {raw_.data, raw_.size}; }
+  // What was packed when it was published, as a T. Throws type_mismatch.
+  template <class T>
+  T as() const {
+    return typed::convert<T>(msgpack::unpack(reinterpret_cast<const char*>(raw_.data), raw_.size).get());
+  }
+
+ private:
+  const bulkhead_host_t* host_ = nullptr;
+  const bulkhead_published_t* calls_ = nullptr;
+  bulkhead_snapshot_t raw_{};
+};
 
 // The worker's side of the host. Copyable, any thread, valid until the plugin's destroy() has returned.
 class host_api {
@@ -167,6 +198,15 @@ class host_api {
   void leave(std::string_view why) const {
     if (const auto* extension = static_cast<const bulkhead_leave_t*>(host_->get_extension(host_, BULKHEAD_LEAVE)))
       extension->leave(host_, why.data(), why.size());
+  }
+
+  // The latest version of what the application has published under this name; an empty snapshot when there is none for
+  // this plugin. To be asked for once a call, say, and not in inner loops.
+  snapshot published(const std::string& name) const {
+    const auto* calls = static_cast<const bulkhead_published_t*>(host_->get_extension(host_, BULKHEAD_PUBLISHED));
+    bulkhead_snapshot_t raw{};
+    if (!calls || !calls->open(host_, name.c_str(), &raw)) return {};
+    return {host_, calls, raw};
   }
 
   // A blob to fill and return. Throws bulkhead::error when there is no memory for it.
@@ -241,9 +281,57 @@ class context : public host_api {
   bulkhead_call_t* call_;
 };
 
+// Where a result is packed. Long strings and byte arrays are put into blobs as they come, with one copy and no other.
+class result_buffer {
+ public:
+  explicit result_buffer(const bulkhead_host_t* host) : host_(host) {
+    if (const auto* bulk = static_cast<const bulkhead_bulk_t*>(host->get_extension(host, BULKHEAD_BULK)))
+      threshold_ = std::max<std::size_t>(bulk->threshold(host), 1024);
+  }
+  const char* data() const { return packed_.data(); }
+  std::size_t size() const { return packed_.size(); }
+
+  // For msgpack::packer.
+  void write(const char* data, std::size_t size) {
+    if (size < threshold_ || !divert(data, size)) packed_.insert(packed_.end(), data, data + size);
+  }
+  void write_reference(bytes_view reference, bool text = false) {
+    for (const std::size_t each :
+         {std::size_t{0xc7}, reference.size(), std::size_t{BULKHEAD_EXT_BLOB}, std::size_t{text}})
+      packed_.push_back(static_cast<char>(each));
+    packed_.insert(packed_.end(), reference.begin() + 1, reference.end());  // its first byte says what it stands for
+  }
+
+ private:
+  // A body comes just after its header, which the reference replaces.
+  bool divert(const char* data, std::size_t size) {
+    const std::size_t header = size < 0x10000 ? 3 : 5;
+    if (packed_.size() < header || size > UINT32_MAX) return false;
+    const auto* at = reinterpret_cast<const std::uint8_t*>(packed_.data()) + packed_.size() - header;
+    const bool text = at[0] == (header == 3 ? 0xda : 0xdb);
+    std::size_t length = 0;
+    for (std::size_t i = 1; i < header; ++i) length = length << 8 | at[i];
+    if ((!text && at[0] != (header == 3 ? 0xc5 : 0xc6)) || length != size) return false;
+    bulkhead_blob_t raw{};
+    if (!host_->create_blob(host_, size, &raw)) return false;
+    blob made(host_, raw);
+    if (made.reference().empty()) return false;
+    std::memcpy(raw.data, data, size);
+    packed_.resize(packed_.size() - header);
+    write_reference(made.reference(), text);
+    blobs_.push_back(std::move(made));
+    return true;
+  }
+
+  const bulkhead_host_t* host_;
+  std::size_t threshold_ = SIZE_MAX;
+  std::vector<char> packed_;
+  std::vector<blob> blobs_;  // until the reply is sent
+};
+
 // A method's result. A handle goes along with the answer, duplicated; throws error when the policy grants none.
 template <class T>
-void pack_result(const context& cx, msgpack::sbuffer& packed, const T& value) {
+void pack_result(const context& cx, result_buffer& packed, const T& value) {
   if constexpr (std::is_same_v<T, handle>) {
     const auto* handles =
         static_cast<const bulkhead_send_handles_t*>(cx.raw()->get_extension(cx.raw(), BULKHEAD_SEND_HANDLES));
@@ -255,7 +343,10 @@ void pack_result(const context& cx, msgpack::sbuffer& packed, const T& value) {
     packer.pack_ext(1, BULKHEAD_EXT_HANDLE);
     packer.pack_ext_body(&byte, 1);
   } else {
-    typed::pack_value(packed, value);
+    if constexpr (std::is_same_v<T, blob>)
+      if (!value.reference().empty()) return packed.write_reference(value.reference());
+    msgpack::packer packer(packed);
+    typed::pack_plain(packer, value);
   }
 }
 

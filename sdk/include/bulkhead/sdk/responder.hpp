@@ -19,7 +19,7 @@ class open_answer {
 
   // True once: for the one who may answer.
   bool claim() noexcept { return !claimed_.exchange(true); }
-  void reply(const msgpack::sbuffer& packed) noexcept {
+  void reply(const result_buffer& packed) noexcept {
     if (claim()) context_.raw()->reply(context_.raw(), context_.call(), packed.data(), packed.size());
   }
   void fail(std::string_view text) noexcept {
@@ -56,7 +56,7 @@ class responder {
   template <class T>
   void pack(const T& value) {
     if (!answer_) return;  // moved from
-    msgpack::sbuffer packed;
+    result_buffer packed(context_.raw());
     pack_result(context_, packed, value);
     answer_->reply(packed);
   }
