@@ -191,8 +191,12 @@ void plugin_pool::on_change() {
   std::vector<waiting> leaving;
   std::vector<lease> given;  // one for each; none: it fails
   std::optional<ipc::completion> failure;
+  std::vector<std::shared_ptr<worker_set>> gone;  // they and the files of their versions go without the lock
   {
     std::lock_guard held(*mutex_);
+    for (auto& each : retiring_)
+      if (each->state() == supervision::supervisor_state::stopped && each != current_) gone.push_back(each);
+    std::erase_if(retiring_, [&](const auto& each) { return std::count(gone.begin(), gone.end(), each) > 0; });
     if (queue_.empty()) return;
     const auto& reason = current_->failing();
     if (reason) failure = ipc::completion::failed(outcome::unavailable, *reason);

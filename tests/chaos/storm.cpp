@@ -111,6 +111,7 @@ storm_results storm::run() {
   results_.late = late_;
   results_.latest_ms = static_cast<double>(latest_us_) / 1e3;
   results_.growth = trend::through(restarts_, resident_);
+  results_.resident = resident_;
   return results_;
 }
 
@@ -272,8 +273,12 @@ void storm::come_to_rest(unsigned number) {
     std::string how;
     for (pool& each : pools_) {
       const auto status = each.plugin.status();
-      how += fmt::format("; {}: {}, {} of {} serve, {} workers, {} calls wait {}", each.name, to_string(status.state),
-                         status.serving, each.instances, each.plugin.workers().size(), status.waiting, status.reason);
+      how += fmt::format("; {}: {}, {} of {} serve, {} calls wait {}", each.name, to_string(status.state),
+                         status.serving, each.instances, status.waiting, status.reason);
+      for (const auto& worker : each.plugin.workers())
+        if (worker.phase != phase::ready || worker.outstanding > 0)
+          how += fmt::format(", worker {} is in phase {} with {} calls", worker.pid, to_string(worker.phase),
+                             worker.outstanding);
     }
     results_.failures.push_back(
         fmt::format("round {}: no rest within 60 s: {} calls are open{}", number, open_.load(), how));
