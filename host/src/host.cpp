@@ -157,8 +157,11 @@ void host_core::shutdown() {
     handler_work_.reset();
     ending.swap(handler_threads_);
   }
-  for (std::thread& each : ending) each.join();  // handlers that are under way or queued still run
-  handler_io_.run();                             // nothing is left, unless no thread was to be had
+  for (std::thread& each : ending) {                                 // handlers that are under way or queued still run
+    if (each.get_id() == std::this_thread::get_id()) each.detach();  // this is one
+    else each.join();
+  }
+  handler_io_.run();  // nothing is left, unless no thread was to be had
   closer.stop();
 }
 
