@@ -198,7 +198,6 @@ void plugin_pool::reload(const std::filesystem::path& file) {
   auto fresh = std::make_shared<worker_set>(core_, settings, mutex_, weak_from_this(), group_);
   std::unique_lock held(*mutex_);
   if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
-  std::erase_if(retiring_, [](const auto& each) { return each->state() == supervision::supervisor_state::stopped; });
   retiring_.push_back(fresh);  // so that unload() ends it, too
   if (state_) fresh->hold_calls();
   fresh->start(held);

@@ -196,7 +196,7 @@ void plugin_pool::on_change() {
   {
     std::lock_guard held(*mutex_);
     for (const auto& each : retiring_)
-      if (each->state() == supervision::supervisor_state::stopped) gone.push_back(each);
+      if (each->gone()) gone.push_back(each);
     std::erase_if(retiring_, [&](const auto& each) { return std::count(gone.begin(), gone.end(), each) > 0; });
     const bool any_will_do =
         options_.dispatch.kind == dispatch::kind::least_loaded || options_.dispatch.kind == dispatch::kind::round_robin;

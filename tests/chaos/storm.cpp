@@ -64,7 +64,7 @@ storm::storm(storm_settings settings)
   add("hostile, two and a spare", guest("parallel"), hostile, true);
 }
 
-storm::~storm() = default;
+storm::~storm() { host_.shutdown(); }  // what it still tells, it tells to members that go before it
 
 void storm::add(std::string name, std::string file, bulkhead::load_options options, bool hostile) {
   auto& rules = options.supervision;
@@ -104,7 +104,7 @@ storm_results storm::run() {
     round(number);
     come_to_rest(number);
   }
-  for (pool& each : pools_) each.plugin.unload();
+  host_.shutdown();  // and all is told
   std::lock_guard held(mutex_);
   results_.calls = next_call_;
   results_.ends = ends_;
