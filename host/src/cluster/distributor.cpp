@@ -215,6 +215,7 @@ void distributor::finished(std::uint64_t id, const reply& result) {
 
 void distributor::failed(const std::shared_ptr<worker_process>& process, std::string why) {
   core_->log({log_level::error, name_, process->info().pid, "does not serve: " + why, 0});
+  last_failure_ = why;
   if (awaited_ > 0) failures_.emplace(process.get(), std::move(why));
 }
 
@@ -277,10 +278,13 @@ void distributor::await_serving(const std::vector<std::shared_ptr<worker_process
   std::string why;
   const auto one_fails = [&] {
     for (const auto& each : processes) {
-      if (const auto found = failures_.find(each.get()); found != failures_.end()) why = found->second;
-      else if (!each->alive()) why = "the worker ended before it served";
+      const auto found = failures_.find(each.get());
+      if (found != failures_.end()) why = found->second;
+      else if (!each->alive() && !find(each)) why = last_failure_;  // before anybody waited
+      else continue;
+      return true;
     }
-    return !why.empty();
+    return false;
   };
   const auto all_serve = [&] {
     return std::all_of(processes.begin(), processes.end(), [&](const auto& each) {

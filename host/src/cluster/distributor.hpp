@@ -85,6 +85,7 @@ class distributor final : public worker_watcher, public std::enable_shared_from_
   unique_fd listener_;
   std::map<std::uint64_t, std::unique_ptr<seat>> seats_;
   std::map<const worker_process*, std::string> failures_;  // why they do not serve, while somebody waits for them
+  std::string last_failure_ = "a worker ended before it served";
   unsigned awaited_ = 0;
   std::unordered_map<std::uint64_t, connection> connections_;
   std::deque<std::uint64_t> waiting_;
