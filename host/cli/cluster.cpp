@@ -103,6 +103,11 @@ int serve(const arguments& given, const std::filesystem::path& file) {
            .text = fmt::format("port {} with {} workers, {}", site.port(), started.workers.size(), given.schedule),
            .fields = {{"port", std::to_string(site.port())}}});
 
+  // For whoever has started it, and may have left the choice of the port to it.
+  if (given.json) fmt::print("{{\"address\":\"{}\",\"port\":{}}}\n", given.cluster.address, site.port());
+  else fmt::print("listening on {} port {}\n", given.cluster.address, site.port());
+  std::fflush(stdout);
+
   status_line line;
   int status = exit_ok;
   for (cluster_stats before = started;;) {

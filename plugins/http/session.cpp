@@ -15,6 +15,7 @@ namespace {
 namespace beast_http = boost::beast::http;
 
 constexpr std::size_t read_size = 8192, chunk_size = std::size_t{64} << 10;
+constexpr int pieces_at_once = 16;
 constexpr std::uint32_t header_limit = 16384;
 constexpr std::uint64_t body_limit = 65536;
 constexpr std::chrono::seconds linger_limit{2};
@@ -174,7 +175,8 @@ bool session::refill() {
 
 void session::write() {
   state_ = state::writing;
-  for (;;) {
+  for (int pieces = 0;; ++pieces) {
+    if (pieces == pieces_at_once) return wait(socket_.wait_write, &session::write);  // others have a turn
     if (written_ == out_.size()) {
       out_.clear();
       written_ = 0;

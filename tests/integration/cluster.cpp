@@ -11,76 +11,9 @@
 using namespace bulkhead;
 using namespace bulkhead::testing;
 
+using fixture = cluster_fixture;
+
 namespace {
-
-struct folder_site {
-  scratch_folder folder;
-  folder_site() {
-    std::ofstream(folder.path / "index.html") << "hello";
-    std::filesystem::permissions(folder.path, std::filesystem::perms(0755));  // workers are nobody's
-  }
-};
-
-// A host with a cluster of the plugin http.
-struct fixture {
-  folder_site files;
-  watched_host host;
-  std::optional<cluster> site;
-
-  static cluster_options usual() {
-    cluster_options options{.workers = 2};
-    options.load = untiring();
-    options.load.supervision.drain.calls = 10s;
-    return options;
-  }
-  explicit fixture(cluster_options options = usual()) {
-    options.settings["root"] = files.folder.path.string();
-    options.settings["faults"] = "yes";
-    policy rules;
-    rules.allow_read(files.folder.path);
-    options.load.policy = rules;
-    site.emplace(host.self, plugin_path("http"), options);
-  }
-
-  http_client connect() { return http_client(site->port()); }
-  // Waits until the statistics are as wanted.
-  template <class F>
-  bool until(F wanted) {
-    const auto deadline = std::chrono::steady_clock::now() + 20s;
-    while (!wanted(site->stats())) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      std::this_thread::yield();
-      std::this_thread::sleep_for(1ms);
-    }
-    return true;
-  }
-  static std::size_t serving(const cluster_stats& stats) {
-    return static_cast<std::size_t>(
-        std::count_if(stats.workers.begin(), stats.workers.end(), [](const auto& each) { return each.serving; }));
-  }
-  static std::size_t busy(const cluster_stats& stats) {
-    std::size_t sum = 0;
-    for (const auto& each : stats.workers) sum += each.busy;
-    return sum;
-  }
-  static std::size_t open(const cluster_stats& stats) {
-    std::size_t sum = stats.waiting;
-    for (const auto& each : stats.workers) sum += each.open;
-    return sum;
-  }
-  void kill_all() {
-    for (const auto& each : site->stats().workers) ::kill(each.pid, SIGKILL);
-  }
-};
-
-cluster_options with(enum schedule schedule, unsigned workers = 2) {
-  cluster_options options = fixture::usual();
-  options.schedule = schedule;
-  options.workers = workers;
-  return options;
-}
-
-std::string pid_of(const http_answer& status) { return status.body.substr(0, status.body.find(',')); }
 
 // Clients that send one request after the other on connections of their own, until they are stopped.
 class load {
@@ -121,6 +54,32 @@ class load {
   std::atomic<bool> over_{false};
   std::vector<std::thread> threads_;
 };
+
+// What wrk saw, with eight connections for so many seconds.
+struct wrk_result {
+  unsigned long requests = 0, failed = 0, not_2xx = 0;
+};
+wrk_result wrk(std::uint16_t port, int seconds) {
+  const std::string line =
+      "wrk -t1 -c8 -d" + std::to_string(seconds) + "s http://127.0.0.1:" + std::to_string(port) + "/ 2>&1";
+  std::FILE* const pipe = ::popen(line.c_str(), "r");
+  wrk_result out;
+  std::string all;
+  char text[512];
+  while (pipe && std::fgets(text, sizeof text, pipe)) {
+    all += text;
+    std::array<unsigned long, 4> errors{};
+    std::sscanf(text, " %lu requests in", &out.requests);
+    std::sscanf(text, " Non-2xx or 3xx responses: %lu", &out.not_2xx);
+    if (std::sscanf(text, " Socket errors: connect %lu, read %lu, write %lu, timeout %lu", &errors[0], &errors[1],
+                    &errors[2], &errors[3]) == 4)
+      for (const unsigned long each : errors) out.failed += each;
+  }
+  INFO("wrk (./dev deps test installs it) said: " << all);
+  REQUIRE((pipe && ::pclose(pipe) == 0));
+  REQUIRE(out.requests > 0);
+  return out;
+}
 
 template <class F>
 bool eventually(F wanted) {
@@ -426,4 +385,54 @@ TEST_CASE("nothing is left of workers and connections that have come and gone") 
   const std::size_t before = entries("/proc/self/fd");
   for (int i = 0; i < 5; ++i) round();
   CHECK(eventually([&] { return entries("/proc/self/fd") <= before; }));
+}
+
+TEST_CASE("wrk: no request fails while workers are recycled and reloaded, by either schedule") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  fixture at(with(how));
+  std::atomic<bool> over{false};
+  unsigned changes = 0;
+  std::thread changing([&] {
+    for (; !over; ++changes) {
+      const auto old = pids(at.site->loaded());
+      if (changes % 2) at.site->loaded().reload(plugin_path("http"));
+      else at.site->loaded().recycle();
+      eventually([&] {
+        const auto now = pids(at.site->loaded());
+        return now.size() == 2 && std::none_of(now.begin(), now.end(), [&](pid_t pid) { return old.contains(pid); });
+      });
+    }
+  });
+  const wrk_result seen = wrk(at.site->port(), 2);
+  over = true;
+  changing.join();
+  CAPTURE(changes, seen.requests);
+  CHECK(changes > 1);
+  CHECK(seen.failed == 0);
+  CHECK(seen.not_2xx == 0);
+  CHECK(at.site->stats().lost + at.site->stats().lost_idle == 0);
+}
+
+TEST_CASE("wrk: of workers killed at random, as many requests fail as are counted as lost") {
+  fixture at(with(schedule::round_robin, 3));
+  std::atomic<unsigned> kills{0};
+  std::thread killing([&] {
+    std::minstd_rand random(11);
+    // For the first half of the time: what is lost has to be seen before wrk closes its connections.
+    const auto end = std::chrono::steady_clock::now() + 1s;
+    while (std::chrono::steady_clock::now() < end) {
+      const auto before = at.site->stats();
+      eventually([&] { return at.site->stats().requests > before.requests + 20 + random() % 50; });
+      const auto workers = at.site->stats().workers;
+      if (workers.empty()) continue;
+      ::kill(workers[random() % workers.size()].pid, SIGKILL);
+      ++kills;
+    }
+  });
+  const wrk_result seen = wrk(at.site->port(), 3);
+  killing.join();
+  CAPTURE(kills.load(), seen.requests);
+  CHECK(kills > 3);
+  CHECK(seen.failed == at.site->stats().lost);
+  CHECK(seen.not_2xx == 0);
 }

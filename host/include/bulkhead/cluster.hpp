@@ -15,7 +15,7 @@
 #include <map>
 #include <mutex>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 enum class schedule {
   // The host accepts, keeps a duplicate of each connection, and passes it to the next free worker: the one with the

@@ -20,7 +20,10 @@ void distributor::accept() {
     unique_fd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd) {
       if (errno == ECONNABORTED || errno == EINTR) continue;
-      if (errno != EAGAIN && errno != EWOULDBLOCK) {
+      if (errno == EINVAL) {  // whoever has lent it has shut it down
+        ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);
+        core_->log({log_level::error, name_, -1, "the listening socket has been shut down: nobody is accepted", 0});
+      } else if (errno != EAGAIN && errno != EWOULDBLOCK) {
         accept_again_ = ipc::clock::now() + accept_pause;
         soon();
       }

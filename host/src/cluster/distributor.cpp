@@ -56,7 +56,8 @@ void distributor::start() {
   epoll_event event{EPOLLIN, {.u64 = keys::wake}};
   checked(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, wake_.get(), &event), "epoll_ctl");
   event = {0, {.u64 = keys::listener}};
-  checked(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener_.get(), &event), "epoll_ctl");
+  if (options_.schedule == schedule::round_robin)
+    checked(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, listener_.get(), &event), "epoll_ctl");
   const signals_blocked guard;
   thread_ = std::thread([this] { run(); });
 }
@@ -319,6 +320,7 @@ void distributor::close() {
       if (past_.accepted == before) break;
     }
     closing_ = true;
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener_.get(), nullptr);  // others may have it open, too
     listener_.reset();
     done = true;
   });

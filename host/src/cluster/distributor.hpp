@@ -19,7 +19,7 @@
 
 namespace bulkhead {
 
-class distributor final : public worker_watcher, public std::enable_shared_from_this<distributor> {
+class BULKHEAD_PRIVATE distributor final : public worker_watcher, public std::enable_shared_from_this<distributor> {
  public:
   distributor(std::shared_ptr<host_core> core, unique_fd listener, cluster_options options, std::string name);
   ~distributor() override;

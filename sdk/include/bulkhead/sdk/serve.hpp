@@ -131,7 +131,13 @@ class serve_link {
           out.listener = std::move(passed);
           return out;
         case BULKHEAD_SERVE_CONNECTION:
-          if (!passed || message.slot >= slots_) continue;  // no room for its descriptor: it stays the host's
+          if (message.slot >= slots_) continue;
+          if (!passed) {  // there was no room for its descriptor: refused
+            std::atomic_ref(words()[message.slot])
+                .store(std::uint64_t{message.generation} << 32 | BULKHEAD_SERVE_RETURNED, std::memory_order_release);
+            ring();
+            continue;
+          }
           out.what = event::kind::connection;
           out.connection = served_connection(*this, passed.release(), message.slot, message.generation);
           out.connection.idle();
