@@ -4,8 +4,10 @@
 #include <bulkhead/cluster.hpp>
 
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <stdexcept>
 #include <thread>
 
 #include <spawn.h>
@@ -18,7 +20,7 @@ namespace {
 
 using namespace bench;
 
-constexpr int rounds = 3;
+constexpr std::uint16_t node_port = 18973;
 
 // What wrk says: requests per second, and how many failed.
 struct measured {
@@ -27,7 +29,8 @@ struct measured {
 };
 
 measured wrk(std::uint16_t port, unsigned connections) {
-  const std::string line = fmt::format("wrk -t1 -c{} -d3s http://127.0.0.1:{}/status 2>&1", connections, port);
+  const std::string line =
+      fmt::format("wrk -t1 -c{} -d{}s http://127.0.0.1:{}/status 2>&1", connections, scaled(4, 1), port);
   std::FILE* const pipe = ::popen(line.c_str(), "r");
   measured out;
   char text[512];
@@ -38,10 +41,8 @@ measured wrk(std::uint16_t port, unsigned connections) {
                     &errors[2], &errors[3]) == 4)
       for (const unsigned each : errors) out.failed += each;
   }
-  if (!pipe || ::pclose(pipe) != 0 || out.rate == 0) {
-    fmt::print(stderr, "wrk failed: is it installed? ./dev deps bench\n");
-    std::exit(1);
-  }
+  if (!pipe || ::pclose(pipe) != 0 || out.rate == 0)
+    throw std::runtime_error("wrk failed: is it installed? ./dev deps bench");
   return out;
 }
 
@@ -49,7 +50,7 @@ class node_cluster {
  public:
   node_cluster(std::uint16_t port, unsigned workers) {
     int ends[2];
-    if (::pipe(ends) != 0) std::exit(1);
+    if (::pipe(ends) != 0) return;
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
@@ -77,31 +78,30 @@ class node_cluster {
   bool runs_ = false;
 };
 
-}  // namespace
-
-int main() {
+void measure() {
   bulkhead::host host;
   bulkhead::cluster_options options;
   bulkhead::cluster site(host, std::string(BULKHEAD_TEST_PLUGINS) + "/http.so", options);
   options.schedule = bulkhead::schedule::shared;
   bulkhead::cluster shared(host, std::string(BULKHEAD_TEST_PLUGINS) + "/http.so", options);
   const auto workers = static_cast<unsigned>(site.stats().workers.size());
-  const std::uint16_t node_port = 18973;
   const node_cluster node(node_port, workers);
   if (!node) fmt::print("node is not there, or its port {} is taken: no floor\n", node_port);
   for (const unsigned connections : {16u, 128u}) {
     std::vector<double> ours, theirs, on_shared;
-    for (int i = 0; i < rounds; ++i) {
+    for (int i = 0; i < scaled(5, 1); ++i) {
       ours.push_back(wrk(site.port(), connections).rate);
       if (node) theirs.push_back(wrk(node_port, connections).rate);
       on_shared.push_back(wrk(shared.port(), connections).rate);
     }
     const double floor = node ? quantile(theirs, 0.5) : 0;
-    const std::string of = node ? fmt::format("Node's cluster {:.0f}/s", floor) : "";
-    row(fmt::format("requests/s, round robin, {} connections", connections), quantile(ours, 0.5), "/s", of,
-        node ? quantile(ours, 0.5) / floor : 0);
-    row(fmt::format("requests/s, shared, {} connections", connections), quantile(on_shared, 0.5), "/s", of,
-        node ? quantile(on_shared, 0.5) / floor : 0);
+    const std::string of = node ? fmt::format("Node's cluster {:.0f} /s", floor) : "";
+    const auto one = [&](const char* name, const std::vector<double>& rates) {
+      row(fmt::format("requests/s, {}, {} connections", name, connections), quantile(rates, 0.5), "/s", of,
+          floor / quantile(rates, 0.5), 0.5);
+    };
+    one("round robin", ours);
+    one("shared", on_shared);
   }
   std::atomic<bool> over{false};
   unsigned recycled = 0;
@@ -114,6 +114,10 @@ int main() {
   const measured meanwhile = wrk(site.port(), 16);
   over = true;
   recycling.join();
-  row(fmt::format("  while all workers are recycled, {} times", recycled), meanwhile.rate, "/s",
+  row(fmt::format("  the same while all are recycled, {} times", recycled), meanwhile.rate, "/s",
       fmt::format("failed requests: {}", meanwhile.failed));
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return bench::run(argc, argv, "cluster", measure); }
