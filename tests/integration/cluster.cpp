@@ -1,11 +1,10 @@
 // Clusters, with the plugin http and real clients: what becomes of connections when workers die, leave, hang, are recycled
 // and reloaded, by either schedule.
-#include "http_client.hpp"
-#include "watched_host.hpp"
-#include <bulkhead/cluster.hpp>
+#include "cluster_fixture.hpp"
 
+#include <array>
 #include <atomic>
-#include <csignal>
+#include <cstdio>
 #include <random>
 
 using namespace bulkhead;

@@ -208,7 +208,7 @@ void distributor::finished(std::uint64_t id, const reply& result) {
   at.serving = false;
   take_back(at);
   if (at.done) later_.push_back(std::exchange(at.done, {}));
-  if (at.leaving || result.outcome() == outcome::worker_lost) return;
+  if (at.leaving || !at.process->alive()) return;
   const std::string why = result ? "it has stopped serving" : result.message();
   failed(at.process, why);
   at.process->kill(exit_reason::closed, why);
