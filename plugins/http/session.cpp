@@ -63,25 +63,30 @@ void session::on_readable() {
   parse();
 }
 
+// Requests that have come together are answered together.
 void session::parse() {
-  if (!parser_) {
-    parser_.emplace();
-    parser_->header_limit(header_limit);
-    parser_->body_limit(body_limit);
-    parser_->eager(true);
-  }
-  boost::system::error_code failed;
-  const std::size_t taken = in_.size() > 0 ? parser_->put(in_.data(), failed) : 0;
-  in_.consume(taken);
-  if (wants_more(failed) || (!failed && !parser_->is_done())) return wait(socket_.wait_read, &session::on_readable);
-  if (failed) {
-    keep_alive_ = false;
-    if (failed == beast_http::error::body_limit) plain(413);
-    else if (failed == beast_http::error::header_limit) plain(431);
-    else plain(400, failed.message());
-    return write();
-  }
-  answer();
+  do {
+    if (!parser_) {
+      parser_.emplace();
+      parser_->header_limit(header_limit);
+      parser_->body_limit(body_limit);
+      parser_->eager(true);
+    }
+    boost::system::error_code failed;
+    in_.consume(in_.size() > 0 ? parser_->put(in_.data(), failed) : 0);
+    if (wants_more(failed) || (!failed && !parser_->is_done()))
+      return out_.empty() ? wait(socket_.wait_read, &session::on_readable) : write();
+    if (failed) {
+      keep_alive_ = false;
+      if (failed == beast_http::error::body_limit) plain(413);
+      else if (failed == beast_http::error::header_limit) plain(431);
+      else plain(400, failed.message());
+      return write();
+    }
+    answer();
+    parser_.reset();
+  } while (keep_alive_ && !file_ && in_.size() > 0 && out_.size() < chunk_size);
+  write();
 }
 
 void session::answer() {
@@ -108,7 +113,6 @@ void session::answer() {
   } else {
     plain(404);
   }
-  write();
 }
 
 void session::answer_file(const std::string& target, bool head) {
@@ -150,7 +154,6 @@ void session::plain(unsigned status, std::string_view text, std::string_view mor
 
 void session::respond(unsigned status, std::string_view type, std::uint64_t length, std::string_view more_headers) {
   const auto reason = beast_http::obsolete_reason(static_cast<beast_http::status>(status));
-  out_.clear();
   out_.append("HTTP/1.1 ").append(std::to_string(status)).append(" ").append(reason.data(), reason.size());
   out_.append("\r\nServer: bulkhead\r\nDate: ").append(owner_.date()).append("\r\n");
   if (!type.empty()) out_.append("Content-Type: ").append(type).append("\r\n");
@@ -195,9 +198,8 @@ void session::write() {
 
 void session::answered() {
   file_ = descriptor();
-  parser_.reset();
   if (!keep_alive_) return linger();
-  if (in_.size() > 0) {  // the next request came along with this one
+  if (in_.size() > 0 || parser_) {  // the next request has begun
     state_ = state::reading;
     return parse();
   }

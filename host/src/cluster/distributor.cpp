@@ -13,7 +13,7 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::chrono::milliseconds urgent{100}, help_turn{20};
+constexpr std::chrono::milliseconds urgent{100}, helping_turn{20};
 constexpr std::chrono::seconds calm{1};
 constexpr std::size_t most_taken_in = 4096;  // of the backlog, at the end
 constexpr std::chrono::milliseconds doorbell_rest{
@@ -127,7 +127,7 @@ void distributor::turn(std::uint64_t key) {
 void distributor::tick() {
   const auto now = ipc::clock::now();
   const auto interval = options_.load.supervision.heartbeat.interval;
-  next_tick_ = now + (interval.count() > 0 ? std::clamp<std::chrono::nanoseconds>(interval, help_turn, calm) : calm);
+  next_tick_ = now + (interval.count() > 0 ? std::clamp<std::chrono::nanoseconds>(interval, helping_turn, calm) : calm);
   for (const auto& [id, each] : seats_) {
     each->full = false;
     each->sweep();
@@ -300,7 +300,7 @@ void distributor::await_serving(const std::vector<std::shared_ptr<worker_process
     }
     if (core_->needs_help()) {
       held.unlock();
-      core_->reactor->help(ipc::clock::now() + help_turn);
+      core_->reactor->help(ipc::clock::now() + helping_turn);
       held.lock();
     } else {
       changed_.wait_for(held, urgent);
