@@ -18,6 +18,7 @@ constexpr command commands[] = {
     {"replay", "make the call again in which a worker died, also under gdb", run_replay},
     {"doctor", "show what this machine's sandbox can enforce, and what would help", run_doctor},
     {"run", "serve plugins on a socket, as a configuration says", run_run},
+    {"cluster", "serve a port with a plugin, on all processors", run_cluster},
     {"ps", "show a daemon's plugins, and how they are", run_ps},
     {"top", "the same as a live table, with rates and latencies", run_top},
     {"logs", "show a daemon's log", run_logs},

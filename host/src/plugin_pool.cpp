@@ -65,12 +65,14 @@ void check_state(const std::string& name, const plugin_info& info) {
 }  // namespace
 
 plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
-                         std::vector<std::string> argv, load_options options, std::shared_ptr<group_core> group)
+                         std::vector<std::string> argv, load_options options, std::shared_ptr<group_core> group,
+                         std::shared_ptr<worker_watcher> watcher)
     : core_(std::move(core)),
       name_(options.name.empty() ? std::move(name) : options.name),
       options_(checked_options(std::move(options))),
       state_(state_of(options_)),
       arguments_(std::make_shared<argument_blobs>(core_->reactor, argument_blobs::checked(options_.blobs))),
+      watcher_(std::move(watcher)),
       sent_ahead_(options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)),
       group_(group && group->coupled() ? std::move(group) : nullptr),
       mutex_(group_ ? group_->mutex : std::make_shared<std::mutex>()) {
@@ -86,11 +88,11 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
 plugin_pool::~plugin_pool() = default;
 
 plugin plugin_pool::load(const std::shared_ptr<host_core>& core, const std::filesystem::path& file,
-                         std::vector<std::string> argv, load_options options,
-                         const std::shared_ptr<group_core>& group) {
+                         std::vector<std::string> argv, load_options options, const std::shared_ptr<group_core>& group,
+                         std::shared_ptr<worker_watcher> watcher) {
   const auto name = argv.empty() ? file.stem() : file.filename();
-  const auto pool =
-      std::make_shared<plugin_pool>(core, name.string(), file, std::move(argv), std::move(options), group);
+  const auto pool = std::make_shared<plugin_pool>(core, name.string(), file, std::move(argv), std::move(options), group,
+                                                  std::move(watcher));
   auto handle = pool->handle();
   core->add(pool);
   pool->start();
@@ -158,6 +160,7 @@ std::shared_ptr<worker_settings> plugin_pool::make_settings(const std::filesyste
   settings->counters = counters_;
   settings->state = state_;
   settings->arguments = arguments_;
+  settings->watcher = watcher_;
   settings->argv = std::move(argv);
   settings->options = options;
   settings->rules = effective_policy(options, !settings->argv.empty());
@@ -184,6 +187,10 @@ void plugin_pool::start() {
   if (state_) check_state(name_, current_->description());
   if (group_) current_->join(group_->add(name_, weak_from_this()));
   meter_.describe(current_->description().methods);
+  if (!watcher_) return;
+  const auto workers = current_->processes();
+  held.unlock();
+  watcher_->await_serving(workers);
 }
 
 void plugin_pool::reload(const std::filesystem::path& file) {
@@ -204,6 +211,7 @@ void plugin_pool::reload(const std::filesystem::path& file) {
   retiring_.push_back(fresh);  // so that unload() ends it, too
   if (state_) fresh->hold_calls();
   fresh->start(held);
+  if (watcher_) await_serving(*fresh, held);
   if (state_) {
     try {
       check_state(name_, fresh->description());
@@ -229,6 +237,21 @@ void plugin_pool::reload(const std::filesystem::path& file) {
   core_->lifecycle({.kind = lifecycle_event::kind::reloaded, .plugin = name_});
   held.unlock();
   on_change();
+}
+
+// Otherwise the old version goes on.
+void plugin_pool::await_serving(worker_set& fresh, std::unique_lock<std::mutex>& held) {
+  const auto workers = fresh.processes();
+  held.unlock();
+  try {
+    watcher_->await_serving(workers);
+  } catch (...) {
+    held.lock();
+    fresh.stop("it does not serve");
+    throw;
+  }
+  held.lock();
+  if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
 }
 
 std::vector<std::uint8_t> plugin_pool::save_state() {

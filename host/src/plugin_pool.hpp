@@ -16,12 +16,14 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
                                            public std::enable_shared_from_this<plugin_pool> {
  public:
   plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
-              std::vector<std::string> argv, load_options options, std::shared_ptr<group_core> group);
+              std::vector<std::string> argv, load_options options, std::shared_ptr<group_core> group,
+              std::shared_ptr<worker_watcher> watcher = nullptr);
   ~plugin_pool() override;
 
   // Starts all instances and waits for them. Throws call_error. The group may be null.
   static plugin load(const std::shared_ptr<host_core>& core, const std::filesystem::path& file,
-                     std::vector<std::string> argv, load_options options, const std::shared_ptr<group_core>& group);
+                     std::vector<std::string> argv, load_options options, const std::shared_ptr<group_core>& group,
+                     std::shared_ptr<worker_watcher> watcher = nullptr);
   static plugin launch(const std::shared_ptr<host_core>& core, const std::vector<std::string>& argv,
                        load_options options, const std::shared_ptr<group_core>& group);
 
@@ -71,6 +73,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   std::shared_ptr<worker_settings> make_settings(const std::filesystem::path& file, std::vector<std::string> argv,
                                                  const load_options& options);
   void heed_requests(worker_settings& settings, const std::string& sha256);
+  void await_serving(worker_set& fresh, std::unique_lock<std::mutex>& held);
 
   // The way of a call; see pool_calls.cpp.
   std::shared_ptr<call_request> make_request(std::string_view method, packed_arguments arguments,
@@ -95,8 +98,9 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   const load_options options_;
   mutable call_meter meter_;
   const std::shared_ptr<worker_counters> counters_ = std::make_shared<worker_counters>();
-  const std::shared_ptr<kept_state> state_;     // null: none is kept
+  const std::shared_ptr<kept_state> state_;  // null: none is kept
   const std::shared_ptr<argument_blobs> arguments_;
+  const std::shared_ptr<worker_watcher> watcher_;
   const unsigned sent_ahead_;                   // calls that a busy worker gets
   std::string file_;                            // isolation::none
   std::shared_ptr<worker_settings> first_;      // until start()

@@ -27,11 +27,12 @@ struct worker_settings {
   std::shared_ptr<const unique_fd> plugin;  // the opened file
   std::vector<std::string> argv;            // of a foreign program
   load_options options;
-  policy rules;                               // of its sandbox, as it was worked out from the options
-  std::shared_ptr<worker_counters> counters;  // none: not counted
-  std::shared_ptr<kept_state> state;          // none: it keeps none
-  std::shared_ptr<argument_blobs> arguments;  // none: no blobs
-  bool internal = false;                      // the host's own: its end is nobody else's business
+  policy rules;                                   // of its sandbox, as it was worked out from the options
+  std::shared_ptr<worker_counters> counters;      // none: not counted
+  std::shared_ptr<kept_state> state;              // none: it keeps none
+  std::shared_ptr<argument_blobs> arguments;      // none: no blobs
+  std::shared_ptr<class worker_watcher> watcher;  // none: calls are all that it does
+  bool internal = false;                          // the host's own: its end is nobody else's business
 };
 
 // Who is told what becomes of a worker; any thread, none of the worker's locks held.

@@ -184,6 +184,7 @@ void worker_set::execute(const Action& action) {
       worker->place = action.place;
       if (settings_->state) take_over();
       else admit(worker);
+      if (settings_->watcher) employ(worker);
     } else if constexpr (std::is_same_v<Action, actions::ping>) {
       const auto memory = settings_->options.memory_limit > 0 ? process->resident_bytes() : 0;
       if (memory > 0) apply(events::usage{action.worker, worker->served, memory});
@@ -201,6 +202,7 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::drain>) {
       worker->draining = true;
       std::erase(serving_, worker);
+      if (settings_->watcher) settings_->watcher->on_draining(worker->process);
       check_drained(worker);
     } else if constexpr (std::is_same_v<Action, actions::shutdown>) {
       process->ask_to_leave();
@@ -212,6 +214,7 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::restarting>) {
       lifecycle({.kind = kind::restarting, .delay = action.delay, .text = last_failure_});
     } else if constexpr (std::is_same_v<Action, actions::undead>) {
+      if (settings_->watcher && process) settings_->watcher->on_ended(worker->process);  // it runs no code any more
       lifecycle({.kind = kind::undead, .pid = process ? process->info().pid : -1});
     }
   } else if constexpr (std::is_same_v<Action, actions::fail_calls>) {
@@ -334,6 +337,19 @@ void worker_set::admit(const lease& worker) {
   serving_.insert(after, worker);
 }
 
+void worker_set::employ(const lease& worker) {
+  ++worker->in_progress;
+  settings_->watcher->on_admitted(worker->process, [weak = weak_from_this(), worker] {
+    const auto self = weak.lock();
+    if (!self) return;
+    {
+      std::lock_guard held(*self->mutex_);
+      give_back(worker);
+    }
+    self->announce();
+  });
+}
+
 void worker_set::lifecycle(lifecycle_event event) {
   if (worker_counters* const counters = settings_->counters.get()) {
     if (event.kind == kind::started) ++counters->started;
@@ -414,6 +430,7 @@ void worker_set::on_exited(std::uint64_t id, const ending& how) {
     members_.erase(id);
     std::erase(serving_, gone);
     core_->spawner.done(gone->spawn);
+    if (settings_->watcher && gone->process) settings_->watcher->on_ended(gone->process);
     lifecycle({.kind = kind::exited, .pid = how.report->pid, .report = how.report});
     if (how.report->reason != exit_reason::shut_down) last_failure_ = how.report->summary();
     if (starting_ && !start_failure_ && how.report->reason != exit_reason::shut_down)

@@ -19,6 +19,7 @@ TEST_CASE("a policy's text form reads back as the same policy") {
                              .memory_limit(256 << 20)
                              .cpu_limit(2s)
                              .threads(4)
+                             .descriptors(1000)
                              .kill_on_denial()
                              .at_least(sandbox_level::full);
   CHECK(policy::from_text(written.to_text()) == written);
@@ -34,6 +35,7 @@ TEST_CASE("grants that make no sense are refused with the reason") {
   CHECK_THROWS_WITH(policy{}.add("fly:high"), Catch::Contains("no grant 'fly'"));
   CHECK_THROWS_WITH(policy{}.environment("A\nB", "x"), Catch::Contains("impossible"));
   CHECK_THROWS_WITH(policy{}.add("handles:1"), Catch::Contains("takes no value"));
+  CHECK_THROWS_WITH(policy{}.add("descriptors:3"), Catch::Contains("64"));
 }
 
 TEST_CASE("a policy is read from TOML with units, and mistakes name their line") {

@@ -266,6 +266,7 @@ class host {
   pid_t fork_server_pid() const;
 
  private:
+  friend class cluster;
   std::shared_ptr<class host_core> core_;
 };
 

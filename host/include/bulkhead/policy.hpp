@@ -85,6 +85,7 @@ class policy {
   policy& default_memory_limit(std::size_t bytes);   // of the address space alone
   policy& threads(unsigned count);                   // and processes
   policy& file_size_limit(std::size_t bytes);
+  policy& descriptors(unsigned count);  // open at once, from 64 on; 256 unless said
 
   // A denied system call kills the worker instead of returning an error to the plugin; with subprocesses, one of theirs
   // does, too.
@@ -125,7 +126,7 @@ class policy {
     bool handles = false, subprocesses = false, all_files = false, private_tmp = false;
     bool kill = false, explain = false, learn = false;
     std::uint64_t memory = 0, file_size = 0, cpu_ms = 0;
-    unsigned threads = 64;
+    unsigned threads = 64, descriptors = 256;
     unsigned milli_cpus = 0;
     bool counted_memory = false;  // not a grant: the limit was set here, and is not the default of load_options
     int landlock_abi = 1000;

@@ -31,7 +31,7 @@ void limits::apply() {
   };
   const auto fixed = [&](auto resource, rlim_t value) { limit(resource, value, value); };
   fixed(RLIMIT_CORE, 0);
-  fixed(RLIMIT_NOFILE, 256);
+  fixed(RLIMIT_NOFILE, granted_.descriptors);
   fixed(RLIMIT_MEMLOCK, granted_.syscalls.contains("memory-locks") ? rlim_t{64} << 20 : 0);
   fixed(RLIMIT_MSGQUEUE, 0);
   fixed(RLIMIT_RTPRIO, 0);

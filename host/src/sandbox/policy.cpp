@@ -123,6 +123,12 @@ policy& policy::threads(unsigned count) {
   return *this;
 }
 
+policy& policy::descriptors(unsigned count) {
+  if (count < 64) throw std::invalid_argument("policy: a worker takes 64 descriptors at least");
+  values_.descriptors = count;
+  return *this;
+}
+
 policy& policy::file_size_limit(std::size_t bytes) {
   values_.file_size = bytes;
   return *this;

@@ -48,6 +48,7 @@ policy& policy::add(std::string_view line) {
   if (key == "memory") return memory_limit(number(key, value, UINT64_MAX));
   if (key == "filesize") return file_size_limit(number(key, value, UINT64_MAX));
   if (key == "threads") return threads(static_cast<unsigned>(number(key, value, 1u << 20)));
+  if (key == "descriptors") return descriptors(static_cast<unsigned>(number(key, value, 1u << 20)));
   if (key == "cpu") return cpu_limit(std::chrono::milliseconds(number(key, value, UINT32_MAX)));
   if (key == "cpus") {
     double count = 0;
@@ -116,6 +117,7 @@ std::string policy::to_text() const {
   count("memory", v.memory, 0);
   count("cpu", v.cpu_ms, 0);
   count("threads", v.threads, values{}.threads);
+  count("descriptors", v.descriptors, values{}.descriptors);
   if (v.milli_cpus > 0) line("cpus:" + milli(v.milli_cpus));
   count("filesize", v.file_size, 0);
   flag("kill", v.kill);

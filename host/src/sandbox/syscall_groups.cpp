@@ -47,6 +47,7 @@ constexpr const char* tcp[] = {"socket",  "connect",    "bind",     "listen",  "
                                "accept4", "setsockopt", "sendmmsg", "recvmmsg"};
 constexpr const char* udp[] = {"socket", "connect", "bind", "setsockopt", "sendmmsg", "recvmmsg"};
 constexpr const char* unix_sockets[] = {"socket", "connect", "bind", "listen", "accept", "accept4", "setsockopt"};
+constexpr const char* passed_listeners[] = {"accept", "accept4"};  // it can't make any
 constexpr const char* jit[] = {"mmap", "mprotect", "pkey_mprotect", "pkey_alloc", "pkey_free"};
 constexpr const char* memory_files[] = {"memfd_create", "ftruncate", "fallocate"};
 constexpr const char* scheduling[] = {"sched_setaffinity", "sched_setscheduler", "sched_setparam",
@@ -120,13 +121,14 @@ constexpr group groups[] = {{"base", base},
                             {"tcp", tcp},
                             {"udp", udp},
                             {"unix-sockets", unix_sockets},
+                            {"passed-listeners", passed_listeners},
                             {"jit", jit},
                             {"memory-files", memory_files},
                             {"memory-locks", memory_locks},
                             {"scheduling", scheduling},
                             {"program", program}};
 
-constexpr const char* grantable[] = {"files-write",  "udp",          "unix-sockets", "jit",
+constexpr const char* grantable[] = {"files-write",  "udp",          "unix-sockets", "passed-listeners", "jit",
                                      "memory-files", "memory-locks", "scheduling",   "program"};
 
 constexpr const char* never[] = {"ptrace",

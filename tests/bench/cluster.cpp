@@ -1,0 +1,127 @@
+// Requests per second of a cluster beside Node's own, each with as many workers as processors, the same answer, and wrk as
+// the client on the same processors; interleaved. Also what recycling all workers again and again costs.
+#include "bench.hpp"
+#include <bulkhead/cluster.hpp>
+
+#include <array>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <stdexcept>
+#include <thread>
+
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char** environ;
+
+namespace {
+
+using namespace bench;
+
+constexpr std::uint16_t node_port = 18973;
+
+// What wrk says: requests per second, and how many failed.
+struct measured {
+  double rate = 0;
+  unsigned failed = 0;
+};
+
+measured wrk(std::uint16_t port, unsigned connections, bool pipelined = false) {
+  const std::string line =
+      fmt::format("wrk -t1 -c{} -d{}s {} http://127.0.0.1:{}/status 2>&1", connections, scaled(4, 1),
+                  pipelined ? "-s " BULKHEAD_BENCH_SOURCES "/pipelined.lua" : "", port);
+  std::FILE* const pipe = ::popen(line.c_str(), "r");
+  measured out;
+  char text[512];
+  while (pipe && std::fgets(text, sizeof text, pipe)) {
+    std::array<unsigned, 4> errors{};
+    std::sscanf(text, "Requests/sec: %lf", &out.rate);
+    if (std::sscanf(text, " Socket errors: connect %u, read %u, write %u, timeout %u", &errors[0], &errors[1],
+                    &errors[2], &errors[3]) == 4)
+      for (const unsigned each : errors) out.failed += each;
+  }
+  if (!pipe || ::pclose(pipe) != 0 || out.rate == 0)
+    throw std::runtime_error("wrk failed: is it installed? ./dev deps bench");
+  return out;
+}
+
+class node_cluster {
+ public:
+  node_cluster(std::uint16_t port, unsigned workers) {
+    int ends[2];
+    if (::pipe(ends) != 0) return;
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+    ::posix_spawn_file_actions_addclose(&actions, ends[0]);
+    std::string script = BULKHEAD_BENCH_SOURCES "/node_cluster.js", where = std::to_string(port),
+                count = std::to_string(workers);
+    char node[] = "node";
+    char* argv[] = {node, script.data(), where.data(), count.data(), nullptr};
+    if (::posix_spawnp(&pid_, node, &actions, nullptr, argv, environ) != 0) pid_ = -1;
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::close(ends[1]);
+    char line[32];
+    runs_ = pid_ > 0 && ::read(ends[0], line, sizeof line) > 0;
+    ::close(ends[0]);
+  }
+  ~node_cluster() {
+    if (pid_ <= 0) return;
+    ::kill(pid_, SIGKILL);  // its workers see their channels close
+    ::waitpid(pid_, nullptr, 0);
+  }
+  explicit operator bool() const { return runs_; }
+
+ private:
+  pid_t pid_ = -1;
+  bool runs_ = false;
+};
+
+void measure() {
+  bulkhead::host host;
+  bulkhead::cluster_options options;
+  bulkhead::cluster site(host, std::string(BULKHEAD_TEST_PLUGINS) + "/http.so", options);
+  options.schedule = bulkhead::schedule::shared;
+  bulkhead::cluster shared(host, std::string(BULKHEAD_TEST_PLUGINS) + "/http.so", options);
+  const auto workers = static_cast<unsigned>(site.stats().workers.size());
+  const node_cluster node(node_port, workers);
+  if (!node) fmt::print("node is not there, or its port {} is taken: no floor\n", node_port);
+  // One at a time, the client and the kernel cost as much as the fastest server: with two processors for both, no ratio
+  // can be large. Sixteen at a time show the servers themselves.
+  for (const auto& [connections, pipelined] : {std::pair{16u, false}, {128u, false}, {16u, true}}) {
+    std::vector<double> ours, theirs, on_shared;
+    for (int i = 0; i < scaled(5, 1); ++i) {
+      ours.push_back(wrk(site.port(), connections, pipelined).rate);
+      if (node) theirs.push_back(wrk(node_port, connections, pipelined).rate);
+      on_shared.push_back(wrk(shared.port(), connections, pipelined).rate);
+    }
+    const double floor = node ? quantile(theirs, 0.5) : 0;
+    const std::string of = node ? fmt::format("Node's cluster {:.0f} /s", floor) : "";
+    const auto one = [&, connections = connections, pipelined = pipelined](const char* name,
+                                                                           const std::vector<double>& rates) {
+      row(fmt::format("requests/s, {}, {} connections{}", name, connections, pipelined ? ", pipelined" : ""),
+          quantile(rates, 0.5), "/s", of, floor / quantile(rates, 0.5), pipelined ? 1.0 / 3 : 0);
+    };
+    one("round robin", ours);
+    one("shared", on_shared);
+  }
+  std::atomic<bool> over{false};
+  unsigned recycled = 0;
+  std::thread recycling([&] {
+    while (!over) {
+      recycled += site.loaded().recycle();
+      std::this_thread::sleep_for(100ms);
+    }
+  });
+  const measured meanwhile = wrk(site.port(), 16);
+  over = true;
+  recycling.join();
+  row(fmt::format("  the same while all are recycled, {} times", recycled), meanwhile.rate, "/s",
+      fmt::format("failed requests: {}", meanwhile.failed));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return bench::run(argc, argv, "cluster", measure); }
