@@ -19,6 +19,7 @@ struct command {
 
 int run_call(int argc, char** argv);
 int run_inspect(int argc, char** argv);
+int run_new(int argc, char** argv);
 int run_replay(int argc, char** argv);
 int run_report(int argc, char** argv);
 int run_doctor(int argc, char** argv);
