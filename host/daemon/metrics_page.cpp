@@ -33,7 +33,7 @@ using boost::system::error_code;
 constexpr unsigned most_clients = 16;
 constexpr std::size_t header_limit = 8192;
 constexpr std::chrono::seconds patience{10};
-constexpr std::chrono::milliseconds pause_after_error{100};
+constexpr std::chrono::milliseconds accept_pause{100};
 
 using maker = std::shared_ptr<const std::function<std::string()>>;
 
@@ -106,7 +106,7 @@ class door_of final : public metrics_page::door, public std::enable_shared_from_
     acceptor_.async_accept([self = this->shared_from_this()](error_code failure, typename Protocol::socket socket) {
       if (failure == asio::error::operation_aborted) return;
       if (failure) {  // out of descriptors: trying again at once would spin
-        self->pause_.expires_after(pause_after_error);
+        self->pause_.expires_after(accept_pause);
         return self->pause_.async_wait([self](error_code over) {
           if (!over) self->accept();
         });
