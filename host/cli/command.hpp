@@ -18,6 +18,7 @@ struct command {
 };
 
 int run_call(int argc, char** argv);
+int run_check(int argc, char** argv);
 int run_inspect(int argc, char** argv);
 int run_new(int argc, char** argv);
 int run_replay(int argc, char** argv);

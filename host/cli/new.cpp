@@ -19,19 +19,21 @@ struct language {
   std::string_view name;
   std::string_view packages;
 };
-constexpr std::array languages = {
-    language{"c++", "g++ cmake make"}, language{"c", "gcc cmake make"}, language{"rust", "rustc cmake make"}};
+constexpr std::array languages = {language{"c++", "g++ cmake make"}, language{"c", "gcc cmake make"},
+                                  language{"rust", "rustc cmake make"}};
 
 // Names that mean something else to CMake or its generators, where the plugin's name is a target's.
-constexpr std::string_view taken[] = {"all",   "check",         "clean",        "edit_cache", "help",    "install",
-                                      "package", "package_source", "rebuild_cache", "test",     "plugin", "depend"};
+constexpr std::string_view taken[] = {"all",     "check",          "clean",         "edit_cache", "help",   "install",
+                                      "package", "package_source", "rebuild_cache", "test",       "plugin", "depend"};
 
 void check_name(const std::string& name) {
   const auto fits = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-'; };
-  if (name.empty() || name.size() > 64 || !std::all_of(name.begin(), name.end(), fits) || name[0] < 'a' || name[0] > 'z')
-    throw usage_error("a plugin can't be named '" + name +
-                      "': the name has lower-case letters, digits, '_' and '-', begins with a letter, and has at most 64 "
-                      "characters");
+  if (name.empty() || name.size() > 64 || !std::all_of(name.begin(), name.end(), fits) || name[0] < 'a' ||
+      name[0] > 'z')
+    throw usage_error(
+        "a plugin can't be named '" + name +
+        "': the name has lower-case letters, digits, '_' and '-', begins with a letter, and has at most 64 "
+        "characters");
   if (std::find(std::begin(taken), std::end(taken), name) != std::end(taken))
     throw usage_error("a plugin can't be named '" + name + "': that is the name of a target of CMake's own");
 }
@@ -67,7 +69,8 @@ int run_new(int argc, char** argv) {
   if (const auto done = parse(app, argc, argv)) return *done;
   check_name(name);
   if (chosen == "cpp" || chosen == "cxx") chosen = "c++";
-  const auto lang = std::find_if(languages.begin(), languages.end(), [&](const language& l) { return l.name == chosen; });
+  const auto lang =
+      std::find_if(languages.begin(), languages.end(), [&](const language& l) { return l.name == chosen; });
   if (lang == languages.end()) throw usage_error("--lang " + chosen + ": there are c++, c and rust");
 
   const fs::path folder = directory.empty() ? fs::path(name) : fs::path(directory);
