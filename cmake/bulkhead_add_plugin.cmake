@@ -9,7 +9,12 @@ function(bulkhead_add_plugin name)
   if(BULKHEAD_PLUGIN_OUTPUT_DIRECTORY)
     set_target_properties(${name} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${BULKHEAD_PLUGIN_OUTPUT_DIRECTORY})
   endif()
-  target_link_libraries(${name} PRIVATE bulkhead::sdk ${arg_LIBRARIES})
+  if(CMAKE_CXX_COMPILER_LOADED)
+    target_link_libraries(${name} PRIVATE bulkhead::sdk)
+  else()   # in C
+    target_link_libraries(${name} PRIVATE bulkhead::plugin_api)
+  endif()
+  target_link_libraries(${name} PRIVATE ${arg_LIBRARIES})
   target_link_options(${name} PRIVATE -Wl,--no-undefined)
   if(BULKHEAD_SANITIZE)
     target_link_options(${name} PRIVATE -Wl,-z,undefs)   # sanitizer symbols come from the worker

@@ -17,10 +17,10 @@ std::vector<std::filesystem::path> places() {
     for (std::string folder; std::getline(folders, folder, ':');)
       if (!folder.empty()) found.emplace_back(folder);
   }
-  found.emplace_back(BULKHEAD_INSTALLED_PLUGINS);
   std::error_code ignored;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", ignored);
-  found.push_back(program.parent_path().parent_path() / "plugins");
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+  found.push_back((program / BULKHEAD_PLUGINS_FROM_PROGRAM).lexically_normal());  // installed
+  found.push_back(program.parent_path() / "plugins");                             // built
   return found;
 }
 

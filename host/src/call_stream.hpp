@@ -9,7 +9,7 @@
 
 namespace bulkhead {
 
-class call_stream final : public ipc::stream {
+class BULKHEAD_PRIVATE call_stream final : public ipc::stream {
  public:
   // `help`: who waits may have to do the reactor's work.
   call_stream(std::shared_ptr<host_core> core, bool help, std::size_t window, ipc::time_point deadline);

@@ -10,7 +10,7 @@
 
 namespace bulkhead {
 
-class group_core final : public reactor::target, public std::enable_shared_from_this<group_core> {
+class BULKHEAD_PRIVATE group_core final : public reactor::target, public std::enable_shared_from_this<group_core> {
  public:
   using member_id = supervision::group_supervisor::member_id;
 

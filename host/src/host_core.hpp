@@ -22,7 +22,7 @@
 
 namespace bulkhead {
 
-class host_core : public reactor::target, public std::enable_shared_from_this<host_core> {
+class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_shared_from_this<host_core> {
  public:
   host_core(host_options options, std::optional<boost::asio::any_io_executor> executor);
   static std::shared_ptr<host_core> make(host_options options, std::optional<boost::asio::any_io_executor> executor);

@@ -10,9 +10,9 @@
 
 namespace bulkhead {
 
-class plugin_pool final : public worker_set::listener,
-                          public reactor::target,
-                          public std::enable_shared_from_this<plugin_pool> {
+class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
+                                           public reactor::target,
+                                           public std::enable_shared_from_this<plugin_pool> {
  public:
   plugin_pool(std::shared_ptr<host_core> core, std::string name, std::filesystem::path file,
               std::vector<std::string> argv, load_options options, std::shared_ptr<group_core> group);

@@ -1,4 +1,4 @@
-// See config.hpp: the file as a whole. What a plugin may be given is in load_options.cpp.
+// See config.hpp: the file as a whole. What a host and a plugin may be given is in load_options.cpp.
 #include "config.hpp"
 
 #include "files.hpp"
@@ -63,7 +63,7 @@ class config_reader {
       from.size("call_bytes", out.clients.call_bytes, 1024);
       from.size("queued_bytes", out.clients.queued_bytes, 1024);
     });
-    read_host(out);
+    read_host_options(top_, out.host, base_);
     read_plugins(out);
     top_.finish();
     for (const auto& [key, node] : whole_)
@@ -110,20 +110,6 @@ class config_reader {
     }
     top_.wrong(*top_.node("metrics"),
                "metrics is \"" + text + "\"; allowed: \"127.0.0.1:PORT\" (port 0: any) or \"unix:PATH\"");
-  }
-
-  void read_host(config& out) {
-    std::string path;
-    if (top_.text("worker", path)) out.host.worker_path = base_ / path;
-    if (top_.text("crash_dir", path)) out.host.crash_dir = base_ / path;
-    if (top_.text("cgroup", path)) out.host.cgroup = base_ / path;
-    top_.number("crash_files", out.host.crash_files, 1);
-    top_.number("worker_user", out.host.worker_user, 1);
-    top_.table("spawns", [&](table_reader& from) {
-      from.number("at_once", out.host.spawns.at_once, 1, 1024);
-      from.number("restarts", out.host.spawns.restarts.restarts, 0);
-      from.duration("period", out.host.spawns.restarts.period);
-    });
   }
 
   void read_plugins(config& out) {

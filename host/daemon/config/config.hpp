@@ -58,6 +58,8 @@ std::filesystem::path default_socket();
 // --- parts of read_config -------------------------------------------------------------------------------------------
 
 class table_reader;
+// Reads what a host may be given into `out`.
+void read_host_options(table_reader& from, host_options& out, const std::filesystem::path& base);
 // Reads what load_options has into `out`, over what is there. `base`: what relative paths are seen from.
 void read_load_options(table_reader& from, load_options& out, const std::filesystem::path& base);
 

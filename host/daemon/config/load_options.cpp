@@ -1,4 +1,5 @@
-// What a plugin may be given: the keys of [defaults] and of each [plugins.NAME]. See config.hpp.
+// What a host may be given, and a plugin: the keys of [defaults] and of each [plugins.NAME]. See config.hpp. Read for the C
+// API as well.
 #include "config.hpp"
 #include "files.hpp"
 #include "reader.hpp"
@@ -70,6 +71,20 @@ void read_supervision(table_reader& from, supervision_options& out) {
 }
 
 }  // namespace
+
+void read_host_options(table_reader& from, host_options& out, const std::filesystem::path& base) {
+  std::string path;
+  if (from.text("worker", path)) out.worker_path = base / path;
+  if (from.text("crash_dir", path)) out.crash_dir = base / path;
+  if (from.text("cgroup", path)) out.cgroup = base / path;
+  from.number("crash_files", out.crash_files, 1);
+  from.number("worker_user", out.worker_user, 1);
+  from.table("spawns", [&](table_reader& in) {
+    in.number("at_once", out.spawns.at_once, 1, 1024);
+    in.number("restarts", out.spawns.restarts.restarts, 0);
+    in.duration("period", out.spawns.restarts.period);
+  });
+}
 
 void read_load_options(table_reader& from, load_options& out, const std::filesystem::path& base) {
   from.number("instances", out.instances, 1, 1024);

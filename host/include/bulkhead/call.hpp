@@ -14,7 +14,7 @@
 #include <optional>
 #include <stop_token>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 inline constexpr std::chrono::nanoseconds no_deadline = std::chrono::nanoseconds::max();
 

@@ -1,6 +1,7 @@
 // What is known of a worker that died, and how that is written to files and read back.
 #pragma once
 
+#include <bulkhead/export.hpp>
 #include <bulkhead/ipc/system.hpp>
 
 #include <chrono>
@@ -13,7 +14,7 @@
 
 #include <sys/types.h>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // The steps of a worker's birth, then its life. A report names the step in which a worker died.
 enum class phase { spawn = 0, limits, hello, sandbox, load, init, ready, call, shutdown };

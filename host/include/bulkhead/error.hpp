@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // Category "bulkhead"; the values are those of `outcome`.
 const boost::system::error_category& call_category() noexcept;

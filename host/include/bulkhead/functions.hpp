@@ -1,12 +1,13 @@
 // Functions of the application that a plugin may call. A plugin sees those that it was loaded with and no others.
 #pragma once
 
+#include <bulkhead/export.hpp>
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/sdk/typed.hpp>
 
 #include <memory>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // A set of named functions, typed by their own signatures:
 //
@@ -25,6 +26,11 @@ class functions {
       return invoke(name, function, packed, static_cast<typename traits::parameters*>(nullptr));
     };
     return insert(std::move(name), std::move(wrapped));
+  }
+
+  // The untyped form: the arguments as they came, one array; the result as one packed value.
+  functions& add_packed(std::string name, packed_function function) {
+    return insert(std::move(name), std::move(function));
   }
 
   bool empty() const { return table_.empty(); }

@@ -16,7 +16,7 @@
 
 #include <filesystem>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 enum class isolation {
   process,  // a worker process per instance

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 inline constexpr std::size_t outcome_count = static_cast<std::size_t>(outcome::rejected) + 1;
 inline constexpr std::size_t exit_reason_count = static_cast<std::size_t>(exit_reason::unknown) + 1;

@@ -17,7 +17,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // A method as the plugin describes it.
 struct method_info {

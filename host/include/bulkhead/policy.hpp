@@ -6,6 +6,8 @@
 // that of a plugin's manifest requests and of what `bulkhead call --learn` prints; from TOML, see from_toml().
 #pragma once
 
+#include <bulkhead/export.hpp>
+
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
@@ -15,7 +17,7 @@
 #include <string_view>
 #include <vector>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // How much stands between a plugin and the machine; each level holds all that the ones before it do.
 enum class sandbox_level {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // Plugins of the same name are added up. Names and meanings of the metrics: docs/daemon.md. Pure; any thread.
 std::string to_prometheus_text(const std::vector<plugin_metrics>& plugins);

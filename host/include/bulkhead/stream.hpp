@@ -10,7 +10,7 @@
 
 #include <bulkhead/call.hpp>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 class call_stream;
 class plugin_pool;

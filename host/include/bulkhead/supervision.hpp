@@ -6,10 +6,12 @@
 // These are plain values: any thread may copy them, nothing blocks.
 #pragma once
 
+#include <bulkhead/export.hpp>
+
 #include <chrono>
 #include <cstdint>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // Which ends of a worker are followed by a restart. An exit(0) while calls were in progress counts as abnormal; a
 // worker that the host has ended counts as neither. A violation (of the protocol, or one that seccomp has killed) is

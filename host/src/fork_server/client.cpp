@@ -9,6 +9,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
@@ -30,18 +31,27 @@ bool has_ended(int pidfd, int within_ms) {
   return polled > 0;
 }
 
+// Where it may be, the likeliest first. No absolute path is compiled in: what is installed can be moved.
+std::vector<std::filesystem::path> worker_places() {
+  std::error_code ignored;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
+  std::vector<std::filesystem::path> places{program / "bulkhead-worker"};
+  Dl_info us{};
+  if (::dladdr(reinterpret_cast<void*>(&worker_places), &us) && us.dli_fname) {  // the shared library's file
+    const auto library = std::filesystem::canonical(us.dli_fname, ignored);
+    if (!library.empty()) places.push_back(library.parent_path() / BULKHEAD_WORKER_FROM_LIBRARY);
+  }
+  places.push_back((program / BULKHEAD_WORKER_FROM_PROGRAM).lexically_normal());
+#ifdef BULKHEAD_BUILT_WORKER_PATH
+  places.emplace_back(BULKHEAD_BUILT_WORKER_PATH);
+#endif
+  return places;
+}
+
 }  // namespace
 
 std::filesystem::path find_worker_program(const std::filesystem::path& configured) {
-  std::error_code ignored;
-  std::vector<std::filesystem::path> places;
-  if (!configured.empty()) {
-    places.push_back(configured);
-  } else {
-    places.push_back(std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path() / "bulkhead-worker");
-    places.emplace_back(BULKHEAD_INSTALLED_WORKER_PATH);
-    places.emplace_back(BULKHEAD_BUILT_WORKER_PATH);
-  }
+  const auto places = configured.empty() ? worker_places() : std::vector{configured};
   std::string searched;
   for (const auto& place : places) {
     if (::access(place.c_str(), X_OK) == 0) return place;

@@ -2,6 +2,7 @@
 // [2, method, params]. Written into one contiguous buffer, read as views into a frame that the scanner has passed.
 #pragma once
 
+#include <bulkhead/export.hpp>
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/ipc/system.hpp>
 #include <bulkhead/outcome.hpp>
@@ -102,7 +103,7 @@ call_failure parse_failure(byte_span error);
 
 // Unpacks one value with the limits that the scanner has already enforced. Throws msgpack::unpack_error. The object
 // refers to `bytes` for strings and binary data: keep them alive.
-msgpack::object_handle unpack(byte_span bytes);
+BULKHEAD_PUBLIC msgpack::object_handle unpack(byte_span bytes);
 
 // `text` as valid UTF-8 without control characters, cut at `limit` bytes: for anything a worker says about itself.
 std::string sanitised(std::string_view text, std::size_t limit = 4096);

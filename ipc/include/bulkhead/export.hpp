@@ -1,0 +1,10 @@
+// What the shared library exports: everything in a public header that has functions of its own.
+//
+//   namespace BULKHEAD_PUBLIC bulkhead { ... }
+//
+// The library is compiled with hidden symbols; this undoes it for one block, templates and inline functions included. A
+// private class that such a block only names is BULKHEAD_PRIVATE where it is defined.
+#pragma once
+
+#define BULKHEAD_PUBLIC [[gnu::visibility("default")]]
+#define BULKHEAD_PRIVATE [[gnu::visibility("hidden")]]
