@@ -147,6 +147,10 @@ void judge_leaks(const method_under_check& method, const std::vector<measure>& m
     found.fail(fmt::format("'{}' leaks {}: {}{} more after {} calls", method.info.name, what, grown, unit, calls));
   };
   const std::size_t count = measures.size();
+  // There are 256 at most, so they are used up soon.
+  if (count >= 2)
+    if (const long fds = measures.back().descriptors - measures.front().descriptors; fds >= 16)
+      tell("descriptors", fds, "");
   if (count >= 8) {
     const auto least = [&](std::size_t from, std::size_t to, auto of) {
       return std::min_element(measures.begin() + from, measures.begin() + to,
@@ -160,7 +164,6 @@ void judge_leaks(const method_under_check& method, const std::vector<measure>& m
     if (heap >= 4096 && heap >= 8 * between)
       found.fail(
           fmt::format("'{}' leaks memory: {} bytes with each call", method.info.name, heap / std::max(1L, between)));
-    if (const long fds = growth([](const measure& m) { return m.descriptors; }); fds >= 4) tell("descriptors", fds, "");
     if (const long blobs = growth([](const measure& m) { return m.blobs; }); blobs >= 4)
       tell("blobs (release_blob())", blobs, "");
     if (const long answers = growth([](const measure& m) { return m.answers; }); answers >= 4)
@@ -202,9 +205,11 @@ void check_leaks(exam& of, result& found) {
     unsigned n = 0;
     for (; n < each && !died; ++n) {
       if (n == each / 2) look(middle);
-      const reply done = under.call(method.info, method.form, method.samples[n % method.samples.size()].arguments, {});
-      if (done.outcome() == outcome::worker_lost) {
-        found.fail(fmt::format("'{}' dies after {} calls: {}", method.info.name, n, describe(done)));
+      const sample& with = method.samples[n % method.samples.size()];
+      const reply done = under.call(method.info, method.form, with.arguments, {});
+      if (done.outcome() != with.how && done.outcome() != outcome::timeout) {
+        found.fail(fmt::format("'{}' has ended with {} and does so no more after {} calls: {}", method.info.name,
+                               to_string(with.how), n, describe(done)));
         died = true;
       }
       if (n == each / 2 + every && std::chrono::steady_clock::now() - begin > std::chrono::seconds(30)) break;
@@ -213,7 +218,7 @@ void check_leaks(exam& of, result& found) {
     look(end);
     const observations& seen = under.finish();
     of.keep(seen);
-    if (!died && n == each) judge_leaks(method, seen.measures, middle, end, each, found);
+    if (n >= every) judge_leaks(method, seen.measures, middle, end, each, found);
   }
   found.note = fmt::format("{} calls: memory, descriptors, threads, blobs, answers", made);
 }
@@ -224,7 +229,7 @@ namespace {
 
 // What comes of a call that goes on when it has to stop; the reply, and whether its worker had to be killed.
 template <class Make>
-bool had_to_be_killed(exam& of, const method_under_check& method, Make&& options) {
+bool was_killed(exam& of, const method_under_check& method, Make&& options) {
   subject under(of.with, of.rules);
   std::stop_source stop;
   call_options how;
@@ -242,6 +247,12 @@ bool had_to_be_killed(exam& of, const method_under_check& method, Make&& options
   under.target().call_packed(method.info.name, with_handles(wrong), patient);
   under.finish();
   return under.hung();
+}
+
+// On a busy machine a good one may be late once.
+template <class Make>
+bool had_to_be_killed(exam& of, const method_under_check& method, Make&& options) {
+  return was_killed(of, method, options) && was_killed(of, method, options);
 }
 
 bool any_slow(const exam& of, result& found) {
@@ -273,9 +284,10 @@ void check_cancellation(exam& of, result& found) {
     subject under(of.with, of.rules, "cancel_at=" + std::to_string(step));
     for (const auto& method : of.methods) {
       if (method.samples.empty()) continue;
-      const reply done = under.call(method.info, method.form, method.samples.front().arguments, {});
-      if (done.outcome() != outcome::ok && done.outcome() != outcome::plugin_error &&
-          !(done.outcome() == outcome::timeout && method.slow) && done.outcome() != outcome::cancelled)
+      call_options patient;
+      patient.deadline = std::chrono::seconds(10);
+      const reply done = under.call(method.info, method.form, method.samples.front().arguments, patient);
+      if (done.outcome() != outcome::ok && done.outcome() != outcome::plugin_error)
         found.fail(fmt::format("'{}' that is cancelled at step {}: {}", method.info.name, step, describe(done)));
     }
     of.keep(under.finish());
@@ -310,6 +322,7 @@ void check_threads(exam& of, result& found) {
           const sample& with = method.samples[i % method.samples.size()];
           const reply done = under.call(method.info, method.form, with.arguments, {});
           std::string wrong;
+          if (done.outcome() == outcome::timeout) continue;  // a busy machine
           if (done.outcome() != with.how) wrong = "ends with " + describe(done);
           else if (done && method.info.idempotent &&
                    !std::equal(done.raw().begin(), done.raw().end(), with.result.begin(), with.result.end()))

@@ -35,7 +35,8 @@ subject::subject(const settings& with, const policy& rules, const std::string& i
   options.poison_limit = 0;
   options.sent_ahead = 0;
   options.supervision.intensity.restarts = many;
-  options.supervision.backoff.first = std::chrono::nanoseconds(0);
+  options.supervision.backoff.first = std::chrono::milliseconds(5);
+  options.supervision.backoff.longest = std::chrono::milliseconds(100);
   options.supervision.recycle = {0, std::chrono::nanoseconds(0), 0, 0.1};
   if (!instrument.empty()) options.environment.push_back("BULKHEAD_INSTRUMENT=" + instrument);
   target_ = host_->load(with.file, options);

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -151,10 +152,15 @@ void client::launch(server& which) {
   char* argv[] = {name.data(), nullptr};
   std::vector<char*> envp = {variable.data(), user.data()};
   if (which.network) envp.push_back(network.data());
-#ifdef BULKHEAD_SANITIZED
-  for (char** entry = environ; *entry; ++entry)
-    if (std::strstr(*entry, "SAN_OPTIONS=")) envp.push_back(*entry);
+  // A sanitizer's runtime has to be there before a plugin that was built with it: see docs/authors.md.
+  const char* preload = std::getenv("BULKHEAD_WORKER_PRELOAD");
+  std::string preloaded = std::string("LD_PRELOAD=") + (preload ? preload : "");
+  if (preload) envp.push_back(preloaded.data());
+#ifndef BULKHEAD_SANITIZED
+  if (preload)
 #endif
+    for (char** entry = environ; *entry; ++entry)
+      if (std::strstr(*entry, "SAN_OPTIONS=")) envp.push_back(*entry);
   envp.push_back(nullptr);
   const int failed = ::posix_spawn(&which.pid, name.c_str(), &actions, &attributes, argv, envp.data());
   ::posix_spawn_file_actions_destroy(&actions);

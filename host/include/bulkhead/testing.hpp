@@ -1,5 +1,5 @@
 // For tests of a plugin: loads it in one line, into a sandboxed worker or into the test itself, and brings about what is
-// rare otherwise. Works with any test framework; link bulkhead::testing.
+// rare otherwise. Works with any test framework; link bulkhead::host.
 //
 //   bulkhead::test::plugin stats("stats.so");
 //   CHECK(stats->call<double>("mean", std::vector<double>{1, 2, 6}) == 3);
