@@ -1,16 +1,21 @@
-// What the benchmarks share: time, quantiles, a row of the table, an idle process's share of memory.
+// What the benchmarks share: time, quantiles, a figure beside its floor, an idle process's share of memory; and the frame
+// of a program that measures: options, a table for people, JSON for the performance page, bars against regressions.
 #pragma once
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include <sched.h>
 #include <sys/types.h>
+#include <sys/utsname.h>
+#include <unistd.h>
 
 namespace bench {
 
@@ -24,15 +29,46 @@ double timed(F&& work) {
   return microseconds(std::chrono::steady_clock::now() - begin).count();
 }
 
+// Of at least one value.
 inline double quantile(std::vector<double> values, double q) {
   std::sort(values.begin(), values.end());
   return values[std::min(values.size() - 1, static_cast<std::size_t>(q * static_cast<double>(values.size())))];
 }
 
+// A figure: `value` is what was measured; `ratio` what it costs relative to its floor of the same run, 0: none is known;
+// `bar` the ratio above which --check fails, 0: none.
+struct figure {
+  std::string name;
+  double value;
+  std::string unit, floor;
+  double ratio = 0, bar = 0;
+};
+
+// What this run was asked for, and what it has found.
+struct session {
+  bool quick = false, check = false;
+  std::string json{};
+  std::vector<figure> figures{};
+  nlohmann::json more = nlohmann::json::object();  // what a program has to tell besides
+};
+inline session& this_run() {
+  static session only;
+  return only;
+}
+
+// How many rounds and the like: fewer when --quick was given.
+template <class N>
+N scaled(N full, N quick) {
+  return this_run().quick ? quick : full;
+}
+
+// Prints and keeps a figure.
 inline void row(const std::string& name, double value, const std::string& unit, const std::string& floor = "",
-                double ratio = 0) {
+                double ratio = 0, double bar = 0) {
   fmt::print("{:<48} {:>10.2f} {:<3} {:<34} {}\n", name, value, unit, floor,
              ratio > 0 ? fmt::format("{:.2f} x", ratio) : "");
+  std::fflush(stdout);
+  this_run().figures.push_back({name, value, unit, floor, ratio, bar});
 }
 
 // Puts the calling thread on the `index`-th CPU it may use (the last, if there are fewer); what it starts inherits that.
@@ -58,6 +94,83 @@ inline double pss_kb(pid_t pid) {
       return kb;
     }
   return 0;
+}
+
+inline std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown processor";
+}
+
+inline void write_json(const std::string& file, const std::string& program) {
+  utsname system{};
+  ::uname(&system);
+  nlohmann::json all = this_run().more;
+  all["program"] = program;
+  all["quick"] = this_run().quick;
+  all["machine"] = {{"processor", processor()},
+                    {"cpus", ::sysconf(_SC_NPROCESSORS_ONLN)},
+                    {"kernel", system.release},
+                    {"compiler", "g++ " __VERSION__},
+#ifdef NDEBUG
+                    {"assertions", false}};
+#else
+                    {"assertions", true}};
+#endif
+  for (const figure& each : this_run().figures)
+    all["figures"].push_back({{"name", each.name},
+                              {"value", each.value},
+                              {"unit", each.unit},
+                              {"floor", each.floor},
+                              {"ratio", each.ratio},
+                              {"bar", each.bar}});
+  std::ofstream out(file);
+  out << all.dump(1) << '\n';
+  out.close();
+  if (!out) throw std::runtime_error(file + " can't be written");
+}
+
+// The main function of a benchmark. --quick measures for a shorter time, --check fails when a ratio is above its bar,
+// --json FILE writes the figures.
+template <class F>
+int run(int argc, char** argv, const std::string& program, F&& measure) {
+  session& asked = this_run();
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = argv[i];
+    if (option == "--quick") {
+      asked.quick = true;
+    } else if (option == "--check") {
+      asked.check = true;
+    } else if (option == "--json" && i + 1 < argc) {
+      asked.json = argv[++i];
+    } else {
+      fmt::print(stderr, "usage: bench_{} [--quick] [--check] [--json FILE]\n", program);
+      return 2;
+    }
+  }
+  int status = 0;
+  try {
+    measure();
+    if (!asked.json.empty()) write_json(asked.json, program);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_{}: {}\n", program, error.what());
+    status = 1;
+  }
+  std::fflush(stdout);
+  if (asked.check) {
+    if (std::none_of(asked.figures.begin(), asked.figures.end(), [](const figure& each) { return each.bar > 0; })) {
+      fmt::print(stderr, "bench_{}: nothing was checked\n", program);
+      status = 1;
+    }
+    for (const figure& each : asked.figures)
+      if (each.bar > 0 && !(each.ratio <= each.bar)) {
+        fmt::print(stderr, "regression: {} is {:.2f} x its floor ({}); the bar is {:.2f} x\n", each.name, each.ratio,
+                   each.floor, each.bar);
+        status = 1;
+      }
+  }
+  return status;
 }
 
 }  // namespace bench

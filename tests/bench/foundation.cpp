@@ -65,7 +65,7 @@ void small_calls(bool one_cpu) {
     const bulkhead::bytes data(16);
     std::array<std::vector<double>, 2> all;
     std::vector<double> ratios;
-    for (int round = 0; round < 100; ++round) {
+    for (int round = 0; round < scaled(100, 10); ++round) {
       std::array<std::vector<double>, 2> times;
       for (int i = 0; i < 200; ++i) times[0].push_back(timed([&] { raw.once(32); }));
       for (int i = 0; i < 200; ++i) times[1].push_back(timed([&] { echo.call("echo", data); }));
@@ -92,7 +92,7 @@ double spawn_true() {
 void spawns(const std::string& host_size) {
   bulkhead::host host;
   std::vector<double> floors, births;
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < scaled(100, 10); ++i) {
     floors.push_back(spawn_true());
     std::optional<bulkhead::plugin> echo;
     births.push_back(timed([&] {
@@ -121,7 +121,7 @@ void neighbours() {
   auto chaos = host.load(BULKHEAD_TEST_PLUGINS "/chaos.so");
   // The p99 of each round; quiet rounds and rounds with a crash every 20 ms take turns.
   std::array<std::vector<double>, 2> tails;
-  for (std::size_t round = 0; round < 40; ++round) {
+  for (std::size_t round = 0; round < scaled<std::size_t>(40, 4); ++round) {
     const bool crashing = round % 2;
     std::vector<double> calls;
     std::jthread crashes([&](const std::stop_token& stop) {
@@ -141,17 +141,19 @@ void neighbours() {
 
 }  // namespace
 
-int main() {
-  small_calls(true);
-  small_calls(false);
-  spawns("small host");
-  {
-    constexpr std::size_t size = std::size_t{2} << 30;
-    void* ballast = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    std::memset(ballast, 1, size);
-    spawns("host of 2 GB");
-    ::munmap(ballast, size);
-  }
-  memory();
-  neighbours();
+int main(int argc, char** argv) {
+  return bench::run(argc, argv, "foundation", [] {
+    small_calls(true);
+    small_calls(false);
+    spawns("small host");
+    {
+      constexpr std::size_t size = std::size_t{2} << 30;
+      void* ballast = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+      std::memset(ballast, 1, size);
+      spawns("host of 2 GB");
+      ::munmap(ballast, size);
+    }
+    memory();
+    neighbours();
+  });
 }

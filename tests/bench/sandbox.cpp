@@ -28,7 +28,7 @@ policy all_layers() { return policy{}.at_least(sandbox_level::confined); }
 void spawns() {
   bulkhead::host host;
   std::array<std::vector<double>, 2> times;
-  for (int i = 0; i < 200; ++i)
+  for (int i = 0; i < scaled(200, 20); ++i)
     for (std::size_t kind = 0; kind < 2; ++kind) {
       std::optional<bulkhead::plugin> echo;
       times[kind].push_back(timed([&] { echo = host.load(echo_file, {.policy = kind ? all_layers() : bare()}); }));
@@ -51,7 +51,7 @@ void small_calls() {
   auto confined = host.load(echo_file, {.policy = all_layers()});
   const bulkhead::bytes data(16);
   std::array<std::vector<double>, 2> medians;
-  for (int round = 0; round < 100; ++round) {
+  for (int round = 0; round < scaled(100, 10); ++round) {
     std::array<std::vector<double>, 2> times;
     for (int i = 0; i < 400; ++i)
       for (std::size_t kind = 0; kind < 2; ++kind)
@@ -70,7 +70,7 @@ void thousand() {
   ::getrlimit(RLIMIT_NOFILE, &files);
   files.rlim_cur = files.rlim_max;
   ::setrlimit(RLIMIT_NOFILE, &files);
-  constexpr unsigned count = 1000;
+  const unsigned count = scaled(1000u, 100u);
   for (const bool full : {false, true}) {
     bulkhead::host host;
     std::optional<bulkhead::plugin> echo;
@@ -108,9 +108,11 @@ void fork_bomb() {
 
 }  // namespace
 
-int main() {
-  spawns();
-  small_calls();
-  thousand();
-  fork_bomb();
+int main(int argc, char** argv) {
+  return bench::run(argc, argv, "sandbox", [] {
+    spawns();
+    small_calls();
+    thousand();
+    fork_bomb();
+  });
 }

@@ -64,7 +64,7 @@ void deaths() {
   std::vector<double> floors, times;
   auto idle = host.load(plugins + "/parallel.so", untiring({.concurrency = calls}));
   pid_t pid = -1, idle_pid = -1;
-  for (int i = 0; i < 500; ++i) {
+  for (int i = 0; i < scaled(500, 50); ++i) {
     floors.push_back(kill_floor(idle_pid = other_than(idle, idle_pid)));
     pid = other_than(parallel, pid);
     std::latch ended(calls), begun(calls);
@@ -120,7 +120,7 @@ void recoveries() {
   with_spare.supervision.spares = 1;
   auto warm = host.load(plugins + "/chaos.so", with_spare);
   std::vector<double> births, kills, colds, warms;
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < scaled(300, 20); ++i) {
     std::optional<bulkhead::plugin> fresh;
     births.push_back(timed([&] {
       fresh = host.load(plugins + "/chaos.so");
@@ -145,7 +145,7 @@ void hangs() {
   std::condition_variable never;
   pid_t pid = -1;
   for (const char* kind : {"ignore_cancel", "endless_loop", "sigstop_self"})
-    for (int i = 0; i < 40; ++i) {
+    for (int i = 0; i < scaled(40, 4); ++i) {
       floors.push_back(timed([&] {
                          std::unique_lock held(mutex);
                          never.wait_for(held, deadline);
@@ -189,7 +189,7 @@ void calls() {
     bare_worker bare(BULKHEAD_TEST_PROGRAMS "/bulkhead-worker", plugins + "/echo.so");
     const bulkhead::bytes data(16);
     std::array<std::vector<double>, 3> medians;
-    for (int round = 0; round < 200; ++round) {
+    for (int round = 0; round < scaled(200, 10); ++round) {
       std::array<std::vector<double>, 3> times;
       for (int i = 0; i < 400; ++i) {
         times[0].push_back(timed([&] { bare.call("echo", data); }));
@@ -211,9 +211,11 @@ void calls() {
 
 }  // namespace
 
-int main() {
-  deaths();
-  recoveries();
-  hangs();
-  calls();
+int main(int argc, char** argv) {
+  return bench::run(argc, argv, "supervision", [] {
+    deaths();
+    recoveries();
+    hangs();
+    calls();
+  });
 }

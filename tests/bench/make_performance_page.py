@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Makes docs/performance.md and its plots of the JSON that the benchmarks write: ./dev bench --page.
+
+usage: make_performance_page.py RESULTS_DIR DOCS_DIR [--format png]
+
+The prose is in performance.md.in; each @name@ there is a function of this file. What a target is missed by is said by
+the numbers, never by hand.
+"""
+import argparse
+import os
+import pathlib
+import platform
+import re
+import subprocess
+
+import performance_plots as plots
+from performance_results import Results, duration, number, rate, size, table, times
+
+FLOORS = ("spin", "futex", "socketpair", "posix_spawn", "Boost.DLL, in-process")
+SOCKET_PEERS = ("ZeroMQ", "Cap'n Proto", "gRPC", "Node child_process.fork", "Python multiprocessing")
+PEERS = ("Boost message_queue", *SOCKET_PEERS)
+LATENCIES = ("16-byte call, CPUs free", "16-byte call, two CPUs", "16-byte call, one CPU")
+PAYLOADS = ("64 KiB call", "64 MiB call")
+MANY = "16-byte calls, 64 outstanding"
+SPAWN = "spawn to first reply"
+MEMORY = "memory of a worker (PSS)"
+
+
+def name_of(who):
+    if who == "bulkhead":
+        return "**bulkhead**"
+    return f"*{who}*" if who in FLOORS else who
+
+
+def rows_of(results, work, cells, best_last=False):
+    found = results.of(work)
+    return [[name_of(each["who"]), *cells(each)] for each in sorted(found, key=lambda r: r["value"], reverse=best_last)]
+
+
+def compared(each):
+    return [times(each.get("to_floor")), times(each.get("to_bulkhead"))]
+
+
+class Page:
+    def __init__(self, results):
+        self.results = results
+
+    # --- the machine -------------------------------------------------------------------------------------------------
+
+    def machine(self):
+        peers = self.results.programs["peers"]
+        about = peers["machine"]
+        release = dict(re.findall(r'^(\w+)="?(.*?)"?$', pathlib.Path("/etc/os-release").read_text(), re.M))
+        memory = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) >> 20
+        commit = subprocess.run(["git", "log", "-1", "--format=%cs"], capture_output=True, text=True, check=False)
+        lines = [
+            ["processor", f"{about['processor']}, {about['cpus']} CPUs" + self.virtual()],
+            ["memory", f"{memory} GiB"],
+            ["kernel", f"Linux {about['kernel']}"],
+            ["system", f"{release.get('PRETTY_NAME', 'unknown')}, glibc {platform.libc_ver()[1]}"],
+            ["compiler", f"{about['compiler']}, Release"],
+            ["sources of", commit.stdout.strip() or "unknown"],
+        ]
+        return table(["", ""], lines, "ll")
+
+    @staticmethod
+    def virtual():
+        flags = pathlib.Path("/proc/cpuinfo").read_text()
+        return " (virtual)" if re.search(r"^flags.*\bhypervisor\b", flags, re.M) else ""
+
+    def versions(self):
+        found = self.results.programs["peers"]["versions"]
+        return ", ".join(f"{who} {what}" for who, what in found.items() if what and who != "bulkhead, in-process")
+
+    def quick(self):
+        if not self.results.programs["peers"]["quick"]:
+            return ""
+        return "**A brief run (`--quick`): too few samples to rely on.**\n"
+
+    # --- tables ------------------------------------------------------------------------------------------------------
+
+    def latency(self):
+        parts = []
+        for work in LATENCIES:
+            floor = self.results.of(work)[0]["floor"]
+            rows = rows_of(self.results, work, lambda r: [
+                duration(r["value"]), duration(r.get("p99")), duration(r.get("p999")), *compared(r)])
+            parts.append(f"**{work.split(', ')[1]}**\n\n" + table(
+                ["", "p50", "p99", "p99.9", f"to {floor}", "to bulkhead"], rows, "lrrrrr"))
+        return "\n\n".join(parts)
+
+    def payload(self):
+        parts = []
+        for work, bytes_ in zip(PAYLOADS, (64 << 10, 64 << 20)):
+            floor = self.results.of(work)[0]["floor"]
+            rows = rows_of(self.results, work, lambda r: [
+                duration(r["value"]), duration(r.get("p99")), f"{2 * bytes_ / r['value'] / 1e3:.2f} GB/s", *compared(r)])
+            parts.append(f"**{work}**, rates count both ways\n\n" + table(
+                ["", "p50", "p99", "rate", f"to {floor}", "to bulkhead"], rows, "lrrrrr"))
+        return "\n\n".join(parts)
+
+    def throughput(self):
+        rows = rows_of(self.results, MANY, lambda r: [rate(r["value"]), *compared(r)], best_last=True)
+        return table(["", "calls", "time to spin", "time to bulkhead"], rows, "lrrr")
+
+    def spawn(self):
+        rows = rows_of(self.results, SPAWN, lambda r: [duration(r["value"]), *compared(r)])
+        return table(["", "p50", "to posix_spawn", "to bulkhead"], rows, "lrrr")
+
+    def memory(self):
+        rows = rows_of(self.results, MEMORY, lambda r: [size(r["value"]), *compared(r)])
+        return table(["", "PSS", "to socketpair", "to bulkhead"], rows, "lrrr")
+
+    def photos(self):
+        return str(self.results.programs["thumbnails"]["photos"])
+
+    def thumbnails(self):
+        rows = [[r["who"], f"{r['value']:.1f} /s", f"{100 / r['to_floor']:.1f} %"]
+                for r in self.results.of("thumbnails")]
+        return table(["", "photos", "of in-process"], rows, "lrr")
+
+    # --- what the numbers say ----------------------------------------------------------------------------------------
+
+    def fastest(self, work, among):
+        """Who of them has the lowest cost, and how many times bulkhead's that is."""
+        found = [r for r in self.results.of(work) if r["who"] in among and "to_bulkhead" in r]
+        best = min(found, key=lambda r: r["to_bulkhead"], default=None)
+        return (best["who"], best["to_bulkhead"]) if best else (None, None)
+
+    def beside(self, work, among=PEERS):
+        found = sorted((r for r in self.results.of(work) if r["who"] in among and "to_bulkhead" in r),
+                       key=lambda r: r["to_bulkhead"])
+
+        def told(each):
+            return f"{times(each['to_bulkhead'])} ({each['who']})"
+
+        less = [told(r) for r in found if r["to_bulkhead"] < 1]
+        more = [told(r) for r in found if r["to_bulkhead"] >= 1]
+        parts = []
+        if more:
+            parts.append("peers take " + (f"{more[0]} to {more[-1]}" if len(more) > 1 else more[0]) +
+                         " of what bulkhead takes")
+        if less:
+            parts.append(f"{'less' if more else 'peers that take less'}: {', '.join(less)}")
+        return "; ".join(parts)
+
+    def latency_verdict(self):
+        lines = []
+        for work in LATENCIES:
+            mine = self.results.one(work, "bulkhead")
+            lines.append(f"- {work.split(', ')[1]}: {duration(mine['value'])}, {times(mine.get('to_floor'))} the floor; "
+                         f"{self.beside(work)}.")
+        return "\n".join(lines)
+
+    def payload_verdict(self):
+        return "\n".join(f"- {work}: {times(self.results.one(work, 'bulkhead').get('to_floor'))} shared memory with a "
+                         f"copy each way; {self.beside(work)}." for work in PAYLOADS)
+
+    def throughput_verdict(self):
+        return f"{rate(self.results.one(MANY, 'bulkhead')['value'])} calls; {self.beside(MANY)}."
+
+    def spawn_verdict(self):
+        mine = self.results.one(SPAWN, "bulkhead")
+        return (f"{duration(mine['value'])}, {times(mine.get('to_floor'))} starting and ending `/bin/true`; "
+                f"{self.beside(SPAWN)}.")
+
+    def memory_verdict(self):
+        return f"{size(self.results.one(MEMORY, 'bulkhead')['value'])}; {self.beside(MEMORY)}."
+
+    def thumbnails_verdict(self):
+        one, two = (r for r in self.results.of("thumbnails") if r["who"].startswith("isolated"))
+        return (f"On one core the isolated plugin reaches {100 / one['to_floor']:.1f} % of what the plugin in the host's "
+                f"own process does. Two workers reach {1 / two['to_floor']:.2f} times a single thread in-process, and a "
+                "plugin that is not thread-safe can have them without a change.")
+
+    # --- targets -----------------------------------------------------------------------------------------------------
+
+    def targets(self):
+        rows = []
+
+        def add(what, wanted, found, met, missed_by):
+            rows.append([what, wanted, found, "met" if met else f"**missed**: {missed_by}"])
+
+        def at_most(what, found, limit, text):
+            if found is not None:
+                add(what, f"≤ {text(limit)}", text(found), found <= limit, f"{times(found / limit)} the target")
+
+        def at_least(what, found, limit, text):
+            if found is not None:
+                add(what, f"≥ {text(limit)}", text(found), found >= limit, f"{100 * found / limit:.1f} % of it")
+
+        two = self.results.one(LATENCIES[1], "bulkhead")
+        at_most("16-byte call, two CPUs, p50", two["value"], 1.5, duration)
+        who, ratio = self.fastest(LATENCIES[1], SOCKET_PEERS)
+        at_least(f"the same: faster than every socket peer (nearest: {who})", ratio, 50, times)
+        parked = self.results.figure("lanes", "asleep")
+        at_most("16-byte call, worker parked, to futex", parked and parked["ratio"], 1.2, times)
+        at_most("16-byte call, one CPU, to futex", self.results.one(LATENCIES[2], "bulkhead").get("to_floor"), 1.5, times)
+        at_least("calls a second, 64 outstanding", self.results.one(MANY, "bulkhead")["value"], 1e6, rate)
+        who, ratio = self.fastest(MANY, PEERS)
+        at_least(f"the same: faster than every peer (nearest: {who})", ratio, 10, times)
+        at_most("spawn to first reply, to posix_spawn", self.results.one(SPAWN, "bulkhead").get("to_floor"), 1.5, times)
+        at_most("memory of a worker", self.results.one(MEMORY, "bulkhead")["value"], 400, size)
+        one, workers = (r for r in self.results.of("thumbnails") if r["who"].startswith("isolated"))
+        at_least("thumbnails, one core, of in-process", 100 / one["to_floor"], 97, lambda v: f"{v:.1f} %")
+        at_least("thumbnails, two workers, to one thread in-process", 1 / workers["to_floor"], 1, times)
+        return table(["", "target", "here", ""], rows, "lrrl")
+
+    # --- the other programs ------------------------------------------------------------------------------------------
+
+    def others(self):
+        parts = []
+        for program, all_ in self.results.programs.items():
+            if program in ("peers", "thumbnails") or not all_.get("figures"):
+                continue
+            rows = [[f["name"], f"{number(f['value'])} {f['unit'].replace('us', 'µs')}", f["floor"].replace(" us", " µs"),
+                     times(f["ratio"] or None)] for f in all_["figures"]]
+            parts.append(f"### `bench_{program}`\n\n" + table(["", "", "beside, in the same run", "ratio"], rows, "lrlr"))
+        return "## Further figures\n\n" + "\n\n".join(parts) if parts else ""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=pathlib.Path)
+    parser.add_argument("docs", type=pathlib.Path)
+    parser.add_argument("--format", default="svg", choices=("svg", "png"))
+    asked = parser.parse_args()
+    results = Results(asked.results)
+    page = Page(results)
+    here = pathlib.Path(__file__).parent
+    text = re.sub(r"@(\w+)@", lambda match: getattr(page, match.group(1))(), (here / "performance.md.in").read_text())
+    images = asked.docs / "images"
+    os.makedirs(images, exist_ok=True)
+
+    def file(name):
+        return images / f"performance-{name}.{asked.format}"
+
+    plots.latency(results, LATENCIES, FLOORS, file("latency"))
+    plots.payload(results, PAYLOADS, FLOORS, file("payload"))
+    plots.single(results, MANY, FLOORS, rate, "calls per second, 64 outstanding", file("throughput"), larger_is_better=True)
+    plots.single(results, SPAWN, FLOORS, duration, "from nothing to a worker's first answer", file("spawn"))
+    plots.single(results, MEMORY, FLOORS, size, "proportional set size of an idle worker", file("memory"))
+    (asked.docs / "performance.md").write_text(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+// What is compared with the others: a plugin in a sandboxed worker, as it is by default, or in this process.
+#include "peer.hpp"
+#include <bulkhead/host.hpp>
+
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/io_context.hpp>
+
+#include <cstring>
+#include <stdexcept>
+
+#include <unistd.h>
+
+namespace {
+
+class bulkhead_link final : public peer::link {
+ public:
+  bulkhead_link(bulkhead::host& host, const bulkhead::load_options& options)
+      : echo_(host.load(BULKHEAD_TEST_PLUGINS "/echo.so", options)),
+        pid_(options.isolation == bulkhead::isolation::none ? ::getpid() : echo_.workers().at(0).pid) {}
+  ~bulkhead_link() override { echo_.unload(); }
+
+  peer::bytes_view call(peer::bytes_view payload) override {
+    return answer_ = echo_.call<bulkhead::bytes>("echo", bulkhead::bytes_view(payload));
+  }
+
+  // Handlers run on the caller's thread; each makes the next call.
+  bool many(peer::bytes_view payload, std::size_t count, std::size_t outstanding) override {
+    boost::asio::io_context context(1);
+    std::size_t left = count;
+    std::function<void()> next = [&] {
+      if (left == 0) return;
+      --left;
+      echo_.async_call<bulkhead::bytes>(
+          "echo", std::tuple{bulkhead::bytes_view(payload)},
+          boost::asio::bind_executor(context, [&](boost::system::error_code code, const bulkhead::bytes& answer) {
+            if (code || answer.size() != payload.size()) throw std::runtime_error("call: " + code.message());
+            next();
+          }));
+    };
+    for (std::size_t i = 0; i < outstanding; ++i) next();
+    context.run();
+    return true;
+  }
+
+  pid_t worker() const override { return pid_; }
+
+ private:
+  bulkhead::plugin echo_;
+  pid_t pid_;
+  bulkhead::bytes answer_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const bool in_process = argc > 1 && std::strcmp(argv[1], "in-process") == 0;
+  std::optional<bulkhead::host> host;
+  return peer::obey({.name = in_process ? "bulkhead, in-process" : "bulkhead",
+                     .version = BULKHEAD_BENCH_VERSION,
+                     .connect = [&](std::size_t largest) {
+                       // One host for all, as an application would have.
+                       if (!host) host.emplace();
+                       bulkhead::load_options options;
+                       if (in_process) options.isolation = bulkhead::isolation::none;
+                       if (largest > (std::size_t{1} << 20)) {
+                         options.limits.frame = options.limits.queued_bytes = largest + 4096;
+                       }
+                       return std::make_unique<bulkhead_link>(*host, options);
+                     }});
+}
