@@ -3,6 +3,7 @@
 #include "calling.hpp"
 #include "command.hpp"
 #include "daemon_client.hpp"
+#include "debugger.hpp"
 #include "denials.hpp"
 #include "exit_codes.hpp"
 #include "plugin_path.hpp"
@@ -13,6 +14,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <fstream>
+#include <thread>
 
 namespace bulkhead::cli {
 namespace {
@@ -20,8 +23,8 @@ namespace {
 struct settings {
   worker_options worker;
   call_line line;
-  bool explain = false, learn = false;
-  std::string crash_dir;
+  bool explain = false, learn = false, in_process = false, gdb = false, wait = false;
+  std::string crash_dir, core;
 };
 
 std::optional<int> read_command_line(settings& out, int argc, char** argv) {
@@ -37,8 +40,16 @@ std::optional<int> read_command_line(settings& out, int argc, char** argv) {
   app.add_flag("--explain", out.explain, "show what its sandbox denied, each with the grant that would allow it");
   app.add_flag("--learn", out.learn,
                "run it with everything allowed, for plugins that you trust, and show the least policy it needs");
+  auto* wait = app.add_flag("--wait-for-debugger", out.wait,
+                            "make the call when a debugger has attached to the worker, which takes root");
+  auto* in_process = app.add_flag("--in-process", out.in_process,
+                                  "in this process, with no sandbox and no limits: for plugins that you trust");
+  auto* gdb = app.add_flag("--gdb", out.gdb, "the same under gdb, which shows the stack when it crashes");
+  app.add_option("--core", out.core, "the same under gdb, which writes a core file when it crashes")->type_name("FILE");
+  wait->excludes(in_process)->excludes(gdb);
   if (const auto done = parse(app, argc, argv)) return done;
   out.line.check(app);
+  if (out.wait && !out.core.empty()) throw usage_error("--wait-for-debugger and --core exclude each other");
   return std::nullopt;
 }
 
@@ -74,6 +85,32 @@ int call_daemon(int argc, char** argv) {
   }
 }
 
+// The same command line, but in one process.
+[[noreturn]] void call_in_gdb(int argc, char** argv, const settings& with) {
+  std::vector<std::string> words(argv, argv + argc);
+  const auto end = std::find(words.begin(), words.end(), "--");
+  std::vector<std::string> kept = {words[0], "--in-process"};
+  for (auto each = words.begin() + 1; each != words.end(); ++each) {
+    if (each < end && (*each == "--gdb" || *each == "--in-process" || each->starts_with("--core="))) continue;
+    if (each < end && *each == "--core") ++each;
+    else kept.push_back(*each);
+  }
+  run_in_gdb(kept, with.core.empty() ? "" : std::filesystem::absolute(with.core).string());
+}
+
+// Until a debugger is attached to the process, or it is gone.
+void wait_for_debugger(const plugin& target) {
+  const pid_t worker = target.workers().at(0).pid;
+  fmt::print(stderr, "worker {} waits for a debugger: gdb -p {}\n", worker, worker);
+  for (;;) {
+    std::ifstream status(fmt::format("/proc/{}/status", worker));
+    if (!status) return;
+    for (std::string line; std::getline(status, line);)
+      if (line.starts_with("TracerPid:") && std::atoi(line.c_str() + 10) != 0) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
 // To stderr: where the report of that worker's end lies.
 void print_report_file(const std::string& directory, pid_t pid) {
   const std::string end = "-" + std::to_string(pid) + ".json";
@@ -91,7 +128,16 @@ int run_call(int argc, char** argv) {
   settings with;
   if (const auto done = read_command_line(with, argc, argv)) return *done;
   const std::filesystem::path file = find_plugin(with.worker.plugin);
+  if (with.gdb || !with.core.empty()) call_in_gdb(argc, argv, with);
   load_options options = with.worker.for_load();
+  if (with.in_process) {
+    options.isolation = isolation::none;
+    for (std::string& each : options.environment) ::putenv(each.data());
+  }
+  if (with.wait) {  // a worker that is stopped is not one that hangs
+    options.supervision.heartbeat.interval = std::chrono::nanoseconds(0);
+    if (with.line.deadline.count() == 0) with.line.deadline = no_deadline;
+  }
   if (with.explain) options.policy->explain();
   if (with.learn) options.policy->learn().at_least(sandbox_level::none);
 
@@ -112,6 +158,7 @@ int run_call(int argc, char** argv) {
       with.line.form = parse_signature(method.signature).value_or(signature{});
       with.line.check_streams();
       packed_arguments arguments = make_arguments(method, with.line.words, with.line.input);
+      if (with.wait) wait_for_debugger(target);
       const made_call made = make_call(with.line, signals, [&](const call_options& how) {
         return streams(with.line.form) ? call_streamed(target, with.line, std::move(arguments), how)
                                        : target.call_packed(with.line.method, std::move(arguments), how);

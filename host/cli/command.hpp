@@ -23,7 +23,9 @@ struct command {
 std::span<const command> all_commands();
 
 int run_call(int argc, char** argv);
+int run_check(int argc, char** argv);
 int run_inspect(int argc, char** argv);
+int run_new(int argc, char** argv);
 int run_replay(int argc, char** argv);
 int run_report(int argc, char** argv);
 int run_doctor(int argc, char** argv);

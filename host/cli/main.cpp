@@ -14,6 +14,8 @@ namespace {
 constexpr command commands[] = {
     {"inspect", "show what a plugin says of itself: manifest, methods, signatures", run_inspect},
     {"call", "call a method of a plugin in a worker of its own", run_call},
+    {"check", "look for what a plugin's own tests miss, for CI", run_check},
+    {"new", "write a folder with a new plugin, in C++, C or Rust", run_new},
     {"report", "show crash reports", run_report},
     {"replay", "make the call again in which a worker died, also under gdb", run_replay},
     {"doctor", "show what this machine's sandbox can enforce, and what would help", run_doctor},

@@ -2,17 +2,13 @@
 // arguments. In a worker under the same policy, or in this process, where a debugger can watch.
 #include "command.hpp"
 #include "crash_text.hpp"
+#include "debugger.hpp"
 #include "exit_codes.hpp"
 #include "outcome_text.hpp"
 #include "units.hpp"
 #include <bulkhead/host.hpp>
 
 #include <fmt/format.h>
-
-#include <cerrno>
-#include <cstring>
-
-#include <unistd.h>
 
 namespace bulkhead::cli {
 namespace {
@@ -52,19 +48,9 @@ void check(const crash_report& report) {
 }
 
 [[noreturn]] void run_debugger(const settings& with) {
-  const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-  std::vector<std::string> words = {"gdb", "-q"};
-  if (!::isatty(STDIN_FILENO) || !::isatty(STDOUT_FILENO)) words.emplace_back("-batch");
-  for (const char* each : {"-iex", "set debuginfod enabled off", "-ex", "run", "-ex", "bt", "--args"})
-    words.emplace_back(each);
-  for (const std::string& each : {self, std::string("replay"), std::string("--in-process"), with.file})
-    words.push_back(each);
+  std::vector<std::string> words = {"replay", "--in-process", with.file};
   for (const std::string& each : with.environment) words.insert(words.end(), {"--env", each});
-  std::vector<char*> argv;
-  for (std::string& each : words) argv.push_back(each.data());
-  argv.push_back(nullptr);
-  ::execvp("gdb", argv.data());
-  throw std::runtime_error(std::string("gdb can't be started: ") + std::strerror(errno));
+  run_in_gdb(words);
 }
 
 int show_failure(const failure& what, bool as_json) {

@@ -65,6 +65,8 @@ in_process_instance::in_process_instance(std::shared_ptr<host_core> core, std::s
       runtime_(*this) {
   try {
     runtime_.check(file.get());
+    for (const std::string& each : options_.environment)
+      if (each.starts_with("BULKHEAD_INSTRUMENT=")) runtime_.watch(each.substr(each.find('=') + 1));
     runtime_.load(path);
     runtime_.init();
   } catch (const std::exception& e) {

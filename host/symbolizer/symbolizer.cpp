@@ -1,5 +1,7 @@
-// A plugin of the host's own: names for the frames of a crashed worker's stack. Each report gets a worker of its own,
-// under the strict policy, so that a file which takes the reader over has nothing to gain by it.
+// A plugin of the host's own: names for the frames of a crashed worker's stack, and what a library says to the linker, for
+// `bulkhead check`. Each report gets a worker of its own, under the strict policy, so that a file which takes the reader
+// over has nothing to gain by it.
+#include "facts.hpp"
 #include "names.hpp"
 #include <bulkhead/sdk.hpp>
 
@@ -24,6 +26,16 @@ std::vector<named> names(int descriptor, const std::string& build_id, const std:
   return all;
 }
 
+struct packed_facts {
+  symbolizer::facts of;
+  template <class Packer>
+  void msgpack_pack(Packer& packer) const {
+    packer.pack_map(7).pack("exported").pack(of.exported).pack("unresolved").pack(of.unresolved);
+    packer.pack("needed").pack(of.needed).pack("missing").pack(of.missing).pack("run_path").pack(of.run_path);
+    packer.pack("executable_stack").pack(of.executable_stack).pack("text_relocations").pack(of.text_relocations);
+  }
+};
+
 }  // namespace
 
 BULKHEAD_PLUGIN("bulkhead-symbolizer", "1.0.0") {
@@ -40,4 +52,6 @@ BULKHEAD_PLUGIN("bulkhead-symbolizer", "1.0.0") {
                   return names(file, build_id, offsets);
                 },
                 "The same of a system library, as the sandbox has it", {"path", "build_id", "offsets"});
+  plugin.method("facts", [](const bulkhead::handle& file) { return packed_facts{symbolizer::facts_of(file.fd())}; },
+                "What a shared library exports, needs and lacks", {"file"});
 }

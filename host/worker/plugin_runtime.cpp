@@ -257,6 +257,10 @@ plugin_runtime::plugin_runtime(link& link)
 
 plugin_runtime::~plugin_runtime() = default;
 
+void plugin_runtime::watch(std::string_view instructions) {
+  instrument_ = std::make_unique<instrument>(host_, instrument::read(instructions), release);
+}
+
 void plugin_runtime::check(int fd) { manifest_ = read_manifest(fd); }
 
 void plugin_runtime::load(const std::string& path) {
@@ -274,7 +278,7 @@ void plugin_runtime::load(const std::string& path) {
   if (entry.abi_version != BULKHEAD_ABI_VERSION || !entry.create)
     throw not_a_plugin("its entry states ABI version " + std::to_string(entry.abi_version) + ", expected " +
                        std::to_string(BULKHEAD_ABI_VERSION));
-  plugin_ = entry.create(&host_);
+  plugin_ = entry.create(instrument_ ? instrument_->host() : &host_);
   if (!plugin_) throw std::runtime_error("its create() failed");
   check_methods(*plugin_);
   library_ = std::move(loaded);
@@ -311,6 +315,7 @@ void plugin_runtime::restore_state(ipc::byte_span state) {
 
 void plugin_runtime::destroy() {
   if (plugin_ && plugin_->destroy) plugin_->destroy(plugin_);
+  if (plugin_ && instrument_) instrument_->destroyed();
   plugin_ = nullptr;
 }
 
@@ -342,6 +347,10 @@ void plugin_runtime::invoke(std::unique_ptr<bulkhead_call> owned, std::string_vi
   auto fail = [&](const std::string& text) {
     if (!call->answered) vtable::fail(&host_, call, text.data(), text.size(), nullptr, 0);
   };
+  if (instrument_) {
+    ++call->references;
+    instrument_->begins(call, call->method->name);
+  }
   try {
     call->method->invoke(plugin_, call->method, call, call->arguments.data(), call->arguments.size());
   } catch (const std::exception& e) {

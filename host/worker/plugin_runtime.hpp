@@ -2,6 +2,7 @@
 // answers and events leave is the business of its `link`: a channel in a worker, a direct hand-over in-process.
 #pragma once
 
+#include "instrument.hpp"
 #include "manifest.hpp"
 #include <bulkhead/ipc/blob.hpp>
 #include <bulkhead/ipc/limits.hpp>
@@ -77,6 +78,9 @@ class plugin_runtime {
   explicit plugin_runtime(link& link);
   ~plugin_runtime();
 
+  // What BULKHEAD_INSTRUMENT says, before load(): watched from then on. Throws std::invalid_argument.
+  void watch(std::string_view instructions);
+
   // The steps of getting ready; each throws std::runtime_error saying what failed. Dispatch thread.
   void check(int fd);                  // manifest and ABI, without running any of the plugin's code
   void load(const std::string& path);  // runs its constructors
@@ -99,12 +103,13 @@ class plugin_runtime {
 
  private:
   struct vtable;  // the C ABI's functions
-  void release(bulkhead_call* call);
+  static void release(bulkhead_call* call);
   bool end(bulkhead_call* call);
   bool find_blobs(bulkhead_call& call);
 
   link& link_;
   bulkhead_host_t host_;
+  std::unique_ptr<instrument> instrument_;  // when it is watched
   manifest manifest_;
   struct library;
   std::unique_ptr<library> library_;

@@ -152,6 +152,7 @@ void session::start_plugin(int fd, const std::string& path, const std::function<
     if (fd < 0) throw std::runtime_error("no plugin was given");
     runtime_.check(fd);
     if (!runtime_.read().thread_safe) concurrency_ = 1;
+    if (const char* instructions = std::getenv("BULKHEAD_INSTRUMENT")) runtime_.watch(instructions);
     if (!probe) runtime_.load(path);
   });
   if (!probe) step(phase::init, [&] { runtime_.init(); });

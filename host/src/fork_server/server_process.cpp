@@ -3,6 +3,7 @@
 #include "fork_server/server_process.hpp"
 
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -84,10 +85,15 @@ server_process start_server(const std::filesystem::path& program, const std::str
   char* argv[] = {name.data(), nullptr};
   std::vector<char*> envp;
   for (std::string& each : environment) envp.push_back(each.data());
-#ifdef BULKHEAD_SANITIZED
-  for (char** entry = environ; *entry; ++entry)
-    if (std::strstr(*entry, "SAN_OPTIONS=")) envp.push_back(*entry);
+  // A sanitizer's runtime has to be there before a plugin that was built with it: see docs/authors.md.
+  const char* preload = std::getenv("BULKHEAD_WORKER_PRELOAD");
+  std::string preloaded = std::string("LD_PRELOAD=") + (preload ? preload : "");
+  if (preload) envp.push_back(preloaded.data());
+#ifndef BULKHEAD_SANITIZED
+  if (preload)
 #endif
+    for (char** entry = environ; *entry; ++entry)
+      if (std::strstr(*entry, "SAN_OPTIONS=")) envp.push_back(*entry);
   envp.push_back(nullptr);
   server_process started;
   const int failed = ::posix_spawn(&started.pid, name.c_str(), &actions, &attributes, argv, envp.data());

@@ -1,0 +1,82 @@
+/* Plugins that are bad in one way each: see CMakeLists.txt, which compiles this once for each. Here is what lies in the
+ * file, and what the SDK does not let happen; the rest is in bad_plugin.cpp. */
+#include <bulkhead/plugin.h>
+
+#include <time.h>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+BULKHEAD_MANIFEST_BEGIN("bad", "1.0.0");
+#if !defined(NO_LICENCE)
+BULKHEAD_MANIFEST(license, "license=MIT");
+#endif
+BULKHEAD_MANIFEST(description, "description=Bad in one way");
+#if defined(ASKS_FOR_NONSENSE)
+BULKHEAD_MANIFEST(odd, "request=fly:/moon");
+#endif
+#if defined(ASKS_TOO_MUCH)
+BULKHEAD_MANIFEST(more, "request=read:/usr/share/zoneinfo");
+#endif
+#if defined(ASKS_TOO_MUCH) || defined(ASKS_RIGHT)
+BULKHEAD_MANIFEST(right, "request=read:/etc/hostname");
+#endif
+#if defined(RACES)
+BULKHEAD_THREAD_SAFE;
+#endif
+
+#if defined(EXPORTS)
+BULKHEAD_EXPORT int a_helper_for_all(void);
+int a_helper_for_all(void) { return 1; }
+#endif
+#if defined(UNRESOLVED)
+int nobody_has_this(void);
+#endif
+#ifndef SIGNATURE
+#define SIGNATURE "(int n) -> int"
+#endif
+
+static const bulkhead_host_t* host;
+static volatile uint8_t scratch; /* shared by calls that run at once */
+
+static void work(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method, bulkhead_call_t* call,
+                 const uint8_t* arguments, size_t size) {
+  (void)plugin, (void)method;
+#if defined(UNRESOLVED)
+  nobody_has_this();
+#elif defined(NEVER_ANSWERS)
+  return;
+#elif defined(ANSWERS_GARBAGE)
+  host->reply(host, call, "\x93\x01", 2);
+  return;
+#elif defined(ANSWERS_OTHER_TYPE)
+  host->reply(host, call, "\xa2no", 3);
+  return;
+#elif defined(TAKES_ANYTHING)
+  host->reply(host, call, "\x01", 1);
+  return;
+#elif defined(ASKS_TOO_MUCH) || defined(ASKS_RIGHT)
+  close(open("/etc/hostname", O_RDONLY | O_CLOEXEC));
+#endif
+  if (size != 2 || arguments[0] != 0x91 || arguments[1] > 0x7f) {
+    host->fail(host, call, "takes 1 argument: int n", 23, NULL, 0);
+    return;
+  }
+  scratch = arguments[1];
+#if defined(RACES)
+  nanosleep(&(struct timespec){0, 50000}, NULL);
+#endif
+  const uint8_t result = scratch;
+  host->reply(host, call, &result, 1);
+}
+
+static const bulkhead_method_t methods[] = {{"work", SIGNATURE, "Works", BULKHEAD_METHOD_IDEMPOTENT, NULL, work}};
+static const bulkhead_plugin_t the_plugin = {NULL, methods, 1, NULL, NULL, NULL};
+
+static const bulkhead_plugin_t* create(const bulkhead_host_t* given) {
+  host = given;
+  return &the_plugin;
+}
+
+BULKHEAD_EXPORT extern const bulkhead_entry_t bulkhead_entry;
+const bulkhead_entry_t bulkhead_entry = {BULKHEAD_ABI_VERSION, create};

@@ -1,0 +1,95 @@
+// What authors debug plugins with: the call in the program itself, gdb, core files, a worker that waits for a debugger,
+// AddressSanitizer.
+#include "program.hpp"
+
+#include <catch2/catch.hpp>
+
+#include <cstdlib>
+
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace bulkhead::testing;
+using Catch::Matchers::Contains;
+
+namespace {
+
+finished call(std::vector<std::string> words) {
+  words.insert(words.begin(), {"bulkhead", "call"});
+  return run(std::move(words));
+}
+
+}  // namespace
+
+TEST_CASE("call --in-process makes the call without a worker") {
+  CHECK(call({"--in-process", "echo", "add", "2", "3"}).out == "5\n");
+  const finished crashed = call({"--in-process", "chaos", "misbehave", "segfault"});
+  CHECK(crashed.status == 128 + 11);  // the program's own
+  const finished with_variable =
+      call({"--in-process", "--env", "FLAW=fails to start", BULKHEAD_BAD_PLUGIN, "work", "1", "a"});
+  CHECK_THAT(with_variable.err, Contains("no licence server"));
+}
+
+TEST_CASE("call --gdb shows the stack of a crash, and passes results on") {
+  const finished fine = call({"--gdb", "echo", "add", "2", "3"});
+  INFO(fine.out << fine.err);
+  CHECK_THAT(fine.out, Contains("\n5\n"));
+  const finished crashed = call({"--gdb", "chaos", "misbehave", "segfault"});
+  INFO(crashed.out << crashed.err);
+  CHECK_THAT(crashed.out, Contains("SIGSEGV") && Contains("chaos.so") && Contains("plugin_runtime::invoke"));
+}
+
+TEST_CASE("call --core leaves a core file of a crash") {
+  const scratch folder;
+  const auto core = folder / "core";
+  const finished crashed = call({"--core", core.string(), "chaos", "misbehave", "segfault"});
+  INFO(crashed.out << crashed.err);
+  REQUIRE(std::filesystem::exists(core));
+  CHECK_THAT(contents(core).substr(0, 4), Contains("ELF"));
+  std::filesystem::remove(core);
+  CHECK_THAT(call({"--core=" + core.string(), "echo", "add", "2", "3"}).out, Contains("5"));
+  CHECK(!std::filesystem::exists(core));
+}
+
+TEST_CASE("call --wait-for-debugger makes the call when one has attached to the worker") {
+  if (::geteuid() != 0) {
+    WARN("skipped: attaching to a worker takes root");
+    return;
+  }
+  // Its errors come where the test can wait for them.
+  program waits(
+      {"/bin/sh", "-c",
+       std::string("exec ") + BULKHEAD_TEST_PROGRAMS + "/bulkhead call --wait-for-debugger echo add 2 3 2>&1"});
+  const std::string text = waits.wait_for("waits for a debugger");
+  REQUIRE(!text.empty());
+  const pid_t worker = std::atoi(text.c_str() + text.find("worker ") + 7);
+  REQUIRE(::ptrace(PTRACE_SEIZE, worker, nullptr, nullptr) == 0);
+  CHECK_THAT(waits.wait_for("5\n"), Contains("5\n"));
+  CHECK(waits.wait().status == 0);
+}
+
+TEST_CASE("call: what does not go together is refused") {
+  CHECK(call({"--gdb", "--wait-for-debugger", "echo", "add", "2", "3"}).status == 2);
+  CHECK(call({"--in-process", "--wait-for-debugger", "echo", "add", "2", "3"}).status == 2);
+  CHECK(call({"--core", "x", "--wait-for-debugger", "echo", "add", "2", "3"}).status == 2);
+}
+
+#ifdef BULKHEAD_ASAN_PLUGIN
+TEST_CASE("a plugin built with AddressSanitizer runs in a worker that is not, in the sandbox") {
+  const std::string preload = std::string("BULKHEAD_WORKER_PRELOAD=") + BULKHEAD_LIBASAN;
+  const auto at = [&](const char* index) {
+    return run({"/usr/bin/env", preload, "ASAN_OPTIONS=detect_leaks=0",
+                std::string(BULKHEAD_TEST_PROGRAMS) + "/bulkhead", "call", "--memory", "0", BULKHEAD_ASAN_PLUGIN, "at",
+                index});
+  };
+  CHECK(at("3").out == "9\n");
+  const finished found = at("10");
+  CHECK(found.status == 13);
+  CHECK_THAT(found.err, Contains("AddressSanitizer: heap-buffer-overflow"));
+
+  const finished without = call({BULKHEAD_ASAN_PLUGIN, "at", "3"});
+  CHECK(without.status == 16);
+  CHECK_THAT(without.err, Contains("ASan runtime does not come first"));
+}
+#endif
