@@ -186,21 +186,20 @@ void plugin_pool::release(const lease& worker) {
   on_change();
 }
 
-// Gives calls that wait to workers that are free; fails them all while the plugin is given up.
+// Gives calls that wait to workers that are free; fails those that are refused by now: all of them while the plugin is
+// given up, and each that has killed too many workers meanwhile.
 void plugin_pool::on_change() {
   std::vector<waiting> leaving;
   std::vector<lease> given;  // one for each; none: it fails
-  std::optional<ipc::completion> failure;
+  std::vector<ipc::completion> failures;
   {
     std::lock_guard held(*mutex_);
-    if (queue_.empty()) return;
-    const auto& reason = current_->failing();
-    if (reason) failure = ipc::completion::failed(outcome::unavailable, *reason);
     const bool any_will_do =
         options_.dispatch.kind == dispatch::kind::least_loaded || options_.dispatch.kind == dispatch::kind::round_robin;
     for (auto each = queue_.begin(); each != queue_.end();) {
-      lease chosen = reason ? nullptr : choose(*each->request);
-      if (!chosen && !reason) {
+      auto refused = refusal(*each->request);
+      lease chosen = refused ? nullptr : choose(*each->request);
+      if (!chosen && !refused) {
         if (any_will_do) break;
         ++each;
         continue;
@@ -208,19 +207,21 @@ void plugin_pool::on_change() {
       if (chosen) ++chosen->in_progress;
       if (each->sync) {
         each->sync->given = std::move(chosen);
-        if (reason) each->sync->failed = ipc::completion::failed(outcome::unavailable, *reason);
+        each->sync->failed = std::move(refused);
         each->sync->woken.notify_one();
       } else {
         leaving.push_back(std::move(*each));
+        if (!chosen) failures.push_back(std::move(*refused));
         given.push_back(std::move(chosen));
       }
       each = queue_.erase(each);
     }
   }
+  auto failure = failures.begin();
   for (std::size_t i = 0; i < leaving.size(); ++i) {
     leaving[i].stop.reset();
     if (given[i]) launch(given[i], std::move(leaving[i].async));
-    else leaving[i].async->finish(reply(ipc::completion::failed(failure->code, failure->failure.message)));
+    else leaving[i].async->finish(reply(std::move(*failure++)));
   }
 }
 
@@ -273,8 +274,9 @@ reply plugin_pool::call_worker(call_request& request) {
     const lease worker = acquire(request, again, failure);
     if (!worker) return reply(std::move(failure));
     reply result = worker->process->call(request);
-    release(worker);
-    if (result.outcome() == outcome::ok || !goes_on(request, result, lost)) return result;
+    const bool goes = result.outcome() != outcome::ok && goes_on(request, result, lost);
+    release(worker);  // after what it has done is noted: the next in the queue may be its like
+    if (!goes) return result;
   }
 }
 

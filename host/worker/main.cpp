@@ -1,11 +1,14 @@
-// bulkhead-worker: started by a host as fork server (BULKHEAD_FORK_SERVER_FD names the control channel), or by any
+// bulkhead-worker: started by a host as fork server or as process server (BULKHEAD_FORK_SERVER_FD or
+// BULKHEAD_PROCESS_SERVER_FD names the control channel), or by any
 // parent as a single worker: BULKHEAD_CHANNEL_FD=n BULKHEAD_PROTOCOL=1 bulkhead-worker PLUGIN.so
 #include "bootstrap.hpp"
 #include "fork_server.hpp"
+#include "process/process_server.hpp"
 
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <string_view>
 
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -41,6 +44,19 @@ int main(int argc, char** argv) {
       const unsigned uid = user ? static_cast<unsigned>(std::atoi(user)) : 65534;
       ::clearenv();
       return bulkhead::serve_fork_requests(control, network, uid);
+    }
+    if (const char* number = std::getenv("BULKHEAD_PROCESS_SERVER_FD")) {
+      const int control = take_over_control(number);
+      if (control < 0) return 64;
+      const char* user = std::getenv("BULKHEAD_WORKER_USER");
+      const std::string_view kind = std::getenv("BULKHEAD_PROCESS_SERVER");
+      using bulkhead::process_server_kind;
+      const process_server_kind which = kind == "plain"      ? process_server_kind::plain
+                                        : kind == "isolated" ? process_server_kind::isolated
+                                                             : process_server_kind::networked;
+      const unsigned uid = user ? static_cast<unsigned>(std::atoi(user)) : 65534;
+      ::clearenv();
+      return bulkhead::serve_process_requests(control, which, uid);
     }
     if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
       std::fprintf(stderr, "usage: BULKHEAD_CHANNEL_FD=n BULKHEAD_PROTOCOL=1 %s PLUGIN.so\n", argv[0]);

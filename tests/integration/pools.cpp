@@ -57,6 +57,30 @@ TEST_CASE("a call that has killed three workers is refused; others are served") 
   CHECK(chaos.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
 }
 
+TEST_CASE("calls that wait while their like kills workers are refused with it; others are served") {
+  host host({.spawns = any_number_of_spawns});
+  load_options options{.instances = 2};  // and at most five restarts
+  options.sent_ahead = 0;
+  options.poison_limit = 3;
+  auto chaos = host.load(plugin_path("chaos"), options);
+  constexpr unsigned calls = 20;
+  mailbox<outcome> deadly, harmless;
+  for (unsigned i = 0; i < calls; ++i) {
+    chaos.async_call<reply>("misbehave", std::tuple{"abort"},
+                            [&](boost::system::error_code, const reply& result) { deadly.put(result.outcome()); });
+    chaos.async_call<reply>("echo", std::tuple{i},
+                            [&](boost::system::error_code, const reply& result) { harmless.put(result.outcome()); });
+  }
+  REQUIRE(deadly.wait_for(calls));
+  REQUIRE(harmless.wait_for(calls));
+  const auto dead = deadly.values();
+  CHECK(std::count(dead.begin(), dead.end(), outcome::worker_lost) <= 4);  // three, and one at the same time as the third
+  CHECK(std::count(dead.begin(), dead.end(), outcome::rejected) >= calls - 4);
+  const auto alive = harmless.values();
+  CHECK(std::count(alive.begin(), alive.end(), outcome::ok) == calls);
+  CHECK(chaos.status().state == plugin_status::state::running);
+}
+
 TEST_CASE("a call that waits for a worker ends by its deadline, by its caller, or as overloaded") {
   host host;
   auto chaos = host.load(plugin_path("chaos"), {.queue_limit = 2, .sent_ahead = 0});

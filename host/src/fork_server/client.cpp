@@ -1,7 +1,7 @@
-// See client.hpp. The host itself never forks: posix_spawn uses vfork semantics, whose cost does not grow with the
-// host's memory, and only once; workers come from the fork server.
+// See client.hpp.
 #include "fork_server/client.hpp"
 
+#include "fork_server/server_process.hpp"
 #include <bulkhead/crash_report.hpp>
 
 #include <array>
@@ -9,10 +9,7 @@
 #include <cstring>
 #include <stdexcept>
 
-#include <dlfcn.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <spawn.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,45 +18,8 @@ namespace bulkhead::fork_server {
 namespace {
 
 constexpr int answer_timeout_ms = 5000, end_timeout_ms = 1000, dying_ms = 100;
-constexpr int control_fd = 3;
-
-bool has_ended(int pidfd, int within_ms) {
-  pollfd end{pidfd, POLLIN, 0};
-  int polled = 0;
-  do polled = ::poll(&end, 1, within_ms);
-  while (polled < 0 && errno == EINTR);
-  return polled > 0;
-}
-
-// Where it may be, the likeliest first. No absolute path is compiled in: what is installed can be moved.
-std::vector<std::filesystem::path> worker_places() {
-  std::error_code ignored;
-  const auto program = std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path();
-  std::vector<std::filesystem::path> places{program / "bulkhead-worker"};
-  Dl_info us{};
-  if (::dladdr(reinterpret_cast<void*>(&worker_places), &us) && us.dli_fname) {  // the shared library's file
-    const auto library = std::filesystem::canonical(us.dli_fname, ignored);
-    if (!library.empty()) places.push_back(library.parent_path() / BULKHEAD_WORKER_FROM_LIBRARY);
-  }
-  places.push_back((program / BULKHEAD_WORKER_FROM_PROGRAM).lexically_normal());
-#ifdef BULKHEAD_BUILT_WORKER_PATH
-  places.emplace_back(BULKHEAD_BUILT_WORKER_PATH);
-#endif
-  return places;
-}
 
 }  // namespace
-
-std::filesystem::path find_worker_program(const std::filesystem::path& configured) {
-  const auto places = configured.empty() ? worker_places() : std::vector{configured};
-  std::string searched;
-  for (const auto& place : places) {
-    if (::access(place.c_str(), X_OK) == 0) return place;
-    searched += (searched.empty() ? "" : ", ") + place.string();
-  }
-  throw std::runtime_error("bulkhead: the program bulkhead-worker was not found (searched: " + searched +
-                           "); build or install it, or name it in host_options::worker_path");
-}
 
 client::client(const std::filesystem::path& configured, unsigned user)
     : program_(find_worker_program(configured)), user_(user) {
@@ -126,42 +86,12 @@ client::server& client::server_for(const policy& rules) {
 }
 
 void client::launch(server& which) {
-  int pair[2];
-  checked(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
-  unique_fd ours(pair[0]), theirs(pair[1]);
-
-  posix_spawn_file_actions_t actions;
-  posix_spawnattr_t attributes;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawnattr_init(&attributes);
-  ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
-  ::posix_spawn_file_actions_adddup2(&actions, 0, 1);  // stderr stays: a program that can't start says why there
-  // The descriptor must lose close-on-exec, which dup2 does only when the numbers differ.
-  const unique_fd high(checked(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, 10), "fcntl(F_DUPFD_CLOEXEC)"));
-  ::posix_spawn_file_actions_adddup2(&actions, high.get(), control_fd);
-  sigset_t none, all;
-  ::sigemptyset(&none);
-  ::sigfillset(&all);
-  ::posix_spawnattr_setsigmask(&attributes, &none);
-  ::posix_spawnattr_setsigdefault(&attributes, &all);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-
-  std::string name = program_.string(), variable = "BULKHEAD_FORK_SERVER_FD=" + std::to_string(control_fd);
-  std::string user = "BULKHEAD_WORKER_USER=" + std::to_string(user_), network = "BULKHEAD_WORKER_NETWORK=1";
-  char* argv[] = {name.data(), nullptr};
-  std::vector<char*> envp = {variable.data(), user.data()};
-  if (which.network) envp.push_back(network.data());
-#ifdef BULKHEAD_SANITIZED
-  for (char** entry = environ; *entry; ++entry)
-    if (std::strstr(*entry, "SAN_OPTIONS=")) envp.push_back(*entry);
-#endif
-  envp.push_back(nullptr);
-  const int failed = ::posix_spawn(&which.pid, name.c_str(), &actions, &attributes, argv, envp.data());
-  ::posix_spawn_file_actions_destroy(&actions);
-  ::posix_spawnattr_destroy(&attributes);
-  if (failed) throw std::system_error(failed, std::generic_category(), "could not start " + name);
-  which.control = std::move(ours);
-  which.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, which.pid, 0)));
+  std::vector<std::string> environment = {"BULKHEAD_WORKER_USER=" + std::to_string(user_)};
+  if (which.network) environment.emplace_back("BULKHEAD_WORKER_NETWORK=1");
+  server_process started = start_server(program_, "BULKHEAD_FORK_SERVER_FD", std::move(environment));
+  which.control = std::move(started.control);
+  which.pid = started.pid;
+  which.pidfd = std::move(started.pidfd);
 }
 
 spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string>& arguments,

@@ -89,7 +89,4 @@ class client {
   bool stopped_ = false;
 };
 
-// Where the bulkhead-worker program is. Throws std::runtime_error naming the places searched.
-std::filesystem::path find_worker_program(const std::filesystem::path& configured);
-
 }  // namespace bulkhead::fork_server

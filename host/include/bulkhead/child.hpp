@@ -1,0 +1,144 @@
+// A child process: how it is started, its streams, its messages, its end. Made by a launcher, see process.hpp.
+#pragma once
+
+#include <bulkhead/child_stream.hpp>
+#include <bulkhead/passed_handle.hpp>
+#include <bulkhead/policy.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <functional>
+#include <optional>
+#include <stop_token>
+
+namespace bulkhead {
+
+// How a process has ended.
+struct exit_status {
+  int code = -1;   // of exit(); -1 when a signal ended it, or when nobody knows (its process server has died)
+  int signal = 0;  // that ended it
+  bool core_dumped = false;
+  std::chrono::microseconds user_time{0}, system_time{0};
+  std::size_t max_resident = 0;  // bytes
+  explicit operator bool() const { return code == 0; }
+};
+// "exited with status 3", "was killed by SIGKILL"
+std::string to_string(const exit_status& status);
+
+// Where one of a child's descriptors leads.
+class stdio {
+ public:
+  static stdio pipe() { return stdio(kind::pipe, -1); }
+  static stdio null() { return stdio(kind::null, -1); }
+  static stdio inherit() { return stdio(kind::inherit, -1); }         // the application's own of the same number
+  static stdio fd(int number) { return stdio(kind::given, number); }  // borrowed until the child has been started
+
+  enum class kind { pipe, null, inherit, given };
+  kind what;
+  int number;
+
+ private:
+  constexpr stdio(kind k, int n) : what(k), number(n) {}
+};
+
+// What kill_tree() reaches.
+enum class kill_scope {
+  child,          // the child alone, which stays in the application's process group: terminals' signals reach it
+  group,          // a process group of its own: what it starts, unless that leaves the group
+  pid_namespace,  // all it ever starts; takes CAP_SYS_ADMIN, or a policy, which always implies it
+};
+
+enum class channel_kind {
+  none,
+  bulkhead,  // MessagePack-RPC, as in docs/protocol.md, announced in BULKHEAD_CHANNEL_FD
+  node,      // Node's, with json serialization, announced in NODE_CHANNEL_FD
+};
+
+// Called one at a time, in Node's order: spawn, then messages, disconnect, exit, close. Of a child that could not be
+// started there is error only. On the launcher's thread or executor: they must not block it. What they throw comes out of
+// the executor's run(), or goes to launcher_options::on_exception; the child goes on.
+struct child_events {
+  std::function<void()> on_spawn{};
+  std::function<void(const nlohmann::json& message, passed_handle handle)> on_message{};
+  std::function<void()> on_disconnect{};  // the channel has ended
+  std::function<void(const exit_status&)> on_exit{};
+  // After exit, and once its output has ended: each pipe that it wrote to has been read to its end or closed, or is empty
+  // and nobody can write to it any more.
+  std::function<void(const exit_status&)> on_close{};
+  std::function<void(boost::system::error_code, const std::string& text)> on_error{};
+};
+
+struct process_options {
+  std::string argv0{};                            // empty: the file's name as given
+  std::filesystem::path directory{};              // to run in; empty: the application's (with a policy: /)
+  std::optional<std::vector<std::string>> env{};  // "NAME=value", all of it; unset: the application's
+  std::vector<std::string> add_env{};             // on top of it, replacing what has the same name
+  std::optional<unsigned> uid{}, gid{};           // needs the right to; not with a policy
+  bool detached = false;                          // a session of its own; outlives the application
+  std::vector<stdio> streams = {stdio::pipe(), stdio::pipe(), stdio::pipe()};  // 0, 1, 2, …; up to 64
+  kill_scope scope = kill_scope::group;
+  // Unset: no sandbox. What it starts with is granted besides: to execute its own file (and a script's interpreter), and
+  // to start others among what it may read. With resource limits of the policy alone.
+  std::optional<bulkhead::policy> policy{};
+  // When it passes, or `stop` is requested, the child and what its scope reaches get `kill_signal`, and SIGKILL after the
+  // grace.
+  std::chrono::nanoseconds timeout{0};  // 0: none
+  std::stop_token stop{};
+  int kill_signal = SIGTERM;
+  std::chrono::nanoseconds kill_grace = std::chrono::seconds(1);
+  channel_kind channel = channel_kind::none;
+  child_events events{};
+};
+
+class child_core;
+
+// A handle to a child; copies are the same child. Dropping all of them leaves the child running. Thread-safe but for its
+// streams, of which each is for one thread at a time.
+class child {
+ public:
+  child() = default;
+  explicit operator bool() const { return static_cast<bool>(core_); }
+
+  pid_t pid() const;
+  // Its ends of pipes that the application holds. Throw std::logic_error when that stream is no pipe.
+  child_stream& in() const { return stream(0); }
+  child_stream& out() const { return stream(1); }
+  child_stream& err() const { return stream(2); }
+  child_stream& stream(std::size_t number) const;
+
+  // False when it has ended already. Through its pidfd: never reaches another process. Throws std::system_error when it
+  // may not be signalled, or there is no such signal.
+  bool kill(int signal = SIGTERM) const;
+  // The same for all that kill_scope says.
+  bool kill_tree(int signal = SIGKILL) const;
+
+  // Waits for its end; any number of times. Works while nobody runs the executor.
+  exit_status wait() const;
+  std::optional<exit_status> wait_for(std::chrono::nanoseconds limit) const;
+  // void(boost::system::error_code, exit_status)
+  template <class Token>
+  auto async_wait(Token&& token) const {
+    return boost::asio::async_initiate<Token, void(boost::system::error_code, exit_status)>(
+        [self = *this](auto handler) {
+          self.start_wait(detail::erase<boost::system::error_code, exit_status>(std::move(handler), self.executor()));
+        },
+        token);
+  }
+  // Whether it was ended for its timeout, or because a stop was requested.
+  bool timed_out() const;
+  bool stopped() const;
+
+  // What its sandbox has denied so far (with a policy, which must not be the learning one), and what that is made of.
+  std::vector<violation> violations() const;
+  sandbox_report sandbox() const;
+
+  boost::asio::any_io_executor executor() const;
+
+ private:
+  friend class launcher_core;
+  explicit child(std::shared_ptr<child_core> core) : core_(std::move(core)) {}
+  void start_wait(detail::completion<boost::system::error_code, exit_status> done) const;
+  std::shared_ptr<child_core> core_;
+};
+
+}  // namespace bulkhead

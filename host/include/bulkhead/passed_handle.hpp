@@ -1,0 +1,50 @@
+// A file descriptor that is passed between processes, as an owned object that knows what it is.
+#pragma once
+
+#include <bulkhead/ipc/system.hpp>
+
+#include <string_view>
+
+namespace bulkhead {
+
+enum class handle_kind {
+  none,
+  tcp_socket,  // connected, or to be
+  tcp_listener,
+  udp_socket,
+  unix_socket,
+  unix_listener,
+  pipe,  // an end of a pipe, or a FIFO
+  file,  // a regular file or a directory
+  memfd,
+  other,  // a device, an eventfd, …
+};
+std::string_view to_string(handle_kind kind);
+
+// What the kernel says that it is.
+handle_kind classify(int fd);
+
+// Movable. One that came from another process may be in any state: expect a file that never gets ready, and a last close
+// that takes as long as its sender likes (a socket with SO_LINGER).
+class passed_handle {
+ public:
+  passed_handle() = default;
+  explicit passed_handle(unique_fd fd) : fd_(std::move(fd)), kind_(classify(fd_.get())) {}
+  // A duplicate; throws std::system_error.
+  static passed_handle copy_of(int fd);
+
+  explicit operator bool() const { return static_cast<bool>(fd_); }
+  handle_kind kind() const { return kind_; }
+  int fd() const { return fd_.get(); }
+  // The caller's own from now on; this is empty then.
+  unique_fd release() {
+    kind_ = handle_kind::none;
+    return std::move(fd_);
+  }
+
+ private:
+  unique_fd fd_;
+  handle_kind kind_ = handle_kind::none;
+};
+
+}  // namespace bulkhead

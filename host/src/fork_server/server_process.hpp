@@ -1,0 +1,31 @@
+// The program bulkhead-worker started as a server of this host: fork server or process server.
+#pragma once
+
+#include <bulkhead/ipc/system.hpp>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <sys/types.h>
+
+namespace bulkhead::fork_server {
+
+struct server_process {
+  unique_fd control;  // SOCK_SEQPACKET; the server ends when it is closed
+  pid_t pid = -1;
+  unique_fd pidfd;
+};
+
+// `variable` names the control channel in its environment, which is otherwise `environment` alone. Throws
+// std::system_error.
+server_process start_server(const std::filesystem::path& program, const std::string& variable,
+                            std::vector<std::string> environment);
+
+// Where the bulkhead-worker program is. Throws std::runtime_error naming the places searched.
+std::filesystem::path find_worker_program(const std::filesystem::path& configured);
+
+// Whether the process ends within so many milliseconds; -1: waits for it.
+bool has_ended(int pidfd, int within_ms);
+
+}  // namespace bulkhead::fork_server

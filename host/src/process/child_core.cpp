@@ -1,0 +1,311 @@
+// See child_core.hpp.
+#include "process/child_core.hpp"
+
+#include "sandbox/report_text.hpp"
+#include "sandbox/violation_text.hpp"
+#include <bulkhead/crash_report.hpp>
+
+#include <boost/asio/bind_executor.hpp>
+
+#include <csignal>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+namespace bulkhead {
+namespace {
+
+constexpr unsigned signal_group = 4;  // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.9
+constexpr std::size_t report_buffer = 8192, violations_kept = 1000;
+constexpr int shutdown_ms = 1000;
+
+}  // namespace
+
+std::string to_string(const exit_status& status) {
+  if (status.code < 0 && !status.signal) return "ended, and its status was lost with the process server";
+  if (status.signal) return "was killed by " + signal_name(status.signal);
+  return "exited with status " + std::to_string(status.code);
+}
+
+child_core::child_core(std::shared_ptr<process::server_client> servers, const boost::asio::any_io_executor& on,
+                       std::shared_ptr<void> context, const process_options& options, process::spawned_child made,
+                       unique_fd end)
+    : pid(made.pid),
+      sandbox(sandbox::from_lines(made.layers)),
+      executor(on),
+      context_(std::move(context)),
+      servers_(std::move(servers)),
+      strand_(on),
+      events_(options.events),
+      timeout_(options.timeout),
+      kill_grace_(options.kill_grace),
+      kill_signal_(options.kill_signal),
+      scope_(options.policy ? kill_scope::pid_namespace : options.scope),
+      stop_(options.stop),
+      pidfd_(std::move(made.pidfd)),
+      end_number_(end.get()),
+      end_(strand_, end.release()),
+      timer_(strand_) {}
+
+void child_core::add_stream(std::size_t number, unique_fd end, bool output) {
+  if (output) ++open_outputs_;
+  streams_[number] =
+      std::make_shared<child_stream>(std::move(end), executor, output, [weak = weak_from_this(), output] {
+        const auto self = weak.lock();
+        if (!self || !output) return;
+        boost::asio::post(self->strand_, [self] {
+          --self->open_outputs_;
+          self->check_closed();
+        });
+      });
+}
+
+void child_core::start() {
+  const auto self = shared_from_this();
+  boost::asio::post(strand_, [self] {
+    for (const auto& [number, stream] : self->streams_) stream->watch();
+    self->watch_end();
+    if (self->timeout_.count() > 0) {
+      self->timer_.expires_after(self->timeout_);
+      self->timer_.async_wait(
+          [self](boost::system::error_code code) { code ? void() : self->give_up(self->timed_out); });
+    }
+    if (self->events_.on_spawn) self->events_.on_spawn();
+  });
+  if (stop_.stop_possible())
+    on_stop_.emplace(stop_, [weak = weak_from_this()] {
+      if (const auto child = weak.lock())
+        boost::asio::post(child->strand_, [child] { child->give_up(child->stop_requested); });
+    });
+}
+
+void child_core::give_up(std::atomic<bool>& why) {
+  if (timed_out || stop_requested || over_limit || closed_) return;
+  why = true;
+  try_kill(kill_signal_);
+  timer_.expires_after(kill_grace_);
+  timer_.async_wait([self = shared_from_this()](boost::system::error_code code) {
+    if (code) return;
+    self->try_kill(SIGKILL);
+    if (!self->exit_told_) return;
+    std::unique_lock held(self->mutex_);
+    const auto tell = std::exchange(self->given_up_, nullptr);
+    held.unlock();
+    if (tell) tell();
+  });
+}
+
+void child_core::try_kill(int signal) {
+  try {
+    kill(signal, true);
+  } catch (const boost::system::system_error& e) {  // it has become another user
+    if (events_.on_error) events_.on_error(e.code(), e.what());
+  }
+}
+
+void child_core::on_given_up(std::function<void()> tell) {
+  std::lock_guard held(mutex_);
+  given_up_ = std::move(tell);
+}
+
+child_stream& child_core::stream(std::size_t number) {
+  const auto found = streams_.find(number);
+  if (found == streams_.end())
+    throw std::logic_error("stream " + std::to_string(number) +
+                           " of this child is no pipe: see process_options::streams");
+  return *found->second;
+}
+
+bool child_core::kill(int signal, bool tree) {
+  std::lock_guard held(mutex_);
+  const auto send = [&](unsigned flags) {
+    return ::syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, flags) == 0;
+  };
+  bool sent = false;
+  if (tree && scope_ == kill_scope::group) {
+    // Also after its leader has been reaped: the kernel knows the group by more than the number.
+    sent = send(signal_group);
+    if (!sent && errno == EINVAL && !status_) sent = ::kill(-pid, signal) == 0;
+  } else if (!status_) {
+    sent = send(0);
+  } else {
+    return false;
+  }
+  if (!sent && errno != ESRCH)
+    throw boost::system::system_error(errno, boost::system::system_category(), "kill " + std::to_string(pid));
+  return sent;
+}
+
+// True when its end is known.
+bool child_core::reap() {
+  {
+    std::lock_guard held(mutex_);
+    if (status_) return true;
+    process::end how;
+    ssize_t n = 0;
+    while ((n = ::read(end_number_, &how, sizeof how)) == sizeof how && how.inner) inner_status_ = how.status;
+    exit_status status;
+    if (n == sizeof how) {
+      const int said = inner_status_.value_or(how.status);
+      if (WIFEXITED(said)) status.code = WEXITSTATUS(said);
+      else status.signal = WTERMSIG(said);
+      status.core_dumped = WIFSIGNALED(said) && WCOREDUMP(said);
+      status.user_time = std::chrono::microseconds(how.user_us);
+      status.system_time = std::chrono::microseconds(how.system_us);
+      status.max_resident = static_cast<std::size_t>(how.max_resident);
+    } else if (n != 0 || !fork_server::has_ended(pidfd_.get(), 0)) {
+      return false;
+    }  // else its server has died before it, and nobody knows
+    status_ = status;
+  }
+  servers_->forget(pidfd_.get());
+  return true;
+}
+
+void child_core::watch_end() {
+  const auto ended = [self = shared_from_this()](boost::system::error_code code) { code ? void() : self->on_ended(); };
+  if (pidfd_watch_) pidfd_watch_->async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
+  else end_.async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
+}
+
+void child_core::on_ended() {
+  if (!reap()) {
+    pollfd gone{end_number_, POLLIN, 0};
+    if (!pidfd_watch_ && ::poll(&gone, 1, 0) == 1 && (gone.revents & POLLHUP))
+      pidfd_watch_.emplace(strand_, ::fcntl(pidfd_.get(), F_DUPFD_CLOEXEC, 0));
+    return watch_end();
+  }
+  read_reports();
+  exit_told_ = true;
+  std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;
+  exit_status status;
+  {
+    std::lock_guard held(mutex_);
+    waiters.swap(waiters_);
+    status = *status_;
+  }
+  for (auto& each : waiters) each->complete({}, status);
+  boost::asio::post(strand_, [self = shared_from_this()] { self->check_closed(); });
+  if (events_.on_exit) events_.on_exit(status);
+}
+
+void child_core::check_closed() {
+  if (closed_ || !exit_told_ || open_outputs_ > 0) return;
+  closed_ = true;
+  timer_.cancel();
+  on_stop_.reset();
+  if (events_.on_close) events_.on_close(*status_);
+}
+
+exit_status child_core::wait() { return *wait_for(std::chrono::nanoseconds::max()); }
+
+std::optional<exit_status> child_core::wait_for(std::chrono::nanoseconds limit) {
+  const bool forever = limit == std::chrono::nanoseconds::max();
+  const auto until = std::chrono::steady_clock::now() + (forever ? std::chrono::nanoseconds(0) : limit);
+  while (!reap()) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()).count();
+    if (!forever && left <= 0) return std::nullopt;
+    pollfd told{end_number_, POLLIN, 0};
+    const int patience = forever ? -1 : static_cast<int>(std::min<long>(left, 1 << 30));
+    ::poll(&told, 1, patience);
+    if (!(told.revents & POLLIN) && (told.revents & POLLHUP)) fork_server::has_ended(pidfd_.get(), patience);
+  }
+  std::lock_guard held(mutex_);
+  return status_;
+}
+
+void child_core::start_wait(detail::completion<boost::system::error_code, exit_status> done) {
+  std::unique_lock held(mutex_);
+  if (!status_) return waiters_.push_back(std::move(done));
+  const exit_status status = *status_;
+  held.unlock();
+  done->complete({}, status);
+}
+
+void child_core::end_now() {
+  try {
+    kill(SIGKILL, true);
+  } catch (const boost::system::system_error&) {  // it has become another user, so it is waited for only
+  }
+  wait_for(std::chrono::milliseconds(shutdown_ms));
+  boost::asio::post(strand_, [self = shared_from_this()] {
+    self->end_.cancel();
+    if (self->pidfd_watch_) self->pidfd_watch_->cancel();
+    self->abandon();
+    self->on_stop_.reset();
+    std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;
+    std::unique_lock held(self->mutex_);
+    waiters.swap(self->waiters_);
+    const auto status = self->status_;
+    held.unlock();
+    for (auto& each : waiters)
+      each->complete(status ? boost::system::error_code() : boost::asio::error::operation_aborted,
+                     status.value_or(exit_status()));
+  });
+}
+
+void child_core::abandon() {
+  timer_.cancel();
+  for (const auto& [number, each] : streams_) each->close();
+}
+
+// --- what its sandbox denies -----------------------------------------------------------------------------------------
+
+void child_core::watch_reports(unique_fd reports) {
+  reports_.emplace(strand_, reports.get());
+  reports.release();
+  reports_->non_blocking(true);
+  report_bytes_.resize(report_buffer);
+  boost::asio::post(strand_, [self = shared_from_this()] { self->read_reports(); });
+}
+
+// From the process server, which cuts and limits them; what a child made it name is hostile all the same.
+void child_core::read_reports() {
+  if (!reports_) return;
+  for (;;) {
+    boost::system::error_code code;
+    const std::size_t count = reports_->read_some(boost::asio::buffer(report_bytes_), code);
+    if (code == boost::asio::error::would_block) break;
+    if (code) return reports_.reset();
+    for (std::size_t i = 0; i < count; ++i) {
+      if (report_bytes_[i] != '\n') {
+        if (report_line_.size() < report_buffer) report_line_.push_back(report_bytes_[i]);
+        continue;
+      }
+      std::lock_guard held(mutex_);
+      if (auto what = sandbox::parse_report(report_line_); what && violations_.size() < violations_kept)
+        violations_.push_back(std::move(*what));
+      report_line_.clear();
+    }
+  }
+  reports_->async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                       [weak = weak_from_this()](boost::system::error_code code) {
+                         if (const auto self = weak.lock(); self && !code) self->read_reports();
+                       });
+}
+
+std::vector<violation> child_core::violations() {
+  std::lock_guard held(mutex_);
+  return violations_;
+}
+
+// --- the handle -------------------------------------------------------------------------------------------------------
+
+pid_t child::pid() const { return core_->pid; }
+child_stream& child::stream(std::size_t number) const { return core_->stream(number); }
+bool child::kill(int signal) const { return core_->kill(signal, false); }
+bool child::kill_tree(int signal) const { return core_->kill(signal, true); }
+exit_status child::wait() const { return core_->wait(); }
+std::optional<exit_status> child::wait_for(std::chrono::nanoseconds limit) const { return core_->wait_for(limit); }
+bool child::timed_out() const { return core_->timed_out; }
+bool child::stopped() const { return core_->stop_requested; }
+std::vector<violation> child::violations() const { return core_->violations(); }
+sandbox_report child::sandbox() const { return core_->sandbox; }
+boost::asio::any_io_executor child::executor() const { return core_->executor; }
+void child::start_wait(detail::completion<boost::system::error_code, exit_status> done) const {
+  core_->start_wait(std::move(done));
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,191 @@
+// See process.hpp and launcher_core.hpp.
+#include "process/launch_plan.hpp"
+#include "process/launcher_core.hpp"
+#include "signals_blocked.hpp"
+
+#include <fcntl.h>
+
+namespace bulkhead {
+namespace {
+
+// The two ends of what a stream is.
+struct ends {
+  unique_fd ours, theirs;
+  int given = -1;  // instead of theirs
+  int child() const { return given >= 0 ? given : theirs.get(); }
+};
+
+ends open_stream(const stdio& what, std::size_t number) {
+  ends out;
+  switch (what.what) {
+    case stdio::kind::pipe: {
+      int both[2];
+      checked(::pipe2(both, O_CLOEXEC), "pipe2");
+      const bool input = number == 0;  // the child reads it
+      out.ours.reset(both[input ? 1 : 0]);
+      out.theirs.reset(both[input ? 0 : 1]);
+      break;
+    }
+    case stdio::kind::null:
+      out.theirs.reset(checked(::open("/dev/null", (number == 0 ? O_RDONLY : O_RDWR) | O_CLOEXEC), "open /dev/null"));
+      break;
+    case stdio::kind::inherit: out.given = static_cast<int>(number); break;
+    case stdio::kind::given: out.given = what.number; break;
+  }
+  if (out.given >= 0 && ::fcntl(out.given, F_GETFD) < 0) {
+    // An application without, say, a standard input.
+    if (what.what == stdio::kind::inherit) return open_stream(stdio::null(), number);
+    throw std::invalid_argument("spawn: stream " + std::to_string(number) + ": descriptor " +
+                                std::to_string(out.given) + " is not open");
+  }
+  return out;
+}
+
+std::pair<unique_fd, unique_fd> make_pipe() {
+  int both[2];
+  checked(::pipe2(both, O_CLOEXEC | O_NONBLOCK), "pipe2");
+  return {unique_fd(both[0]), unique_fd(both[1])};
+}
+
+}  // namespace
+
+launcher_core::launcher_core(launcher_options options, std::optional<boost::asio::any_io_executor> executor)
+    : servers(std::make_shared<process::server_client>(options.worker_path, options.worker_user)),
+      options_(std::move(options)),
+      external_(std::move(executor)) {}
+
+boost::asio::any_io_executor launcher_core::executor() {
+  if (external_) return *external_;
+  std::lock_guard held(mutex_);
+  if (!io_) {
+    io_ = std::make_shared<boost::asio::io_context>(1);
+    work_.emplace(io_->get_executor());
+    if (!stopped_) {
+      const signals_blocked guard;
+      thread_ = std::thread([this] { run(); });
+    }
+  }
+  return io_->get_executor();
+}
+
+void launcher_core::run() {
+  for (;;) try {
+      io_->run();
+      return;
+    } catch (...) {
+      if (!options_.on_exception) std::terminate();
+      options_.on_exception(std::current_exception());
+    }
+}
+
+child launcher_core::spawn(const std::string& file, const std::vector<std::string>& arguments,
+                           const process_options& options, const boost::asio::any_io_executor& on,
+                           std::shared_ptr<void> context) {
+  try {
+    process::spawn_request wanted = process::plan(file, arguments, options);
+    std::vector<ends> streams;
+    for (std::size_t i = 0; i < options.streams.size(); ++i) {
+      streams.push_back(open_stream(options.streams[i], i));
+      wanted.streams.push_back(streams.back().child());
+    }
+    std::pair<unique_fd, unique_fd> reports, end = make_pipe();
+    if (options.policy) reports = make_pipe();
+    wanted.reports = reports.second.get();
+    wanted.end = end.second.get();
+    auto core = std::make_shared<child_core>(servers, on, std::move(context), options, servers->spawn(wanted),
+                                             std::move(end.first));
+    for (std::size_t i = 0; i < streams.size(); ++i)
+      if (streams[i].ours) core->add_stream(i, std::move(streams[i].ours), i != 0);
+    if (reports.first) core->watch_reports(std::move(reports.first));
+    if (!options.detached) {
+      std::lock_guard held(mutex_);
+      if (children_.size() >= sweep_at_) {
+        std::erase_if(children_, [](const auto& weak) { return weak.expired(); });
+        sweep_at_ = children_.size() * 2 + 64;
+      }
+      children_.push_back(core);
+    }
+    core->start();
+    return child(std::move(core));
+  } catch (const boost::system::system_error& e) {
+    if (options.events.on_error)
+      boost::asio::post(
+          on, [tell = options.events.on_error, code = e.code(), text = std::string(e.what())] { tell(code, text); });
+    throw;
+  } catch (const std::system_error& e) {  // of our own: no descriptor is free
+    throw boost::system::system_error(e.code().value(), boost::system::system_category(), "spawn " + file);
+  }
+}
+
+child launcher_core::spawn(const std::string& file, const std::vector<std::string>& arguments,
+                           const process_options& options) {
+  const auto on = executor();
+  return spawn(file, arguments, options, on, io_);
+}
+
+void launcher_core::start_spawn(std::string file, std::vector<std::string> arguments, process_options options,
+                                detail::completion<boost::system::error_code, child> done) {
+  std::lock_guard held(mutex_);
+  if (!spawning_) {
+    const signals_blocked guard;
+    spawning_.emplace(1);
+  }
+  boost::asio::post(*spawning_, [self = shared_from_this(), file = std::move(file), arguments = std::move(arguments),
+                                 options = std::move(options), done = std::move(done)] {
+    try {
+      done->complete({}, self->spawn(file, arguments, options));
+    } catch (const boost::system::system_error& e) {
+      done->complete(e.code(), {});
+    } catch (const std::invalid_argument&) {
+      done->complete(boost::asio::error::invalid_argument, {});
+    } catch (const std::exception&) {
+      done->complete(make_error_code(boost::system::errc::permission_denied), {});
+    }
+  });
+}
+
+void launcher_core::shutdown() {
+  std::vector<std::weak_ptr<child_core>> children;
+  {
+    std::lock_guard held(mutex_);
+    if (std::exchange(stopped_, true)) return;
+    children.swap(children_);
+  }
+  if (spawning_) spawning_->join();
+  servers->stop();  // has killed them all, whatever they are doing
+  for (const auto& weak : children)
+    if (const auto each = weak.lock()) each->end_now();
+  if (!io_) return;
+  work_.reset();
+  io_->stop();
+  if (thread_.joinable()) thread_.join();
+  // What was in progress ends, so that nothing is left that holds a child.
+  io_->restart();
+  for (bool more = true; more;) try {
+      io_->poll();
+      more = false;
+    } catch (...) {
+      if (options_.on_exception) options_.on_exception(std::current_exception());
+    }
+}
+
+launcher::launcher(launcher_options options)
+    : core_(std::make_shared<launcher_core>(std::move(options), std::nullopt)) {}
+launcher::launcher(boost::asio::any_io_executor executor, launcher_options options)
+    : core_(std::make_shared<launcher_core>(std::move(options), std::move(executor))) {}
+launcher::~launcher() { core_->shutdown(); }
+
+child launcher::spawn(const std::string& file, const std::vector<std::string>& arguments, process_options options) {
+  return core_->spawn(file, arguments, options);
+}
+
+void launcher::start_spawn(const std::string& file, const std::vector<std::string>& arguments, process_options options,
+                           detail::completion<boost::system::error_code, child> done) {
+  core_->start_spawn(file, arguments, std::move(options), std::move(done));
+}
+
+void launcher::shutdown() { core_->shutdown(); }
+boost::asio::any_io_executor launcher::executor() { return core_->executor(); }
+pid_t launcher::server_pid() const { return core_->servers->pid(); }
+
+}  // namespace bulkhead

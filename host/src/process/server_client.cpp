@@ -1,0 +1,226 @@
+// See server_client.hpp. A child says on a pipe which step failed; execve() closes that pipe, so its end-of-file is success.
+#include "process/server_client.hpp"
+
+#include <boost/system/system_error.hpp>
+
+#include <csignal>
+#include <cstring>
+#include <stdexcept>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+namespace bulkhead::process {
+namespace {
+
+constexpr std::array kinds = {"plain", "isolated", "networked"};
+constexpr int dying_ms = 100, end_ms = 1000;
+
+[[noreturn]] void fail(int error, const std::string& what) {
+  throw boost::system::system_error(error, boost::system::system_category(), what);
+}
+
+[[noreturn]] void fail_at(const failure& what, const spawn_request& wanted) {
+  const std::string start = "spawn " + wanted.file + ": ";
+  switch (what.step) {
+    case step::directory: fail(what.error, start + "chdir to " + wanted.directory);
+    case step::identity: fail(what.error, start + "changing user or group");
+    case step::session: fail(what.error, start + "setsid or setpgid");
+    case step::streams: fail(what.error, start + "placing its descriptors");
+    case step::sandbox: fail(what.error, start + "entering its sandbox");
+    case step::execute: break;
+  }
+  std::string hint;
+  if (what.error == ENOEXEC) hint = " (no program, and no #! line)";
+  if (what.error == ENOENT && wanted.file.find('/') != std::string::npos && ::access(wanted.file.c_str(), F_OK) == 0)
+    hint = wanted.policy ? " (the interpreter that it names is not there, or not granted)"
+                         : " (the interpreter that it names is not there)";
+  fail(what.error, start + "execve" + hint);
+}
+
+unique_fd in_memfd(const std::string& text) {
+  unique_fd file(checked(::memfd_create("bulkhead-spawn", MFD_CLOEXEC), "memfd_create"));
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t n = ::write(file.get(), text.data() + done, text.size() - done);
+    done += static_cast<std::size_t>(checked(n, "write(memfd)"));
+  }
+  return file;
+}
+
+}  // namespace
+
+server_client::server_client(const std::filesystem::path& configured, unsigned user)
+    : program_(fork_server::find_worker_program(configured)), user_(user) {}
+
+void server_client::start(std::size_t which) {
+  server& made = servers_[which];
+  made.process = fork_server::start_server(
+      program_, "BULKHEAD_PROCESS_SERVER_FD",
+      {std::string("BULKHEAD_PROCESS_SERVER=") + kinds[which], "BULKHEAD_WORKER_USER=" + std::to_string(user_)});
+  for (const auto& [pidfd, child] : made.living) {
+    request head;
+    head.kind = request_kind::adopt;
+    head.pid = child.pid;
+    head.flags = child.flags;
+    answer unused;
+    std::string text;
+    unique_fd none;
+    exchange(made, head, "", {pidfd}, unused, text, none);
+  }
+}
+
+// Its children live on: another server is told of them.
+void server_client::bury(server& dead) {
+  if (!fork_server::has_ended(dead.process.pidfd.get(), dying_ms)) ::kill(dead.process.pid, SIGKILL);
+  ::waitpid(dead.process.pid, nullptr, 0);
+  dead.process = {};
+}
+
+spawned_child server_client::spawn(const spawn_request& wanted) {
+  request head;
+  head.flags = wanted.flags;
+  head.user = wanted.user;
+  head.group = wanted.group;
+  head.pid = ::getpgrp();
+  head.streams = static_cast<std::uint32_t>(wanted.streams.size());
+  head.arguments = static_cast<std::uint32_t>(wanted.arguments.size());
+  head.environment = static_cast<std::uint32_t>(wanted.environment.size());
+  std::string strings;
+  const auto add = [&](const std::string& text) { strings.append(text.c_str(), std::strlen(text.c_str()) + 1); };
+  if (wanted.policy) add(wanted.policy->to_text());
+  add(wanted.file);
+  add(wanted.directory);
+  for (const std::string& each : wanted.arguments) add(each);
+  for (const std::string& each : wanted.environment) add(each);
+  head.strings_size = strings.size();
+
+  int ends[2];
+  checked(::pipe2(ends, O_CLOEXEC), "pipe2");
+  const unique_fd failures(ends[0]);
+  unique_fd theirs(ends[1]);
+  std::vector<int> fds = {theirs.get()};
+  fds.push_back(wanted.end);
+  if (wanted.policy) fds.push_back(wanted.reports);
+  fds.insert(fds.end(), wanted.streams.begin(), wanted.streams.end());
+  unique_fd memfd;
+  if (strings.size() > inline_limit) {
+    memfd = in_memfd(strings);
+    fds.push_back(memfd.get());
+    head.flags |= strings_in_memfd;
+    strings.clear();
+  }
+
+  spawned_child made;
+  {
+    std::lock_guard held(mutex_);
+    if (stopped_) throw std::runtime_error("the launcher has been shut down");
+    const auto* rules = wanted.policy ? &wanted.policy->granted() : nullptr;
+    const std::size_t which = !rules ? 0 : rules->needs_network() || rules->learn ? 2 : 1;
+    server& with = servers_[which];
+    answer out;
+    std::string text;
+    bool told = false;
+    for (int attempt = 0; attempt < 2 && !told; ++attempt) {
+      if (!with.process.control) start(which);
+      told = exchange(with, head, strings, fds, out, text, made.pidfd);
+      if (!told) bury(with);
+    }
+    if (!told) throw std::runtime_error("spawn " + wanted.file + ": the process server died, twice");
+    if (out.refused) throw std::runtime_error("spawn " + wanted.file + ": " + text);
+    if (out.error) fail(out.error, "spawn " + wanted.file + ": making a process");
+    made.pid = out.pid;
+    made.layers = std::move(text);
+    if (!made.pidfd) {  // no descriptor was free here for it
+      request end;
+      end.kind = request_kind::kill;
+      end.pid = made.pid;
+      exchange(with, end, "", {}, out, text, made.pidfd);
+      fail(EMFILE, "spawn " + wanted.file + ": a pidfd");
+    }
+    if (!(head.flags & detached)) with.living[made.pidfd.get()] = {made.pid, head.flags};
+  }
+  theirs.reset();  // its other copies are the child's
+  failure what;
+  ssize_t n = 0;
+  do n = ::read(failures.get(), &what, sizeof what);
+  while (n < 0 && errno == EINTR);
+  if (n == 0) return made;
+  forget(made.pidfd.get());
+  fail_at(what, wanted);
+}
+
+bool server_client::exchange(server& with, const request& head, const std::string& strings, const std::vector<int>& fds,
+                             answer& out, std::string& text, unique_fd& pidfd) {
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * (streams_limit + 4))]{};
+  std::array<iovec, 2> parts = {iovec{const_cast<request*>(&head), sizeof head},
+                                iovec{const_cast<char*>(strings.data()), strings.size()}};
+  msghdr message{};
+  message.msg_iov = parts.data();
+  message.msg_iovlen = parts.size();
+  cmsghdr* header = nullptr;
+  if (!fds.empty()) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
+    header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
+    std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
+  }
+  const int socket = with.process.control.get();
+  ssize_t n = 0;
+  do n = ::sendmsg(socket, &message, MSG_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+  if (n < 0) return false;
+  if (head.kind != request_kind::spawn) return true;
+
+  alignas(cmsghdr) char incoming[CMSG_SPACE(sizeof(int))];
+  std::array<char, 16384> report;
+  std::array<iovec, 2> answered = {iovec{&out, sizeof out}, iovec{report.data(), report.size()}};
+  message = {};
+  message.msg_iov = answered.data();
+  message.msg_iovlen = answered.size();
+  message.msg_control = incoming;
+  message.msg_controllen = sizeof incoming;
+  // It answers, or dies: to execute a program takes as long as its file system does.
+  do n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  while (n < 0 && errno == EINTR);
+  if (n < static_cast<ssize_t>(sizeof out) || out.magic != magic ||
+      out.text_size != static_cast<std::size_t>(n) - sizeof out)
+    return false;
+  text.assign(report.data(), out.text_size);
+  header = CMSG_FIRSTHDR(&message);
+  if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
+    int fd = -1;
+    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    pidfd.reset(fd);
+  }
+  return true;
+}
+
+void server_client::forget(int pidfd) {
+  std::lock_guard held(mutex_);
+  for (server& each : servers_) each.living.erase(pidfd);
+}
+
+void server_client::stop() {
+  std::lock_guard held(mutex_);
+  if (std::exchange(stopped_, true)) return;
+  for (server& each : servers_) {
+    if (!each.process.control) continue;
+    each.process.control.reset();  // its end-of-file: the server kills what is left and exits
+    if (!fork_server::has_ended(each.process.pidfd.get(), end_ms)) ::kill(each.process.pid, SIGKILL);
+    ::waitpid(each.process.pid, nullptr, 0);
+    each.process = {};
+  }
+}
+
+pid_t server_client::pid() const {
+  std::lock_guard held(mutex_);
+  return servers_[0].process.pid;
+}
+
+}  // namespace bulkhead::process

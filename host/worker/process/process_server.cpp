@@ -1,0 +1,339 @@
+// See process_server.hpp. Children are this process's, which tells the host how each has ended (protocol.hpp says why). A
+// plain child starts as after
+// vfork, sharing this process's memory until it executes its program; one with a sandbox has a copy, since putting that
+// up allocates. What a child can't do it says on the host's pipe, so nobody waits here.
+#include "process/process_server.hpp"
+
+#include "denied_calls.hpp"
+#include "process/child_start.hpp"
+#include "sandbox/report_text.hpp"
+#include <bulkhead/ipc/system.hpp>
+
+#include <array>
+#include <csignal>
+#include <cstring>
+#include <list>
+#include <map>
+#include <optional>
+#include <string_view>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+namespace bulkhead {
+namespace {
+
+using namespace process;
+
+constexpr std::size_t sandboxes_kept = 64;
+constexpr unsigned signal_group = 4;  // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.9
+constexpr int dying_ms = 300;
+constexpr std::size_t stack_size = std::size_t{256} << 10;
+
+struct incoming {
+  request head;
+  std::vector<unique_fd> fds;
+  std::vector<char> bytes;  // of the strings
+  std::vector<char*> strings;
+};
+
+struct living {
+  unique_fd pidfd;
+  pid_t pid = -1;
+  std::uint32_t flags = 0;
+  unique_fd end_pipe{};  // none for those adopted, which are another's children
+};
+
+// False when the host is gone. What does not fit together leaves no strings.
+bool receive(int control, incoming& in) {
+  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int) * (streams_limit + 4))];
+  in.bytes.resize(inline_limit);
+  std::array<iovec, 2> parts = {iovec{&in.head, sizeof in.head}, iovec{in.bytes.data(), in.bytes.size()}};
+  msghdr message{};
+  message.msg_iov = parts.data();
+  message.msg_iovlen = parts.size();
+  message.msg_control = space;
+  message.msg_controllen = sizeof space;
+  ssize_t n = 0;
+  do n = ::recvmsg(control, &message, MSG_CMSG_CLOEXEC);
+  while (n < 0 && errno == EINTR);
+  if (n < static_cast<ssize_t>(sizeof in.head) || in.head.magic != magic || in.head.version != version) return false;
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    for (std::size_t i = 0; i < (header->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
+      int fd = -1;
+      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
+      in.fds.emplace_back(fd);
+    }
+  }
+  if (message.msg_flags & MSG_CTRUNC) in.fds.clear();  // no descriptor is free here
+  in.bytes.resize(static_cast<std::size_t>(n) - sizeof in.head);
+  return true;
+}
+
+// 0, or the error.
+int read_strings(incoming& in) {
+  if (in.head.flags & strings_in_memfd) {
+    in.bytes.resize(in.head.strings_size);
+    std::size_t done = 0;
+    while (done < in.bytes.size()) {
+      const ssize_t n =
+          ::pread(in.fds.back().get(), in.bytes.data() + done, in.bytes.size() - done, static_cast<off_t>(done));
+      if (n <= 0) return EIO;
+      done += static_cast<std::size_t>(n);
+    }
+    in.fds.pop_back();
+  }
+  if (in.bytes.size() != in.head.strings_size || in.bytes.empty() || in.bytes.back() != 0) return EINVAL;
+  for (char *at = in.bytes.data(), *end = at + in.bytes.size(); at < end; at += std::strlen(at) + 1)
+    in.strings.push_back(at);
+  const std::size_t fixed = in.head.flags & sandboxed ? 3 : 2;
+  return in.strings.size() == fixed + in.head.arguments + in.head.environment && in.head.arguments > 0 ? 0 : EINVAL;
+}
+
+class server {
+ public:
+  server(int control, process_server_kind kind, unsigned user)
+      : control_(control), epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")), denied_(epoll_.get()) {
+    if (kind != process_server_kind::plain)
+      spaces_.emplace(
+          sandbox::namespaces::options{.network = kind == process_server_kind::isolated, .unprivileged = user});
+    // One descriptor for each child, which itself gets the host's limit.
+    ::getrlimit(RLIMIT_NOFILE, &files_);
+    const rlimit most{files_.rlim_max, files_.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &most);
+    void* const stack =
+        ::mmap(nullptr, stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    if (stack == MAP_FAILED) throw_errno("mmap of a stack");
+    stack_top_ = static_cast<char*>(stack) + stack_size;
+    watch(control);
+  }
+
+  int run() {
+    for (;;) {
+      epoll_event events[32];
+      const int count = ::epoll_wait(epoll_.get(), events, 32, denied_.resume());
+      for (int i = 0; i < count; ++i) {
+        const int fd = events[i].data.fd;
+        if (fd == control_) {
+          if (!serve_one()) return kill_all();
+        } else if (const auto dead = children_.find(fd); dead != children_.end()) {
+          reap(dead->second);
+          children_.erase(dead);
+        } else {
+          denied_.serve(fd);
+        }
+      }
+    }
+  }
+
+ private:
+  void watch(int fd) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
+  }
+
+  int kill_all() {
+    for (const auto& [fd, each] : children_) {
+      if (each.flags & detached) continue;
+      // While the process is there, not reaped, its number is nobody else's.
+      if (each.flags & own_process_group && ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, signal_group) != 0 &&
+          ::syscall(SYS_pidfd_send_signal, fd, 0, nullptr, 0) == 0)
+        ::kill(-each.pid, SIGKILL);
+      ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
+    }
+    // A host that is only shutting down still wants to know. What does not die soon is left to its init.
+    for (auto& [fd, each] : children_) {
+      pollfd ended{fd, POLLIN, 0};
+      if (!(each.flags & detached) && ::poll(&ended, 1, dying_ms) == 1) reap(each);
+    }
+    return 0;
+  }
+
+  void keep(unique_fd pidfd, pid_t pid, std::uint32_t flags, unique_fd end_pipe) {
+    const int fd = pidfd.get();
+    children_.emplace(fd, living{std::move(pidfd), pid, flags, std::move(end_pipe)});
+    watch(fd);
+  }
+
+  void reap(const living& dead) {
+    denied_.died(dead.pid);
+    int status = 0;
+    rusage used{};
+    if (::wait4(dead.pid, &status, __WALL, &used) != dead.pid || !dead.end_pipe) return;
+    const auto us = [](const timeval& time) { return std::int64_t{time.tv_sec} * 1'000'000 + time.tv_usec; };
+    const end how{.status = status,
+                  .user_us = us(used.ru_utime),
+                  .system_us = us(used.ru_stime),
+                  .max_resident = std::int64_t{used.ru_maxrss} * 1024};
+    [[maybe_unused]] const ssize_t n = ::write(dead.end_pipe.get(), &how, sizeof how);
+  }
+
+  bool serve_one() {
+    incoming in;
+    if (!receive(control_, in)) return false;
+    if (in.head.kind == request_kind::adopt) {
+      if (!in.fds.empty()) keep(std::move(in.fds[0]), in.head.pid, in.head.flags, {});
+      return true;
+    }
+    if (in.head.kind == request_kind::kill) {
+      for (const auto& [fd, each] : children_)
+        if (each.pid == in.head.pid) ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
+      return true;
+    }
+    answer out;
+    std::string text;
+    unique_fd pidfd;
+    try {
+      pidfd = spawn(in, out, text);
+    } catch (const std::system_error& e) {
+      out.error = e.code().value();
+    } catch (const std::exception&) {
+      out.error = ENOMEM;
+    }
+    unique_fd end_pipe;
+    if (pidfd) end_pipe = std::move(in.fds[1]);
+    in.fds.clear();  // an end of a pipe that is kept here would hide its end-of-file
+    const bool heard = reply(out, text, pidfd.get());
+    if (pidfd) keep(std::move(pidfd), out.pid, in.head.flags, std::move(end_pipe));
+    return heard;
+  }
+
+  bool reply(answer& out, std::string& text, int pidfd) {
+    alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))]{};
+    out.text_size = static_cast<std::uint32_t>(text.size());
+    std::array<iovec, 2> parts = {iovec{&out, sizeof out}, iovec{text.data(), text.size()}};
+    msghdr message{};
+    message.msg_iov = parts.data();
+    message.msg_iovlen = parts.size();
+    if (pidfd >= 0) {
+      message.msg_control = space;
+      message.msg_controllen = sizeof space;
+      cmsghdr* header = CMSG_FIRSTHDR(&message);
+      header->cmsg_level = SOL_SOCKET;
+      header->cmsg_type = SCM_RIGHTS;
+      header->cmsg_len = CMSG_LEN(sizeof(int));
+      std::memcpy(CMSG_DATA(header), &pidfd, sizeof pidfd);
+    }
+    return ::sendmsg(control_, &message, MSG_NOSIGNAL) >= 0;
+  }
+
+  sandbox::prepared& prepare(const std::string& rules) {
+    for (auto at = sandboxes_.begin(); at != sandboxes_.end(); ++at)
+      if (at->first == rules) {
+        sandboxes_.splice(sandboxes_.begin(), sandboxes_, at);
+        return at->second;
+      }
+    sandboxes_.emplace_front(std::piecewise_construct, std::forward_as_tuple(rules),
+                             std::forward_as_tuple(*spaces_, policy::from_text(rules), -1, true));
+    if (sandboxes_.size() > sandboxes_kept) sandboxes_.pop_back();
+    return sandboxes_.front().second;
+  }
+
+  unique_fd spawn(incoming& in, answer& out, std::string& text) {
+    const bool confined = in.head.flags & sandboxed, has_init = in.head.flags & own_pid_namespace;
+    const std::size_t first = confined ? 3 : 2;  // of its streams
+    const std::size_t wanted = first + in.head.streams + (in.head.flags & strings_in_memfd ? 1 : 0);
+    if (in.fds.size() != wanted) return out.error = in.fds.empty() ? EMFILE : EINVAL, unique_fd();
+    if ((out.error = read_strings(in)) != 0) return {};
+    auto string = in.strings.begin();
+    start with;
+    with.head = &in.head;
+    with.files = files_;
+    with.failure_pipe = in.fds[0].get();
+    if (has_init) with.end_pipe = in.fds[1].get();
+    if (confined) {
+      try {
+        with.prepared = &prepare(*string++);
+      } catch (const std::exception& e) {
+        out.refused = 1;
+        text = std::string("its sandbox could not be prepared: ") + e.what();
+        return {};
+      }
+      if (!with.prepared->sufficient()) {
+        out.refused = 1;
+        text = with.prepared->shortcoming();
+        return {};
+      }
+      text = sandbox::to_lines(with.prepared->report());
+      with.supervisor = denied_.supervisor();
+    }
+    for (std::size_t i = 0; i < in.head.streams; ++i) with.streams.push_back(in.fds[first + i].get());
+    char* const file = *string++;
+    with.directory = *string++;
+    with.argv.assign(string, string + in.head.arguments);
+    with.envp.assign(string + in.head.arguments, in.strings.end());
+    std::list<std::string> paths;
+    find_candidates(file, with, paths);
+    with.argv.push_back(nullptr);
+    with.envp.push_back(nullptr);
+
+    int pidfd = -1;
+    int flags = CLONE_PIDFD;
+#ifndef BULKHEAD_SANITIZED  // a sanitizer's memory is its own
+    if (!confined && !has_init) flags |= CLONE_VM | CLONE_VFORK;
+#endif
+    if (has_init && (!confined || with.prepared->wants_pid_namespace())) flags |= CLONE_NEWPID;
+    const int pid = ::clone(start_child, stack_top_, flags, &with, &pidfd);
+    if (pid < 0) return out.error = errno, unique_fd();
+    out.pid = pid;
+    if (confined && with.prepared->listens()) {
+      const auto& granted = with.prepared->granted();
+      denied_.expect({.pid = pid,
+                      .pidfd = unique_fd(granted.kill ? ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0) : -1),
+                      .reports = std::move(in.fds[first - 1]),
+                      .black_box = {},
+                      .kills = granted.kill,
+                      .learns = granted.learn});
+    }
+    return unique_fd(pidfd);
+  }
+
+  // As execvp() does it, but with the PATH of the child.
+  static void find_candidates(char* file, start& with, std::list<std::string>& paths) {
+    if (std::strchr(file, '/') || !*file) return with.candidates.push_back(file);
+    std::string_view path = "/usr/local/bin:/usr/bin:/bin";
+    for (const char* variable : with.envp)
+      if (std::strncmp(variable, "PATH=", 5) == 0) path = variable + 5;
+    for (;;) {
+      const std::size_t colon = path.find(':');
+      std::string place(path.substr(0, colon));
+      if (!place.empty()) place += '/';
+      paths.push_back(place + file);
+      with.candidates.push_back(paths.back().data());
+      if (colon == std::string_view::npos) break;
+      path.remove_prefix(colon + 1);
+    }
+  }
+
+  const int control_;
+  unique_fd epoll_;
+  fork_server::denied_calls denied_;
+  std::optional<sandbox::namespaces> spaces_;
+  rlimit files_{};
+  char* stack_top_ = nullptr;
+  std::list<std::pair<std::string, sandbox::prepared>> sandboxes_;  // the last used first
+  std::map<int, living> children_;                                  // by their pidfds
+};
+
+}  // namespace
+
+int serve_process_requests(int control, process_server_kind kind, unsigned user) {
+  ::prctl(PR_SET_NAME, "bulkhead-procs");
+  // A host may care no more how a child ends. Ignored, it would be so for children, too; a handler is not inherited.
+  struct sigaction nothing {};
+  nothing.sa_handler = [](int) {};
+  ::sigaction(SIGPIPE, &nothing, nullptr);
+  return server(control, kind, user).run();
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,117 @@
+// exec and exec_file: what they collect, and each way for them to end.
+#include "process_fixture.hpp"
+
+#include <thread>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+
+TEST_CASE("exec runs a shell command and hands back both outputs") {
+  launcher launch;
+  const auto done = launch.exec("echo out | tr a-z A-Z; echo err >&2");
+  CHECK(!done.error);
+  CHECK(done.out == "OUT\n");
+  CHECK(done.err == "err\n");
+  CHECK(done.status.code == 0);
+}
+
+TEST_CASE("exec takes completion tokens") {
+  launcher launch;
+  const exec_result result = launch.exec("echo $0", {}, boost::asio::use_future).get();
+  CHECK(result.out == "/bin/sh\n");
+  mailbox<boost::system::error_code> errors;
+  launch.exec_file("/no/such/file", {}, {},
+                   [&](boost::system::error_code code, const exec_result&) { errors.put(code); });
+  REQUIRE(errors.wait_for(1));
+  CHECK(errors.values()[0].value() == ENOENT);
+}
+
+TEST_CASE("exec_file runs a script with a #! line, and passes arguments as they are") {
+  launcher launch;
+  const scratch_folder folder;
+  const auto script = write_file(folder.path / "script", "#!/bin/sh -e\nprintf '%s|' \"$@\"\n", 0755);
+  CHECK(launch.exec_file(script, {"a b", "$HOME", "*"}).out == "a b|$HOME|*|");
+  const auto python = write_file(folder.path / "python", "#!/usr/bin/env python3\nprint(6 * 7)\n", 0755);
+  CHECK(launch.exec_file(python).out == "42\n");
+}
+
+TEST_CASE("another status than 0 is an error that still has the output") {
+  launcher launch;
+  const auto failed = launch.exec("echo before; exit 3");
+  CHECK(failed.error == process_error::failed);
+  CHECK(failed.status.code == 3);
+  CHECK(failed.out == "before\n");
+  CHECK(launch.exec("kill -SEGV $$").status.signal == SIGSEGV);
+  CHECK(error_of([&] { launch.exec_file("/no/such/file"); }).code().value() == ENOENT);
+}
+
+TEST_CASE("input is written while output is read, however much there is") {
+  launcher launch;
+  std::string text;
+  for (int i = 0; i < 200'000; ++i) text += std::to_string(i) + '\n';
+  const auto done = launch.exec_file("cat", {}, {.input = text, .max_output = 8 << 20});
+  CHECK(!done.error);
+  CHECK(done.out == text);
+  const auto unread = launch.exec("exit 0", {.input = text});  // no SIGPIPE, no error
+  CHECK(!unread.error);
+}
+
+TEST_CASE("output past max_output is an error with what was read so far") {
+  launcher launch;
+  const auto flood = launch.exec("yes", {.max_output = 1000});
+  CHECK(flood.error == process_error::output_limit);
+  CHECK(flood.out.size() == 1000);
+  CHECK(flood.status.signal == SIGTERM);
+  const auto errors = launch.exec("echo kept; yes >&2", {.max_output = 1000});
+  CHECK(errors.error == process_error::output_limit);
+  CHECK(errors.out == "kept\n");
+  const auto exact = launch.exec("printf 12345", {.max_output = 5});
+  CHECK(!exact.error);
+  CHECK(launch.exec("printf 123456", {.max_output = 5}).error == process_error::output_limit);
+}
+
+TEST_CASE("a timeout kills the whole command and hands back what there was") {
+  launcher launch;
+  const auto late = launch.exec("echo begun; sleep 300 | cat", {.process = {.timeout = 300ms}});
+  CHECK(late.error == process_error::timed_out);
+  CHECK(late.out == "begun\n");
+  const auto stubborn = launch.exec("trap '' TERM; echo begun; while :; do sleep 1; done",
+                                    {.process = {.timeout = 300ms, .kill_grace = 50ms}});
+  CHECK(stubborn.error == process_error::timed_out);
+  CHECK(stubborn.status.signal == SIGKILL);
+}
+
+TEST_CASE("a timeout ends also what only holds the pipe of a command that has ended") {
+  launcher launch;
+  const auto held = launch.exec("sleep 300 & exit 4", {.process = {.timeout = 200ms}});
+  CHECK(held.error == process_error::timed_out);
+  CHECK(held.status.code == 4);
+  const auto escaped = launch.exec("setsid sleep 3 & exit 4", {.process = {.timeout = 200ms, .kill_grace = 50ms}});
+  CHECK(escaped.error == process_error::timed_out);
+}
+
+TEST_CASE("a command can be cancelled") {
+  launcher launch;
+  std::stop_source stop;
+  mailbox<std::string> events;
+  exec_options options;
+  options.process.stop = stop.get_token();
+  options.process.events.on_spawn = [&] { stop.request_stop(); };
+  const auto cancelled = launch.exec("sleep 300", options);
+  CHECK(cancelled.error == process_error::aborted);
+  CHECK(cancelled.status.signal == SIGTERM);
+}
+
+TEST_CASE("many commands run at once, from many threads") {
+  launcher launch;
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int t = 0; t < 8; ++t)
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 10; ++i)
+        if (launch.exec("echo " + std::to_string(t * 100 + i)).out == std::to_string(t * 100 + i) + "\n") ++right;
+    });
+  for (auto& each : threads) each.join();
+  CHECK(right == 80);
+  CHECK(no_children());
+}

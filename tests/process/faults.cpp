@@ -1,0 +1,153 @@
+// What goes wrong around children costs nothing but an error: no descriptor, no zombie, no process is left.
+#include "process_fixture.hpp"
+
+#include <sys/resource.h>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+
+namespace {
+
+#ifdef BULKHEAD_SANITIZED
+constexpr int many = 300;
+#else
+constexpr int many = 10'000;
+#endif
+
+std::vector<pid_t> lines_of(child_stream& from, std::size_t count) {
+  std::string text;
+  std::vector<pid_t> pids;
+  while (pids.size() < count) {
+    const std::size_t n = boost::asio::read_until(from, boost::asio::dynamic_buffer(text), '\n');
+    pids.push_back(std::stoi(text.substr(0, n)));
+    text.erase(0, n);
+  }
+  return pids;
+}
+
+}  // namespace
+
+TEST_CASE("thousands of children leave no descriptor and no zombie behind") {
+  launcher launch;
+  const auto one = [&](int i) {
+    process_options options;
+    if (i % 2) options.streams = {stdio::null(), stdio::null(), stdio::null()};
+    launch.spawn("/bin/true", {}, options).wait();
+  };
+  for (int i = 0; i < 10; ++i) one(i);
+  const std::size_t before = entries("/proc/self/fd");
+  const std::string servers = "/proc/" + std::to_string(launch.server_pid()) + "/fd";
+  for (int i = 0; i < many; ++i) one(i);
+  // The last ones' events are under way.
+  launch.exec("true", {}, boost::asio::use_future).get();
+  for (int i = 0; i < 1000 && entries("/proc/self/fd") > before; ++i)
+    launch.exec("true", {}, boost::asio::use_future).get();
+  CHECK(entries("/proc/self/fd") <= before);
+  CHECK(entries(servers) < 20);
+  CHECK(no_children());
+}
+
+TEST_CASE("killing the application kills its children, and theirs, but not the detached") {
+  launcher launch;
+  const child application = launch.spawn(program("spawner"), {"plain", "tree", "sandboxed", "detached"},
+                                         {.streams = {stdio::null(), stdio::pipe(), stdio::inherit()}});
+  const auto pids = lines_of(application.out(), 5);
+  application.kill(SIGKILL);
+  CHECK(application.wait().signal == SIGKILL);
+  for (std::size_t i = 0; i < 4; ++i) CHECK(ends(pids[i]));
+  CHECK(::kill(pids[4], 0) == 0);
+  ::kill(pids[4], SIGKILL);
+}
+
+TEST_CASE("without a free descriptor a spawn fails with EMFILE, and works again after") {
+  launcher launch;
+  launch.spawn("true").wait();
+  launch.exec("true", {}, boost::asio::use_future).get();
+  std::vector<unique_fd> hoard;
+  for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) hoard.emplace_back(fd);
+  REQUIRE(errno == EMFILE);
+  int failures = 0;
+  // With so many free, it fails at a different place each time.
+  for (int free = 0; free < 12; ++free) {
+    try {
+      launch.spawn("true").wait();
+    } catch (const boost::system::system_error& error) {
+      CHECK(error.code().value() == EMFILE);
+      ++failures;
+    }
+    hoard.pop_back();
+  }
+  CHECK(failures > 3);
+  hoard.clear();
+  CHECK(launch.spawn("true").wait());
+  CHECK(no_children());
+}
+
+TEST_CASE("writing to a child that has closed its end is an error, not a signal") {
+  std::signal(SIGPIPE, SIG_DFL);
+  launcher launch;
+  const child deaf = launch.spawn("sh", {"-c", "exec <&-; echo closed; sleep 300"});
+  CHECK(line_of(deaf.out()) == "closed");
+  boost::system::error_code code;
+  boost::asio::write(deaf.in(), boost::asio::buffer("x", 1), code);
+  CHECK(code == boost::asio::error::broken_pipe);
+  sigset_t pending;
+  ::sigpending(&pending);
+  CHECK(::sigismember(&pending, SIGPIPE) == 0);
+  auto later = boost::asio::async_write(deaf.in(), boost::asio::buffer("x", 1), boost::asio::use_future);
+  CHECK_THROWS_AS(later.get(), boost::system::system_error);
+}
+
+TEST_CASE("a slow reader holds the child back and loses nothing") {
+  launcher launch;
+  const child writer = launch.spawn("head", {"-c", "1000000", "/dev/zero"});
+  CHECK(!writer.wait_for(100ms));  // it waits for room in the pipe
+  std::size_t total = 0;
+  std::array<char, 4096> some;
+  boost::system::error_code code;
+  while (!code) total += writer.out().read_some(boost::asio::buffer(some), code);
+  CHECK(code == boost::asio::error::eof);
+  CHECK(total == 1'000'000);
+  CHECK(writer.wait());
+}
+
+TEST_CASE("what a handler throws goes to the application, and the child goes on") {
+  mailbox<std::string> thrown, events;
+  launcher launch({.on_exception = [&](std::exception_ptr what) {
+    try {
+      std::rethrow_exception(what);
+    } catch (const std::exception& e) {
+      thrown.put(e.what());
+    }
+  }});
+  process_options options;
+  options.events = {.on_spawn = [] { throw std::runtime_error("spawn"); },
+                    .on_exit = [](const exit_status&) { throw std::runtime_error("exit"); },
+                    .on_close =
+                        [&](const exit_status&) {
+                          events.put("close");
+                          throw std::runtime_error("close");
+                        }};
+  const child made = launch.spawn("true", {}, options);
+  REQUIRE(events.wait_for(1));
+  REQUIRE(thrown.wait_for(3));
+  CHECK(thrown.values() == std::vector<std::string>{"spawn", "exit", "close"});
+  CHECK(no_children());
+  CHECK(!launch.exec("true", {}, boost::asio::use_future).get().status.code);
+}
+
+TEST_CASE("a process server that dies is replaced, and still kills the children of the one before") {
+  pid_t old_child = 0;
+  {
+    launcher launch;
+    const child before = launch.spawn("sleep", {"300"});
+    old_child = before.pid();
+    const pid_t server = launch.server_pid();
+    ::kill(server, SIGKILL);
+    const child after = launch.spawn("sleep", {"300"});
+    CHECK(launch.server_pid() != server);
+    CHECK(!before.wait_for(0s));
+  }
+  CHECK(ends(old_child, 0));
+  CHECK(no_children());
+}

@@ -1,0 +1,70 @@
+// What the tests of child processes share.
+#pragma once
+
+#include "../integration/fixture.hpp"
+#include <bulkhead/process.hpp>
+
+#include <boost/asio/read.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/use_future.hpp>
+#include <boost/asio/write.hpp>
+
+#include <csignal>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+namespace bulkhead::testing {
+
+inline std::string program(const std::string& name) { return std::string(BULKHEAD_TEST_PROGRAMS) + "/" + name; }
+
+// All that a stream has until its end.
+inline std::string rest_of(child_stream& from) {
+  std::string out;
+  boost::system::error_code code;
+  boost::asio::read(from, boost::asio::dynamic_buffer(out), code);
+  return out;
+}
+
+inline std::string line_of(child_stream& from) {
+  std::string out;
+  boost::asio::read_until(from, boost::asio::dynamic_buffer(out), '\n');
+  return out.substr(0, out.find('\n'));
+}
+
+// Waits for the end of a process that is nobody's child here. Before it could be asked for, it may be gone already.
+inline bool ends(pid_t pid, int within_ms = 10'000) {
+  const unique_fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd) return errno == ESRCH;
+  pollfd ready{pidfd.get(), POLLIN, 0};
+  return ::poll(&ready, 1, within_ms) == 1;
+}
+
+template <class F>
+boost::system::system_error error_of(F action) {
+  try {
+    action();
+  } catch (const boost::system::system_error& error) {
+    return error;
+  }
+  FAIL("it succeeded");
+  throw std::logic_error("unreachable");
+}
+
+inline std::filesystem::path write_file(const std::filesystem::path& file, const std::string& text,
+                                        unsigned mode = 0644) {
+  std::ofstream(file) << text;
+  std::filesystem::permissions(file, std::filesystem::perms(mode));
+  return file;
+}
+
+// No child is left for anybody to reap, of whatever kind.
+inline bool no_children() {
+  siginfo_t info{};
+  return ::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 ? errno == ECHILD : info.si_pid == 0;
+}
+
+}  // namespace bulkhead::testing
