@@ -6,6 +6,7 @@
 #include "plugin_runtime.hpp"
 #include "report/black_box.hpp"
 #include <bulkhead/ipc/channel.hpp>
+#include <bulkhead/ipc/lane_transport.hpp>
 
 #include <condition_variable>
 #include <deque>
@@ -17,7 +18,11 @@ namespace bulkhead {
 
 class session final : ipc::channel::receiver, plugin_runtime::link {
  public:
-  session(unique_fd socket, black_box* box, bool may_send_handles);
+  // Memory for lanes, see ipc/lane.hpp; none: all goes by the socket.
+  struct lane_descriptors {
+    unique_fd in, out;
+  };
+  session(unique_fd socket, black_box* box, bool may_send_handles, lane_descriptors lanes);
 
   // Waits for the host's $/hello and answers it. False when the host has gone away.
   bool say_hello();
@@ -76,6 +81,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   bool place_blobs(ipc::byte_span result, std::vector<std::uint8_t>& made);
   void end(bulkhead_call& call);
   bool take_credit();
+  std::unique_ptr<ipc::transport> make_transport(unique_fd socket, lane_descriptors lanes);
   void notify(std::string_view method, const std::function<void(ipc::packer&)>& params);
 
   black_box* const box_;
@@ -85,6 +91,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   std::map<std::string, ipc::snapshot, std::less<>> published_;  // with mutex_
   std::atomic<unsigned> published_count_{0};                     // versions that have come
   std::size_t blob_threshold_ = 0;                               // 0: the host takes no blobs
+  ipc::lane_transport* lanes_ = nullptr;  // the channel's, if it has some
   ipc::channel channel_;
   const std::thread::id dispatch_thread_;
 
