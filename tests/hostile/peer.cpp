@@ -218,6 +218,7 @@ void must_fail(bool failed, int status) {
 
 void punch() {
   const auto size = static_cast<off_t>(arena_size);
+  while (!(::fcntl(last_file, F_GET_SEALS) & F_SEAL_FUTURE_WRITE)) ::usleep(100);  // the host is about to believe in it
   must_fail(::fallocate(last_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, size) < 0, 90);
   must_fail(::fallocate(last_file, FALLOC_FL_ZERO_RANGE, 0, size) < 0, 90);
   must_fail(::madvise(arena_bytes, arena_size, MADV_REMOVE) < 0, 90);

@@ -71,7 +71,7 @@ namespace detail {
 unique_fd duplicate(int fd);
 
 template <class T>
-void pack_argument(packed_arguments& out, ipc::packer& packer, const T& value, blob_source* source) {
+void pack_argument(packed_arguments& out, ipc::packer& packer, const T& value, blob_source* source = nullptr) {
   if constexpr (std::is_same_v<T, pass_fd>) {
     const char index = static_cast<char>(out.handles.size());
     out.handles.push_back(duplicate(value.fd));
