@@ -241,15 +241,17 @@ void plugin_pool::reload(const std::filesystem::path& file) {
 
 // Otherwise the old version goes on.
 void plugin_pool::await_serving(worker_set& fresh, std::unique_lock<std::mutex>& held) {
-  const auto workers = fresh.processes();
+  auto workers = fresh.processes();
   held.unlock();
   try {
     watcher_->await_serving(workers);
   } catch (...) {
+    workers.clear();  // without the lock, which the last who looks at one takes
     held.lock();
     fresh.stop("it does not serve");
     throw;
   }
+  workers.clear();
   held.lock();
   if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
 }

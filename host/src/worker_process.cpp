@@ -301,11 +301,7 @@ void worker_process::greet(std::uint32_t published) {
   const bool limited = options.deadline != no_deadline;
   ipc::buffer hello = ipc::begin_request("$/hello");
   ipc::packer packer(hello);
-<<<<<<< HEAD
-  packer.pack_array(1).pack_map(6u + (published > 0) + (lane_to_ ? 1 : 0)).pack("protocol").pack(ipc::protocol_version);
-=======
   packer.pack_array(1).pack_map(6u + (published > 0 ? 1u : 0u) + (lane_to_ ? 1u : 0u)).pack("protocol").pack(ipc::protocol_version);
->>>>>>> h-blobs
   packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
   packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
   packer.pack("concurrency").pack(options.concurrency).pack("blob_threshold").pack(blobs_->threshold());
@@ -332,14 +328,7 @@ void worker_process::greet(std::uint32_t published) {
 void worker_process::greeted(const ipc::completion& answer) {
   if (answer.code != outcome::ok)
     return kill(exit_reason::protocol, "it refused the host's greeting: " + answer.failure.message);
-<<<<<<< HEAD
   bool blobs = false, published = false, lanes = false;
-=======
-  on_greeted(answer.result());
-  on_greeted(answer.result());
-  if (!lane_to_) return;
-  bool wanted = false;
->>>>>>> h-blobs
   try {
     const msgpack::object_handle handle = ipc::unpack(answer.result());
     const auto said = handle.get().as<std::map<std::string, msgpack::object>>();

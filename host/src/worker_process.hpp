@@ -105,20 +105,13 @@ class worker_process final : public reactor::target,
   std::unique_ptr<ipc::transport> make_transport(unique_fd socket);
   void spawn();
   void say_hello();
-<<<<<<< HEAD
   void greeted(const ipc::completion& answer);
-=======
->>>>>>> h-blobs
   void greet(std::uint32_t published);
   // published_state::reader
   void on_published(const std::string& name, const ipc::snapshot& value) noexcept override;
   void on_unpublished(const std::string& name, std::uint64_t version) noexcept override;
   void tell_published(const published_state::values& values);
   std::weak_ptr<published_state::reader> as_reader();
-<<<<<<< HEAD
-=======
-  void greeted(const ipc::completion& answer);
->>>>>>> h-blobs
 
   // ipc::channel::receiver
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;

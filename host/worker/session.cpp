@@ -85,13 +85,8 @@ bool session::say_hello() {
   queue_.pop_front();
   work_ = !queue_.empty();
   held.unlock();
-<<<<<<< HEAD
   bool by_lane = false;
   unsigned published = 0;
-=======
-  unsigned published = 0;
-  bool by_lane = false;
->>>>>>> h-blobs
   try {
     const msgpack::object_handle params = ipc::unpack(hello.params);
     const auto options = params.get().as<std::vector<std::map<std::string, msgpack::object>>>().at(0);
@@ -109,24 +104,15 @@ bool session::say_hello() {
       credit_ = found->second.as<std::int64_t>();
     if (const auto found = options.find("frame_limit"); found != options.end())
       frame_limit_ = found->second.as<std::size_t>();
-<<<<<<< HEAD
-=======
-    if (const auto found = options.find("published"); found != options.end()) published = found->second.as<unsigned>();
-    if (const auto found = options.find("blob_threshold"); found != options.end())
-      blob_threshold_ = found->second.as<std::size_t>();
->>>>>>> h-blobs
     if (const auto found = options.find("lanes"); found != options.end() && lanes_) {
       const auto lanes = found->second.as<std::map<std::string, double>>();
       lanes_->configure({.spin = std::chrono::nanoseconds(static_cast<std::int64_t>(lanes.at("spin_us") * 1000)),
                          .cpu_budget = lanes.at("cpu_budget")});
       by_lane = true;
     }
-<<<<<<< HEAD
     if (const auto found = options.find("published"); found != options.end()) published = found->second.as<unsigned>();
     if (const auto found = options.find("blob_threshold"); found != options.end())
       blob_threshold_ = found->second.as<std::size_t>();
-=======
->>>>>>> h-blobs
   } catch (const std::exception& e) {
     channel_.send(
         ipc::make_error_response(hello.id, {outcome::rejected, "$/hello: its parameter is not as expected", {}})
@@ -138,11 +124,7 @@ bool session::say_hello() {
   ipc::packer(result).pack("lanes").pack(by_lane).pack("blobs").pack(blob_threshold_ > 0);
   if (!channel_.send(ipc::make_response(hello.id, result.view()).take())) return false;
   if (by_lane) channel_.engage();  // the host says nothing until it has this answer
-<<<<<<< HEAD
-  channel_.run([&] { return published_count_ >= published; });
-=======
   channel_.run([&] { return published_count_ >= published; });  // what the plugin may look for at once
->>>>>>> h-blobs
   return true;
 }
 

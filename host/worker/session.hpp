@@ -87,18 +87,11 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   black_box* const box_;
   const bool may_send_handles_;
   plugin_runtime runtime_;
-<<<<<<< HEAD
   ipc::lane_transport* lanes_ = nullptr;  // the channel's, if it has some
-=======
->>>>>>> h-blobs
   arenas arenas_;
   std::map<std::string, ipc::snapshot, std::less<>> published_;  // with mutex_
   std::atomic<unsigned> published_count_{0};                     // versions that have come
   std::size_t blob_threshold_ = 0;                               // 0: the host takes no blobs
-<<<<<<< HEAD
-=======
-  ipc::lane_transport* lanes_ = nullptr;  // the channel's, if it has some
->>>>>>> h-blobs
   ipc::channel channel_;
   const std::thread::id dispatch_thread_;
 

@@ -138,21 +138,12 @@ struct load_options {
   bulkhead::functions functions{};         // what the plugin may call in the application
   std::vector<std::string> environment{};  // "NAME=value"; workers get nothing else
   ipc::limits limits{};                    // of the channel
-<<<<<<< HEAD
-  // Memory shared with each worker that calls go through instead of a socket, and how long one waits there without
-  // sleeping. Programs of host::launch() do without.
-  ipc::lane_options lanes{};
-  blob_options blobs{};                    // bytes in bulk
-  // Which of the values that host::publish() publishes the plugin may read. Unset: all.
-  std::optional<std::vector<std::string>> published{};
-=======
   blob_options blobs{};                    // bytes in bulk
   // Which of the values that host::publish() publishes the plugin may read. Unset: all.
   std::optional<std::vector<std::string>> published{};
   // Memory shared with each worker that calls go through instead of a socket, and how long one waits there without
   // sleeping. Programs of host::launch() do without.
   ipc::lane_options lanes{};
->>>>>>> h-blobs
   supervision_options supervision{};
   state_options state{};
   bulkhead::dispatch dispatch{};
