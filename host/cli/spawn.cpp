@@ -8,6 +8,8 @@
 #include <bulkhead/crash_report.hpp>
 #include <bulkhead/process.hpp>
 
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/io_context.hpp>
 #include <fmt/format.h>
 
 #include <csignal>
@@ -163,10 +165,11 @@ int run_spawn(int argc, char** argv) {
     };
     listen();
     exit_status status;
-    made.async_wait(boost::asio::bind_executor(io, [&](boost::system::error_code, const exit_status& how) {
-      status = how;
-      incoming.close();
-    }));
+    made.async_wait(
+        boost::asio::bind_executor(io.get_executor(), [&](boost::system::error_code, const exit_status& how) {
+          status = how;
+          incoming.close();
+        }));
     io.run();
     if (with.explain) explain(made.violations());
     if (with.json) fmt::print(stderr, "{}\n", account(status, made.timed_out(), made.violations()).dump());

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <bulkhead/child_stream.hpp>
+#include <bulkhead/export.hpp>
 #include <bulkhead/passed_handle.hpp>
 
 #include <boost/asio/strand.hpp>
@@ -18,7 +19,7 @@
 #include <map>
 #include <set>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 struct node_channel_options {
   // Called one at a time.

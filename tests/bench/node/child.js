@@ -1,2 +1,0 @@
-process.on('message', (m) => process.send(m));
-process.send('ready');
