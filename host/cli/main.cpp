@@ -25,7 +25,11 @@ constexpr command commands[] = {
     {"logs", "show a daemon's log", run_logs},
     {"restart", "give a daemon's plugin fresh workers", run_restart},
     {"stop", "stop a daemon, or one of its plugins", run_stop},
+    {"completion", "print what makes bash, zsh or fish complete command lines", run_completion},
+    {"manual", "print the manual page of a command", run_manual},
 };
+
+const parse_observer* observer = nullptr;
 
 void print_usage(std::FILE* where) {
   fmt::print(where, "bulkhead {}: runs plugins in processes of their own\n\nUsage: bulkhead COMMAND [ARGUMENTS...]\n\n",
@@ -66,7 +70,12 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
+std::span<const command> all_commands() { return commands; }
+
+void observe_parse(const parse_observer* to) { observer = to; }
+
 std::optional<int> parse(CLI::App& app, int argc, char** argv) {
+  if (observer) return (*observer)(app), exit_ok;
   try {
     app.parse(argc, argv);
     return std::nullopt;

@@ -11,7 +11,7 @@
 #include <optional>
 #include <stop_token>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // How a process has ended.
 struct exit_status {

@@ -1,11 +1,12 @@
 // A file descriptor that is passed between processes, as an owned object that knows what it is.
 #pragma once
 
+#include <bulkhead/export.hpp>
 #include <bulkhead/ipc/system.hpp>
 
 #include <string_view>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 enum class handle_kind {
   none,

@@ -13,7 +13,7 @@
 
 #include <bulkhead/child.hpp>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 
 // How exec() and exec_file() fail, beside errors of the system. Category "bulkhead process".
 enum class process_error {

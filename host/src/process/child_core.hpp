@@ -12,7 +12,7 @@
 
 namespace bulkhead {
 
-class child_core : public std::enable_shared_from_this<child_core> {
+class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_core> {
  public:
   child_core(std::shared_ptr<process::server_client> servers, const boost::asio::any_io_executor& executor,
              std::shared_ptr<void> context, const process_options& options, process::spawned_child made, unique_fd end);

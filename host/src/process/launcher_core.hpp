@@ -11,7 +11,7 @@
 
 namespace bulkhead {
 
-class launcher_core : public std::enable_shared_from_this<launcher_core> {
+class BULKHEAD_PRIVATE launcher_core : public std::enable_shared_from_this<launcher_core> {
  public:
   launcher_core(launcher_options options, std::optional<boost::asio::any_io_executor> executor);
   ~launcher_core() { shutdown(); }
