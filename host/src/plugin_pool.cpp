@@ -108,6 +108,7 @@ void plugin_pool::heed_requests(worker_settings& settings, const std::string& sh
     alone->plugin = settings.plugin;
     alone->options.environment = {"BULKHEAD_PROBE=1"};
     alone->options.start_timeout = options_.start_timeout;
+    alone->options.lanes.enabled = false;
     alone->rules.memory_limit(std::size_t{256} << 20).at_least(rules.granted().required);
     const auto worker = std::make_shared<worker_process>(core_, alone, std::weak_ptr<worker_owner>(), 0);
     worker->start();

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <bulkhead/functions.hpp>
+#include <bulkhead/ipc/lane_options.hpp>
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/plugin.hpp>
 #include <bulkhead/policy.hpp>
@@ -134,6 +135,9 @@ struct load_options {
   bulkhead::functions functions{};         // what the plugin may call in the application
   std::vector<std::string> environment{};  // "NAME=value"; workers get nothing else
   ipc::limits limits{};                    // of the channel
+  // Memory shared with each worker that calls go through instead of a socket, and how long one waits there without
+  // sleeping. Programs of host::launch() do without.
+  ipc::lane_options lanes{};
   supervision_options supervision{};
   state_options state{};
   bulkhead::dispatch dispatch{};
