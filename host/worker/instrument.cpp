@@ -19,7 +19,7 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::size_t kept_calls = 256;
+constexpr std::size_t kept_calls = 32;
 constexpr std::chrono::milliseconds after_destroy{50};
 constexpr int descriptors_looked_at = 1024;
 

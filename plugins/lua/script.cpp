@@ -93,6 +93,24 @@ int load_text(lua_State* state) {
   return lua_gettop(state);
 }
 
+// xpcall(), with its handler called when the error has been caught: Lua calls it before, and then without hooks, if it is
+// the hook that raised the error.
+int protected_call(lua_State* state) {
+  luaL_checktype(state, 2, LUA_TFUNCTION);
+  lua_pushvalue(state, 2);
+  lua_insert(state, 1);  // handler, function, handler, arguments...
+  lua_remove(state, 3);
+  const int status = lua_pcall(state, lua_gettop(state) - 2, LUA_MULTRET, 0);
+  lua_pushboolean(state, status == LUA_OK);
+  if (status == LUA_OK) {
+    lua_replace(state, 1);
+    return lua_gettop(state);
+  }
+  lua_insert(state, 1);  // false, handler, error
+  lua_call(state, 1, 1);
+  return 2;
+}
+
 void wrap(lua_State* state, const char* name, lua_CFunction with) {
   lua_getglobal(state, name);
   lua_pushcclosure(state, with, 1);
@@ -119,6 +137,8 @@ int prepare_and_run(lua_State* state) {
   lua_pop(state, 1);
   wrap(state, "setmetatable", set_metatable);
   wrap(state, "load", load_text);
+  lua_pushcfunction(state, protected_call);
+  lua_setglobal(state, "xpcall");
   lua_pushcfunction(state, print);
   lua_setglobal(state, "print");
   push(state, run.args);

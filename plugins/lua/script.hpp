@@ -29,7 +29,8 @@ class script_error : public std::runtime_error {
 
 // Runs `source` with the global `args` (an array, or nil), and packs what it returns: nothing as nil, several values as an
 // array. Tables with keys 1 to n are arrays, others maps. Throws script_error. Blocks until it is done; a single call of a
-// function of Lua's own library (a search for a pathological pattern) is not interrupted.
+// function of Lua's own library (a search for a pathological pattern) is not interrupted, nor is a __close metamethod of a
+// coroutine that ran out of time: those are ended with their worker, at the deadline of the call.
 void run(std::string_view source, const msgpack::object& args, const limits& within, msgpack::sbuffer& result);
 
 }  // namespace lua

@@ -26,9 +26,12 @@ bool flaw(const char* name) {
 }
 
 std::int64_t work(bulkhead::context& cx, std::int64_t n, const std::string& text) {
-  if (flaw("crashes") && n == INT32_MIN) std::raise(SIGSEGV);
+  if (flaw("crashes") && n < -1000) std::raise(SIGSEGV);
   if (flaw("exits") && text.size() > 100) std::exit(3);
-  if (flaw("leaks memory")) std::memset(kept = std::malloc(10'000), 1, 10'000);
+  if (flaw("leaks memory")) {
+    kept = std::malloc(10'000);
+    std::memset(kept, 1, 10'000);
+  }
   if (flaw("leaks little")) kept = std::malloc(24);
   if (flaw("leaks descriptors") && ::dup(1) < 0) throw bulkhead::error("no descriptors are left");
   if (flaw("ignores stop") && n > 1000) std::this_thread::sleep_for(60s);

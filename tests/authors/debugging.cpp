@@ -24,13 +24,15 @@ finished call(std::vector<std::string> words) {
 
 TEST_CASE("call --in-process makes the call without a worker") {
   CHECK(call({"--in-process", "echo", "add", "2", "3"}).out == "5\n");
-  const finished crashed = call({"--in-process", "chaos", "misbehave", "segfault"});
-  CHECK(crashed.status == 128 + 11);  // the program's own
+#ifndef BULKHEAD_SANITIZED                                                             // which makes an exit of it
+  CHECK(call({"--in-process", "chaos", "misbehave", "segfault"}).status == 128 + 11);  // the program's own
+#endif
   const finished with_variable =
       call({"--in-process", "--env", "FLAW=fails to start", BULKHEAD_BAD_PLUGIN, "work", "1", "a"});
   CHECK_THAT(with_variable.err, Contains("no licence server"));
 }
 
+#ifndef BULKHEAD_SANITIZED  // whose own checks at the end can't be traced
 TEST_CASE("call --gdb shows the stack of a crash, and passes results on") {
   const finished fine = call({"--gdb", "echo", "add", "2", "3"});
   INFO(fine.out << fine.err);
@@ -51,6 +53,7 @@ TEST_CASE("call --core leaves a core file of a crash") {
   CHECK_THAT(call({"--core=" + core.string(), "echo", "add", "2", "3"}).out, Contains("5"));
   CHECK(!std::filesystem::exists(core));
 }
+#endif
 
 TEST_CASE("call --wait-for-debugger makes the call when one has attached to the worker") {
   if (::geteuid() != 0) {

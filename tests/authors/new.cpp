@@ -33,7 +33,7 @@ void check_language(const std::string& language, const std::string& source) {
   CHECK_THAT(contents(plugin / "build/check.xml"), Contains("failures=\"0\""));
 
   const std::string built = (plugin / "build/first-one.so").string();
-  CHECK(run({"bulkhead", "call", built, "greet", "Ada"}).out == "Hello, Ada!\n");
+  CHECK(run({"bulkhead", "call", built, "greet", "Ada"}).out == "\"Hello, Ada!\"\n");
   const finished wrong = run({"bulkhead", "call", built, "greet", "[1]"});
   CHECK(wrong.status != 0);
   CHECK_THAT(run({"bulkhead", "inspect", built}).out, Contains("first-one 0.1.0") && Contains("(str name) -> str"));

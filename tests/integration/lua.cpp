@@ -82,6 +82,13 @@ TEST_CASE("lua: time is limited, whatever the script catches") {
   CHECK(with.lua.workers().at(0).pid == worker);
 }
 
+TEST_CASE("lua: xpcall gives results, or what its handler makes of the error") {
+  interpreter with;
+  CHECK(with.run<std::vector<int>>(
+            "local ok, a, b = xpcall(function(x, y) return y, x end, print, 1, 2) return a, b") == std::vector{2, 1});
+  CHECK(with.run<std::string>("local ok, e = xpcall(error, function(e) return e .. '!' end, 'oh') return e") == "oh!");
+}
+
 TEST_CASE("lua: a call that is cancelled or late stops by itself") {
   interpreter with;
   const pid_t worker = with.lua.workers().at(0).pid;
@@ -100,7 +107,7 @@ TEST_CASE("lua: scripts have nothing that reaches out, and no bytecode") {
   CHECK(with.run<int>("return load('return 7')()") == 7);
   CHECK(with.run<int>("return load('return x', 'c', 't', {x = 8})()") == 8);
   CHECK_THAT(with.error("setmetatable({}, {__gc = function() while true do end end})"), Contains("no finalizers"));
-  CHECK_THAT(with.error("\27Lua"), Contains("binary"));
+  CHECK_THAT(with.error("\x1bLua"), Contains("binary"));
 }
 
 TEST_CASE("lua: limits that make no sense are refused") {

@@ -99,8 +99,12 @@ void check_arguments(exam& of, result& found) {
       const reply done = under.call(method.info, method.form, next.arguments, {});
       ++made;
       keep_sample(method, next, done);
-      slow += done.outcome() == outcome::timeout;
-      if (const std::string wrong = judge(method, next, done); !wrong.empty()) {
+      std::string wrong;
+      const auto end = done.outcome() == outcome::timeout ? under.died() : nullptr;
+      if (end) wrong = "worker_lost: its worker " + end->summary() + "; with " + text_of(next.arguments);
+      else wrong = judge(method, next, done);
+      slow += !end && done.outcome() == outcome::timeout;
+      if (!wrong.empty()) {
         found.fail(
             fmt::format("'{}' {} (--reproduce {})", method.info.name, wrong, next.seed * 2 + (next.plain ? 1 : 0)));
         ++failures;
@@ -119,8 +123,9 @@ void reproduce(exam& of, std::uint64_t seed, result& found) {
   subject under(of.with, of.rules, "report_every=0");
   const reply done = under.call(method.info, method.form, next.arguments, {});
   found.note = fmt::format("'{}' with {}: {}", method.info.name, text_of(next.arguments), to_string(done.outcome()));
-  if (const std::string wrong = judge(method, next, done); !wrong.empty())
-    found.fail(fmt::format("'{}' {}", method.info.name, wrong));
+  const auto end = done.outcome() == outcome::timeout ? under.died() : nullptr;
+  const std::string wrong = end ? "worker_lost: its worker " + end->summary() : judge(method, next, done);
+  if (!wrong.empty()) found.fail(fmt::format("'{}' {}", method.info.name, wrong));
   of.keep(under.finish());
   for (const std::string& each : of.misuses) found.fail(each);
 }
@@ -170,9 +175,11 @@ void judge_leaks(const method_under_check& method, const std::vector<measure>& m
       tell("answers (release_answer())", answers, "");
   }
   if (end.threads - middle.threads >= 4) tell("threads", end.threads - middle.threads, "");
+#ifndef BULKHEAD_SANITIZED  // a sanitizer keeps what was freed for a while
   const long pages = end.resident - middle.resident;
   if (found.failures.empty() && pages > (4L << 20) && pages > 64 * calls / 2)
     tell("memory", pages >> 10, " KiB resident");
+#endif
 }
 
 }  // namespace
@@ -221,6 +228,12 @@ void check_leaks(exam& of, result& found) {
     if (n >= every) judge_leaks(method, seen.measures, middle, end, each, found);
   }
   found.note = fmt::format("{} calls: memory, descriptors, threads, blobs, answers", made);
+}
+
+// What a call ended with; or how its worker died, if it was made again after that.
+static std::string end_of(subject& under, const reply& done) {
+  const auto end = done.outcome() == outcome::timeout ? under.died() : nullptr;
+  return end ? "its worker " + end->summary() : describe(done);
 }
 
 // --- deadlines and cancellation ----------------------------------------------------------------------------------------
@@ -288,7 +301,7 @@ void check_cancellation(exam& of, result& found) {
       patient.deadline = std::chrono::seconds(10);
       const reply done = under.call(method.info, method.form, method.samples.front().arguments, patient);
       if (done.outcome() != outcome::ok && done.outcome() != outcome::plugin_error)
-        found.fail(fmt::format("'{}' that is cancelled at step {}: {}", method.info.name, step, describe(done)));
+        found.fail(fmt::format("'{}' that is cancelled at step {}: {}", method.info.name, step, end_of(under, done)));
     }
     of.keep(under.finish());
   }

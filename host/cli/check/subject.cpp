@@ -77,6 +77,16 @@ bool subject::hung() {
   return std::exchange(hangs_seen_, hangs) != hangs;
 }
 
+std::shared_ptr<const crash_report> subject::died() {
+  std::lock_guard held(mutex_);
+  std::shared_ptr<const crash_report> found;
+  for (; ends_seen_ < seen_.exits.size(); ++ends_seen_) {
+    const auto& each = seen_.exits[ends_seen_];
+    if (!found && each->reason != exit_reason::shut_down && each->reason != exit_reason::hung) found = each;
+  }
+  return found;
+}
+
 const observations& subject::finish(std::chrono::nanoseconds* in) {
   if (host_) {
     const auto begin = std::chrono::steady_clock::now();

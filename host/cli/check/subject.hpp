@@ -47,6 +47,9 @@ class subject {
              const call_options& how) const;
   // Whether a worker has been killed since it was asked last because it did not stop.
   bool hung();
+  // How a worker has died since this was asked last, if one has by itself: calls of idempotent methods are made again then,
+  // and end with something else.
+  std::shared_ptr<const crash_report> died();
   // Ends all, and gives what was seen. `in`: how long its end took.
   const observations& finish(std::chrono::nanoseconds* in = nullptr);
   // So far; for what has to be seen while it runs.
@@ -57,7 +60,7 @@ class subject {
 
   std::mutex mutex_;
   observations seen_;
-  std::size_t hangs_seen_ = 0;
+  std::size_t hangs_seen_ = 0, ends_seen_ = 0;
   std::optional<bulkhead::host> host_;
   plugin target_;
 };
