@@ -17,13 +17,19 @@ constexpr command commands[] = {
     {"report", "show crash reports", run_report},
     {"replay", "make the call again in which a worker died, also under gdb", run_replay},
     {"doctor", "show what this machine's sandbox can enforce, and what would help", run_doctor},
+    {"spawn", "run a program as a child: in a sandbox, with a timeout", run_spawn},
+    {"exec", "run a shell command in the same way, and show what it wrote", run_exec},
     {"run", "serve plugins on a socket, as a configuration says", run_run},
     {"ps", "show a daemon's plugins, and how they are", run_ps},
     {"top", "the same as a live table, with rates and latencies", run_top},
     {"logs", "show a daemon's log", run_logs},
     {"restart", "give a daemon's plugin fresh workers", run_restart},
     {"stop", "stop a daemon, or one of its plugins", run_stop},
+    {"completion", "print what makes bash, zsh or fish complete command lines", run_completion},
+    {"manual", "print the manual page of a command", run_manual},
 };
+
+const parse_observer* observer = nullptr;
 
 void print_usage(std::FILE* where) {
   fmt::print(where, "bulkhead {}: runs plugins in processes of their own\n\nUsage: bulkhead COMMAND [ARGUMENTS...]\n\n",
@@ -64,7 +70,12 @@ int run(int argc, char** argv) {
 
 }  // namespace
 
+std::span<const command> all_commands() { return commands; }
+
+void observe_parse(const parse_observer* to) { observer = to; }
+
 std::optional<int> parse(CLI::App& app, int argc, char** argv) {
+  if (observer) return (*observer)(app), exit_ok;
   try {
     app.parse(argc, argv);
     return std::nullopt;

@@ -4,6 +4,7 @@
 #include "command.hpp"
 
 #include <cstdlib>
+#include <set>
 #include <sstream>
 #include <vector>
 
@@ -41,6 +42,15 @@ std::filesystem::path find_plugin(const std::string& plugin) {
   std::string hint = "\nset BULKHEAD_PLUGIN_PATH, or give a path";
   if (std::filesystem::exists(file, ignored)) hint = "\nfor the file in this folder, write ./" + file;
   throw usage_error("there is no plugin " + file + "; searched:" + searched + hint);
+}
+
+std::vector<std::string> installed_plugins() {
+  std::set<std::string> names;
+  std::error_code ignored;
+  for (const auto& folder : places())
+    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+      if (entry.path().extension() == ".so") names.insert(entry.path().stem());
+  return {names.begin(), names.end()};
 }
 
 }  // namespace bulkhead::cli

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace bulkhead::cli {
 
@@ -10,5 +11,8 @@ namespace bulkhead::cli {
 // folders of BULKHEAD_PLUGIN_PATH (separated by colons), in the installed plugins, and in ../plugins as seen from the
 // program. Throws usage_error that lists the places searched.
 std::filesystem::path find_plugin(const std::string& plugin);
+
+// The names that find_plugin() finds, sorted.
+std::vector<std::string> installed_plugins();
 
 }  // namespace bulkhead::cli

@@ -7,6 +7,7 @@
 #include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
 #include "sandbox/violation_text.hpp"
+#include <bulkhead/ipc/lane_transport.hpp>
 
 #include <csignal>
 #include <cstring>
@@ -142,10 +143,7 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       id_(id),
       worker_end_(std::move(ends.second)),
       socket_(ends.first.get()),
-      channel_(std::make_unique<ipc::socket_transport>(
-                   std::move(ends.first), settings_->rules.granted().handles ? settings_->options.limits.handles : 0,
-                   ipc::read_patience),
-               settings_->options.limits, *this, this),
+      channel_(make_transport(std::move(ends.first)), settings_->options.limits, *this, this),
       socket_watch_(core_->reactor->new_watch()),
       pidfd_watch_(core_->reactor->new_watch()),
       log_watch_(core_->reactor->new_watch()),
@@ -154,6 +152,22 @@ worker_process::worker_process(std::shared_ptr<host_core> core, std::shared_ptr<
       image_(settings_->plugin),
       kept_(settings_->options.keep_requests),
       start_deadline_(ipc::clock::now() + settings_->options.start_timeout) {}
+
+// Programs of others do without lanes. What goes to the worker can't be mapped for writing from now on; what comes from
+// it, the worker's bootstrap maps once and seals before it loads the plugin.
+std::unique_ptr<ipc::transport> worker_process::make_transport(unique_fd socket) {
+  const unsigned handles = settings_->rules.granted().handles ? settings_->options.limits.handles : 0;
+  auto plain = std::make_unique<ipc::socket_transport>(std::move(socket), handles, ipc::read_patience);
+  const ipc::lane_options& options = settings_->options.lanes;
+  if (!options.enabled || !settings_->argv.empty() || settings_->internal) return plain;
+  lane_to_ = ipc::lane_memory::make(options.ring);
+  lane_from_ = ipc::lane_memory::make(options.ring);
+  ipc::lane_memory mine(lane_to_.get(), true), theirs(lane_from_.get(), false);
+  ipc::lane_memory::seal(lane_to_.get());
+  auto made = std::make_unique<ipc::lane_transport>(std::move(plain), std::move(mine), std::move(theirs), true);
+  made->configure(options);
+  return made;
+}
 
 worker_process::~worker_process() {
   stop_watching();
@@ -199,6 +213,7 @@ void worker_process::spawn() {
   if (!cgroup_) say_hello();
   std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get(), reports_end.get()};
   if (image_) fds.push_back(image_->get());
+  if (lane_to_) fds.insert(fds.end(), {lane_to_.get(), lane_from_.get()});
   auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
   worker_end_.reset();
   log_end.reset();
@@ -232,23 +247,45 @@ void worker_process::say_hello() {
   const bool limited = options.deadline != no_deadline;
   ipc::buffer hello = ipc::begin_request("$/hello");
   ipc::packer packer(hello);
-  packer.pack_array(1).pack_map(5).pack("protocol").pack(ipc::protocol_version);
+  packer.pack_array(1).pack_map(lane_to_ ? 6 : 5).pack("protocol").pack(ipc::protocol_version);
   packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
   packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
   packer.pack("concurrency").pack(options.concurrency);
+  if (lane_to_) {
+    packer.pack("lanes").pack_map(2).pack("spin_us").pack(
+        std::chrono::duration<double, std::micro>(options.lanes.spin).count());
+    packer.pack("cpu_budget").pack(options.lanes.cpu_budget);
+  }
 
-  struct greeted final : ipc::async_completion {
+  struct hello_answer final : ipc::async_completion {
     std::weak_ptr<worker_process> worker;
     void complete(ipc::completion&& result) override {
-      const auto alive = worker.lock();
-      if (!alive || alive->dead_ || result.code == outcome::ok) return;
-      alive->kill(exit_reason::protocol, "it refused the host's greeting: " + result.failure.message);
+      if (const auto alive = worker.lock(); alive && !alive->dead_) alive->greeted(result);
     }
   };
-  auto handler = std::make_unique<greeted>();
+  auto handler = std::make_unique<hello_answer>();
   handler->worker = weak_from_this();
   std::unique_ptr<ipc::async_completion> async = std::move(handler);
   channel_.start(hello.take(), {}, ipc::never, nullptr, &async);
+  if (lane_to_) channel_.hold();
+}
+
+void worker_process::greeted(const ipc::completion& answer) {
+  if (answer.code != outcome::ok)
+    return kill(exit_reason::protocol, "it refused the host's greeting: " + answer.failure.message);
+  if (!lane_to_) return;
+  bool wanted = false;
+  try {
+    const msgpack::object_handle said = ipc::unpack(answer.result());
+    wanted = said.get().as<std::map<std::string, msgpack::object>>().at("lanes").as<bool>();
+  } catch (const std::exception&) {
+    // It knows no lanes.
+  }
+  if (wanted && !ipc::lane_memory::sealed(lane_from_.get()))
+    return kill(exit_reason::protocol, "it wants lanes without having sealed its own");
+  lane_to_.reset();
+  lane_from_.reset();
+  channel_.release(wanted);
 }
 
 // --- calls ----------------------------------------------------------------------------------------------------------
@@ -256,10 +293,13 @@ void worker_process::say_hello() {
 ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* sync,
                                             std::unique_ptr<ipc::async_completion>* async,
                                             std::optional<std::uint32_t>* known_id) {
-  ipc::buffer frame = ipc::begin_request(request.method);
-  frame.append(request.arguments.params.view());
+  ipc::buffer head = ipc::begin_request(request.method);
   std::vector<unique_fd> handles;
-  for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
+  try {
+    for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
+  } catch (const std::system_error&) {
+    return {outcome::overloaded, 0};
+  }
   std::function<ipc::buffer(std::uint32_t)> before;
   const auto watch = [&](std::uint32_t id) {  // before the first report can come
     watch_progress(id, request);
@@ -283,7 +323,8 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
       return ahead;
     };
   }
-  return channel_.start(frame.take(), std::move(handles), request.deadline, sync, async, before);
+  return channel_.start(head.bytes(), request.arguments.params.view(), std::move(handles), request.deadline, sync,
+                        async, before);
 }
 
 std::string worker_process::not_started(outcome code, const call_request& request, const ipc::limits& limits) {
@@ -293,7 +334,8 @@ std::string worker_process::not_started(outcome code, const call_request& reques
              " bytes of arguments and " + std::to_string(request.arguments.handles.size()) +
              " handles; the limits are " + std::to_string(limits.frame) + " bytes and " +
              std::to_string(limits.handles);
-    case outcome::overloaded: return "too many calls or bytes wait for this worker; try again later";
+    case outcome::overloaded:
+      return "too many calls or bytes wait for this worker, or no descriptor is free; try again later";
     default: return "the worker was gone before the call could be sent";
   }
 }

@@ -98,8 +98,10 @@ class worker_process final : public reactor::target,
 
   worker_process(std::shared_ptr<host_core> core, std::shared_ptr<const worker_settings> settings,
                  std::weak_ptr<worker_owner> owner, std::uint64_t id, std::pair<unique_fd, unique_fd> ends);
+  std::unique_ptr<ipc::transport> make_transport(unique_fd socket);
   void spawn();
   void say_hello();
+  void greeted(const ipc::completion& answer);
 
   // ipc::channel::receiver
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;
@@ -133,8 +135,9 @@ class worker_process final : public reactor::target,
   const std::shared_ptr<const worker_settings> settings_;
   const std::weak_ptr<worker_owner> owner_;
   const std::uint64_t id_;
-  unique_fd worker_end_;  // of the socket, until the worker has it
-  const int socket_;      // the channel's own, for the reactor
+  unique_fd worker_end_;           // of the socket, until the worker has it
+  unique_fd lane_to_, lane_from_;  // the memory of its lanes, until they are in use
+  const int socket_;               // the channel's own, for the reactor
   ipc::channel channel_;
   std::shared_ptr<log_stream> log_;
   unique_fd pidfd_, log_pipe_, reports_pipe_;

@@ -18,9 +18,9 @@
 namespace bulkhead::fork_server {
 namespace {
 
-// 0 is /dev/null already; 1 and 2 become the log, then channel, black box and plugin. All else is closed.
+// 0 is /dev/null already; 1 and 2 become the log, then channel, black box, plugin and lanes. All else is closed.
 void place_descriptors(std::vector<unique_fd>& fds, sandbox::prepared& prepared, int supervisor) {
-  constexpr std::array targets = {channel_fd, 1, black_box_fd, plugin_fd};
+  constexpr std::array targets = {channel_fd, 1, black_box_fd, plugin_fd, lane_in_fd, lane_out_fd};
   std::vector<int> high;                   // out of the way of the targets first
   fds.erase(fds.begin() + reports_index);  // the fork server's alone
   for (const unique_fd& fd : fds) high.push_back(::fcntl(fd.get(), F_DUPFD, 64));
@@ -29,7 +29,7 @@ void place_descriptors(std::vector<unique_fd>& fds, sandbox::prepared& prepared,
   for (std::size_t i = 0; i < high.size(); ++i) ::dup2(high[i], targets[i]);
   ::dup2(1, 2);
   ::dup2(supervisor, supervisor_fd);
-  if (high.size() < targets.size()) ::close(plugin_fd);
+  for (std::size_t i = high.size(); i < targets.size(); ++i) ::close(targets[i]);
   ::close(sandbox_fd);
   prepared.move_descriptor(sandbox_fd);
   ::syscall(SYS_close_range, first_closed_fd, ~0u, 0);
@@ -63,6 +63,7 @@ void leave_note(const std::string& why) {
 
 void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
   const bool plugin = in.head.kind == request_kind::spawn_plugin;
+  const bool lanes = in.fds.size() > plugin_index + 1;
   ::prctl(PR_SET_NAME, "bulkhead-worker");  // in reports, too, of a child that has executed nothing
   bool placed = false;
   try {
@@ -82,6 +83,10 @@ void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
   if (plugin) {
     ::setenv("BULKHEAD_BLACK_BOX_FD", std::to_string(black_box_fd).c_str(), 1);
     ::setenv("BULKHEAD_PLUGIN_FD", std::to_string(plugin_fd).c_str(), 1);
+    if (lanes) {
+      ::setenv("BULKHEAD_LANE_IN_FD", std::to_string(lane_in_fd).c_str(), 1);
+      ::setenv("BULKHEAD_LANE_OUT_FD", std::to_string(lane_out_fd).c_str(), 1);
+    }
     worker_sandbox seal{prepared.library(), prepared.granted().memory > 0, prepared.granted().handles,
                         [&](black_box& box) { prepared.seal(box, plugin_fd, unique_fd(supervisor_fd)); }};
     ::_exit(run_worker("", seal));

@@ -75,12 +75,15 @@ int run_worker(const std::string& path, const worker_sandbox& sandbox) {
     if (opened >= 0) plugin = opened;
   }
 
+  session::lane_descriptors lanes;
+  if (const auto fd = take_descriptor("BULKHEAD_LANE_IN_FD")) lanes.in.reset(*fd);
+  if (const auto fd = take_descriptor("BULKHEAD_LANE_OUT_FD")) lanes.out.reset(*fd);
+
   install_crash_handlers(*box, sandbox.memory_limited);
-  auto* worker = new session(unique_fd(*channel), box,
-                             sandbox.may_send_handles);  // never destroyed: the plugin's threads may outlive main()
+  auto* worker = new session(unique_fd(*channel), box, sandbox.may_send_handles,
+                             std::move(lanes));  // never destroyed: the plugin's threads may outlive main()
   worker->enter(static_cast<std::uint32_t>(phase::hello));
   if (!worker->say_hello()) ::_exit(1);
-  // Lanes are mapped and sealed here, before the sandbox closes.
   const std::string& library = sandbox.library.empty() ? file : sandbox.library;
   name_plugin_file(library);
   worker->start_plugin(plugin.value_or(-1), library, [&] { sandbox.seal(*box); });

@@ -142,8 +142,9 @@ class server {
   }
 
   unique_fd clone_worker(incoming& in, answer& out, std::string& text) {
-    const std::size_t wanted = in.head.kind == request_kind::spawn_plugin ? 5 : 4;
-    if (in.fds.size() != wanted || (in.head.kind == request_kind::spawn_program && in.head.arguments == 0)) {
+    const bool plugin = in.head.kind == request_kind::spawn_plugin;
+    const std::size_t got = in.fds.size();
+    if (plugin ? got != plugin_index + 1 && got != descriptors_limit : got != plugin_index || in.head.arguments == 0) {
       out.error = EINVAL;
       return {};
     }

@@ -6,6 +6,7 @@
 #include <bulkhead/error.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -21,18 +22,33 @@ ipc::limits worker_limits() {
   return limits;
 }
 
+// What comes before the result in a response; written by hand, for it is on the way of every call.
+struct response_head {
+  explicit response_head(std::uint32_t id) {
+    bytes = {0x94, 0x01};
+    const unsigned length = id < 0x80 ? 0 : id <= 0xff ? 1 : id <= 0xffff ? 2 : 4;
+    if (length > 0) bytes[size++] = length == 1 ? 0xcc : length == 2 ? 0xcd : 0xce;
+    for (unsigned shift = length > 0 ? 8 * length : 8; shift > 0; shift -= 8)
+      bytes[size++] = static_cast<std::uint8_t>(id >> (shift - 8));
+    bytes[size++] = 0xc0;
+  }
+  ipc::byte_span view() const { return {bytes.data(), size}; }
+
+  std::array<std::uint8_t, 8> bytes{};
+  std::size_t size = 2;
+};
+
 constexpr std::size_t log_line_limit = 4096;
 constexpr unsigned most_threads = 64;
 constexpr std::size_t message_overhead = 64;  // of a message around a value, at most
 
 }  // namespace
 
-session::session(unique_fd socket, black_box* box, bool may_send_handles)
+session::session(unique_fd socket, black_box* box, bool may_send_handles, lane_descriptors lanes)
     : box_(box),
       may_send_handles_(may_send_handles),
       runtime_(*this),
-      channel_(std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles), worker_limits(),
-               *this, nullptr),
+      channel_(make_transport(std::move(socket), std::move(lanes)), worker_limits(), *this, nullptr),
       dispatch_thread_(std::this_thread::get_id()) {
   runtime_.on_method = [this](const char* method, std::uint64_t tag) {
     if (!box_) return;
@@ -44,6 +60,17 @@ session::session(unique_fd socket, black_box* box, bool may_send_handles)
     }
     box_->in_call.fetch_add(method ? 1u : ~0u, std::memory_order_relaxed);
   };
+}
+
+// Before anything of the plugin's is here: what is mapped for writing now can't be mapped so once more, by anybody.
+std::unique_ptr<ipc::transport> session::make_transport(unique_fd socket, lane_descriptors lanes) {
+  auto plain = std::make_unique<ipc::socket_transport>(std::move(socket), worker_limits().handles);
+  if (!lanes.in || !lanes.out) return plain;
+  ipc::lane_memory mine(lanes.out.get(), true), theirs(lanes.in.get(), false);
+  ipc::lane_memory::seal(lanes.out.get());
+  auto made = std::make_unique<ipc::lane_transport>(std::move(plain), std::move(mine), std::move(theirs), false);
+  lanes_ = made.get();
+  return made;
 }
 
 void session::enter(std::uint32_t phase) {
@@ -58,6 +85,7 @@ bool session::say_hello() {
   queue_.pop_front();
   work_ = !queue_.empty();
   held.unlock();
+  bool by_lane = false;
   try {
     const msgpack::object_handle params = ipc::unpack(hello.params);
     const auto options = params.get().as<std::vector<std::map<std::string, msgpack::object>>>().at(0);
@@ -75,6 +103,12 @@ bool session::say_hello() {
       credit_ = found->second.as<std::int64_t>();
     if (const auto found = options.find("frame_limit"); found != options.end())
       frame_limit_ = found->second.as<std::size_t>();
+    if (const auto found = options.find("lanes"); found != options.end() && lanes_) {
+      const auto lanes = found->second.as<std::map<std::string, double>>();
+      lanes_->configure({.spin = std::chrono::nanoseconds(static_cast<std::int64_t>(lanes.at("spin_us") * 1000)),
+                         .cpu_budget = lanes.at("cpu_budget")});
+      by_lane = true;
+    }
   } catch (const std::exception& e) {
     channel_.send(
         ipc::make_error_response(hello.id, {outcome::rejected, "$/hello: its parameter is not as expected", {}})
@@ -82,8 +116,11 @@ bool session::say_hello() {
     return false;
   }
   ipc::buffer result;
-  ipc::packer(result).pack_map(2).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
-  return channel_.send(ipc::make_response(hello.id, result.view()).take());
+  ipc::packer(result).pack_map(3).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
+  ipc::packer(result).pack("lanes").pack(by_lane);
+  if (!channel_.send(ipc::make_response(hello.id, result.view()).take())) return false;
+  if (by_lane) channel_.engage();  // the host says nothing until it has this answer
+  return true;
 }
 
 void session::start_plugin(int fd, const std::string& path, const std::function<void()>& seal) {
@@ -313,9 +350,8 @@ void session::end(bulkhead_call& call) {
     std::erase_if(calls_, [&call](const bulkhead_call* each) { return each == &call; });
     if (calls_.empty() && queue_.empty()) drained.swap(drains_);
   }
-  ipc::buffer nil;
-  ipc::packer(nil).pack_nil();
-  for (const std::uint32_t drain : drained) channel_.send(ipc::make_response(drain, nil.view()).take());
+  const std::uint8_t nil = 0xc0;
+  for (const std::uint32_t drain : drained) channel_.send(response_head(drain).view(), {&nil, 1}, {});
 }
 
 void session::answer(bulkhead_call& call, ipc::byte_span result) {
@@ -342,7 +378,7 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
     }
   }
   end(call);
-  channel_.send(ipc::make_response(id, result).take(), std::move(handles));
+  channel_.send(response_head(id).view(), result, std::move(handles));
 }
 
 void session::fail(bulkhead_call& call, ipc::call_failure failure) {

@@ -5,6 +5,7 @@
 #include "plugin_runtime.hpp"
 #include "report/black_box.hpp"
 #include <bulkhead/ipc/channel.hpp>
+#include <bulkhead/ipc/lane_transport.hpp>
 
 #include <condition_variable>
 #include <deque>
@@ -16,7 +17,11 @@ namespace bulkhead {
 
 class session final : ipc::channel::receiver, plugin_runtime::link {
  public:
-  session(unique_fd socket, black_box* box, bool may_send_handles);
+  // Memory for lanes, see ipc/lane.hpp; none: all goes by the socket.
+  struct lane_descriptors {
+    unique_fd in, out;
+  };
+  session(unique_fd socket, black_box* box, bool may_send_handles, lane_descriptors lanes);
 
   // Waits for the host's $/hello and answers it. False when the host has gone away.
   bool say_hello();
@@ -65,11 +70,13 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void forget_stream(std::uint32_t id);
   void end(bulkhead_call& call);
   bool take_credit();
+  std::unique_ptr<ipc::transport> make_transport(unique_fd socket, lane_descriptors lanes);
   void notify(std::string_view method, const std::function<void(ipc::packer&)>& params);
 
   black_box* const box_;
   const bool may_send_handles_;
   plugin_runtime runtime_;
+  ipc::lane_transport* lanes_ = nullptr;  // the channel's, if it has some
   ipc::channel channel_;
   const std::thread::id dispatch_thread_;
 

@@ -32,15 +32,16 @@ void channel::open() {
 
 // --- sending --------------------------------------------------------------------------------------------------------
 
-channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles, time_point deadline,
-                                waiter* sync, std::unique_ptr<async_completion>* async,
+channel::started channel::start(std::span<std::uint8_t> head, byte_span params, std::vector<unique_fd> handles,
+                                time_point deadline, waiter* sync, std::unique_ptr<async_completion>* async,
                                 const std::function<buffer(std::uint32_t)>& before) {
-  if (frame.size() > limits_.frame || handles.size() > std::min(limits_.handles, socket_transport::most_handles))
+  const std::size_t size = head.size() + params.size();
+  if (size > limits_.frame || handles.size() > std::min(limits_.handles, socket_transport::most_handles))
     return {outcome::rejected, 0};
   lock held(mutex_);
   if (closed_ || failed_) return {outcome::not_sent, 0};
   if (outstanding_ >= std::min(limits_.queued_calls, slot_mask + 1)) return {outcome::overloaded, 0};
-  if (!out_.empty() && out_bytes_ + frame.size() > limits_.queued_bytes) return {outcome::overloaded, 0};
+  if (!out_.empty() && out_bytes_ + size > limits_.queued_bytes) return {outcome::overloaded, 0};
 
   if (free_.empty()) {
     free_.push_back(static_cast<std::uint32_t>(slots_.size()));
@@ -54,7 +55,7 @@ channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<uni
   slot.deadline = deadline;
   slot.sync = sync;
   if (async) slot.async = std::move(*async);
-  slot.sequence = is_reserved(frame) ? 0 : ++sequence_;
+  slot.sequence = is_reserved(head) ? 0 : ++sequence_;
   ++outstanding_;
   if (async && loop_) {
     ++async_pending_;
@@ -62,11 +63,11 @@ channel::started channel::start(std::vector<std::uint8_t> frame, std::vector<uni
     if (std::exchange(unwatched_, false)) rearm(held);
   }
 
-  set_request_id(frame, id);
+  set_request_id(head, id);
   if (before)
-    if (auto ahead = before(id).take(); !ahead.empty()) enqueue(held, std::move(ahead), {});
+    if (const buffer ahead = before(id); !ahead.view().empty()) enqueue(held, ahead.view(), {}, {});
   slot.first_byte = queued_total_;
-  enqueue(held, std::move(frame), std::move(handles));
+  enqueue(held, head, params, std::move(handles));
   if (!loop_) write_all(held);
   return {outcome::ok, id};
 }
@@ -76,53 +77,73 @@ std::size_t channel::unsent() {
   return out_bytes_;
 }
 
-bool channel::send(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles) {
+bool channel::send(byte_span first, byte_span second, std::vector<unique_fd> handles) {
   lock held(mutex_);
   if (closed_ || failed_) return false;
-  if (loop_ && !out_.empty() && out_bytes_ + frame.size() > limits_.queued_bytes) return false;
-  enqueue(held, std::move(frame), std::move(handles));
+  if (loop_ && !out_.empty() && out_bytes_ + first.size() + second.size() > limits_.queued_bytes) return false;
+  enqueue(held, first, second, std::move(handles));
   if (!loop_) write_all(held);
   return !closed_;
 }
 
-void channel::enqueue(lock& held, std::vector<std::uint8_t>&& frame, std::vector<unique_fd>&& handles) {
-  const bool first = out_.empty() && !writing_;
-  queued_total_ += frame.size();
-  outgoing next{std::move(frame), std::move(handles), 0};
-  if (first && write_one(next)) return;  // most messages never see the queue
-  out_bytes_ += next.bytes.size() - next.written;
+void channel::hold() {
+  lock held(mutex_);
+  held_back_ = true;
+}
+
+void channel::release(bool by_lane) {
+  lock held(mutex_);
+  if (by_lane) transport_->engage();
+  held_back_ = false;
+  write_some(held);
+  rearm(held);
+}
+
+void channel::enqueue(lock& held, byte_span first, byte_span second, std::vector<unique_fd>&& handles) {
+  const bool at_once = out_.empty() && !writing_ && !held_back_;
+  queued_total_ += first.size() + second.size();
+  std::size_t written = 0;
+  if (at_once && write_one(first, second, handles, written)) return;  // most messages never see the queue
+  outgoing next;
+  const std::size_t from_first = std::min(written, first.size());
+  next.bytes.reserve(first.size() + second.size() - written);
+  next.bytes.assign(first.begin() + static_cast<std::ptrdiff_t>(from_first), first.end());
+  next.bytes.insert(next.bytes.end(), second.begin() + static_cast<std::ptrdiff_t>(written - from_first), second.end());
+  next.handles = std::move(handles);
+  out_bytes_ += next.bytes.size();
   out_.push_back(std::move(next));
-  if (!first || !loop_) return;
+  if (!at_once || !loop_) return;
   if (reading_ && !blocking_) transport_->wake();  // the reader takes over the writing
   else rearm(held);
 }
 
 // True when there is nothing left of it: all was written, or the peer has closed.
-bool channel::write_one(outgoing& next) {
+bool channel::write_one(byte_span first, byte_span second, std::vector<unique_fd>& handles, std::size_t& written) {
   int fds[socket_transport::most_handles];
-  while (next.written < next.bytes.size()) {
+  while (written < first.size() + second.size()) {
     std::size_t count = 0;
-    if (next.written == 0)
-      for (const unique_fd& handle : next.handles) fds[count++] = handle.get();
-    const auto result = transport_->write(byte_span(next.bytes).subspan(next.written), {fds, count});
+    for (const unique_fd& handle : handles) fds[count++] = handle.get();
+    const std::size_t from_first = std::min(written, first.size());
+    const auto result = transport_->write(first.subspan(from_first), second.subspan(written - from_first), {fds, count});
     if (result.status == transport::io::closed) {
       // The reader notices by itself, after all that the peer had still sent.
       written_closed_ = true;
       return true;
     }
     if (result.status != transport::io::ok) return false;
-    next.written += result.bytes;
+    written += result.bytes;
     written_total_ += result.bytes;
-    next.handles.clear();
+    handles.clear();
   }
   return true;
 }
 
 void channel::write_some(lock&) {
-  while (!out_.empty()) {
-    const std::size_t before = out_.front().written;
-    const bool finished = write_one(out_.front());
-    out_bytes_ -= out_.front().written - before;
+  while (!out_.empty() && !held_back_) {
+    outgoing& next = out_.front();
+    const std::size_t before = next.written;
+    const bool finished = write_one(next.bytes, {}, next.handles, next.written);
+    out_bytes_ -= next.written - before;
     if (!finished) return;
     if (written_closed_) {
       out_.clear();
@@ -188,19 +209,25 @@ bool channel::read_turn(lock& held, time_point deadline, bool block) {
   const bool for_writing = loop_ && !out_.empty();
   const time_point partial_since = partial_since_;
   const time_point until = partial_since == never ? deadline : std::min(deadline, partial_since + limits_.frame_time);
-  block = block && !for_writing && (until == never || (loop_ && until > clock::now() + read_patience));
-  bool ready = true;
+  block = block && !for_writing && transport_->reads_deaf() &&
+          (until == never || (loop_ && until > clock::now() + read_patience));
+  bool ready = true, ended = false;
+  blocking_ = block;
+  held.unlock();
   if (block) {
-    blocking_ = true;
-    ready = read_some(held, true);
-    blocking_ = false;
+    ready = read_unlocked(true, ended);
   } else {
-    held.unlock();
     ready = transport_->wait(true, for_writing, until);
-    held.lock();
-    if (for_writing) write_some(held);
-    if (ready) read_some(held);
+    if (for_writing) {
+      held.lock();
+      write_some(held);
+      held.unlock();
+    }
+    if (ready) read_unlocked(false, ended);
   }
+  held.lock();
+  blocking_ = false;
+  if (ended) close(held, violation_);
   // Bytes that trickle in do not extend the time.
   if (const time_point since = partial_since_; since != never && clock::now() >= since + limits_.frame_time)
     close(held, "a message was not complete within the frame time limit");
@@ -258,9 +285,10 @@ void channel::on_event(bool readable, bool writable) {
   lock held(mutex_);
   armed_read_ = armed_write_ = false;
   if (closed_) return;
-  if (writable) write_some(held);
+  write_some(held);
   if (reading_) return rearm(held);
-  if (readable) {
+  transport_->on_event();
+  if (readable || writable) {
     reading_ = true;
     read_some(held);
     reading_ = false;
@@ -286,17 +314,26 @@ void channel::release_reader(lock& held, bool more_likely) {
 
 void channel::rearm(lock&) {
   if (!loop_ || !opened_ || closed_) return;
-  const bool read = !reading_ && !unwatched_, write = !out_.empty() && (!reading_ || blocking_);
+  const bool read = !reading_ && !unwatched_, write = !out_.empty() && !held_back_ && (!reading_ || blocking_);
   if (read == armed_read_ && write == armed_write_) return;
   armed_read_ = read;
   armed_write_ = write;
-  loop_->arm(read, write);
+  const auto events = transport_->watch(read, write);
+  loop_->arm(events.in, events.out);
 }
 
-// False when there was nothing to read.
-bool channel::read_some(lock& held, bool block) {
+bool channel::read_some(lock& held) {
+  bool ended = false;
   held.unlock();
-  bool ended = false, any = true;
+  const bool any = read_unlocked(false, ended);
+  held.lock();
+  if (ended) close(held, violation_);
+  return any;
+}
+
+// False when there was nothing to read. `ended`: close() is to follow.
+bool channel::read_unlocked(bool block, bool& ended) {
+  bool any = true;
   std::uint8_t chunk[read_chunk];
   for (int i = 0; i < reads_in_a_row && !ended; ++i) {
     const auto got = transport_->read(chunk, handles_, block && i == 0);
@@ -304,7 +341,7 @@ bool channel::read_some(lock& held, bool block) {
       any = i > 0;
       break;
     }
-    if (got.status == transport::io::violation) ended = !violate("more file descriptors than a message may carry");
+    if (got.status == transport::io::violation) ended = !violate(transport_->violation());
     else if (got.status == transport::io::closed) ended = true;
     else ended = !take_bytes({chunk, got.bytes});
     // They come with a message's first byte: those left over belong to the one that is still on its way.
@@ -312,8 +349,6 @@ bool channel::read_some(lock& held, bool block) {
       ended = !violate("file descriptors that no message refers to");
     if (got.bytes < read_chunk) break;  // most likely all there was; if not, the next wait says so at once
   }
-  held.lock();
-  if (ended) close(held, violation_);
   return any;
 }
 
@@ -356,6 +391,7 @@ bool channel::take_bytes(byte_span bytes) {
 bool channel::dispatch(byte_span frame, unsigned handle_count) {
   const auto parsed = parse_message(frame);
   if (!parsed) return violate("a message that is not MessagePack-RPC");
+  if (handle_count > handles_.size()) transport_->collect(handles_);
   if (handle_count > limits_.handles || handle_count > handles_.size())
     return violate("a message that refers to file descriptors that did not come with it");
   std::vector<unique_fd> handles;
@@ -478,7 +514,7 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
   if (!closed_) {
     buffer cancel = begin_notification("$/cancel");
     packer(cancel).pack_array(1).pack(id);
-    enqueue(held, cancel.take(), {});
+    enqueue(held, cancel.view(), {}, {});
   }
   if (sync) {
     sync->result = std::move(ended);

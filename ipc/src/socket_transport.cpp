@@ -57,25 +57,27 @@ transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::v
   return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};
 }
 
-transport::io_result socket_transport::write(std::span<const std::uint8_t> from,
-                                             std::span<const int> handles) noexcept {
+transport::io_result socket_transport::write(bytes first, bytes second, std::span<const int> handles) noexcept {
   ssize_t n = 0;
-  if (handles.empty()) {
-    n = ::send(socket_.get(), from.data(), from.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (handles.empty() && second.empty()) {
+    n = ::send(socket_.get(), first.data(), first.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
   } else {
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * most_handles)]{};
     const std::size_t count = std::min<std::size_t>(handles.size(), most_handles);
-    iovec vec{const_cast<std::uint8_t*>(from.data()), from.size()};
+    iovec parts[2] = {{const_cast<std::uint8_t*>(first.data()), first.size()},
+                      {const_cast<std::uint8_t*>(second.data()), second.size()}};
     msghdr message{};
-    message.msg_iov = &vec;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int) * count);
-    std::memcpy(CMSG_DATA(header), handles.data(), sizeof(int) * count);
+    message.msg_iov = parts;
+    message.msg_iovlen = 2;
+    if (count > 0) {
+      message.msg_control = control;
+      message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+      cmsghdr* header = CMSG_FIRSTHDR(&message);
+      header->cmsg_level = SOL_SOCKET;
+      header->cmsg_type = SCM_RIGHTS;
+      header->cmsg_len = CMSG_LEN(sizeof(int) * count);
+      std::memcpy(CMSG_DATA(header), handles.data(), sizeof(int) * count);
+    }
     n = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   }
   if (n < 0) return failed();

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # symbols.sh LIBRARY: the library exports all that is in symbols.txt, and besides only what a public header declares.
-# `symbols.sh LIBRARY --update` writes the list anew. Weak symbols, of which every user of the headers has a copy, do not
+# Each public header of the host is exported. `symbols.sh LIBRARY --update` writes the list anew. Weak symbols, of which every user of the headers has a copy, do not
 # count.
 set -euo pipefail
 export LC_ALL=C
@@ -36,11 +36,15 @@ while read -r symbol; do
   if [[ -n $symbol ]] && ! is_public "$symbol"; then private+=$symbol$'\n'; fi
 done <<<"$added"
 
+# What a header declares in plain `namespace bulkhead {` is hidden, and its users could not link.
+hidden=$(grep -rl --include='*.hpp' '^namespace bulkhead {' "${headers[0]}" || true)
+
 say() { # TEXT SYMBOLS
   if [[ -n $2 ]]; then printf '%s:\n%s\n\n' "$1" "$2"; fi
 }
 say 'new; ./dev abi puts them into the list' "$added"
 say 'GONE, which breaks programs that use them: restore them, or raise BULKHEAD_SOVERSION and run ./dev abi' "$gone"
 say 'PRIVATE, no public header declares them: hide them (bulkhead/export.hpp)' "$private"
+say "HIDDEN, though public: write 'namespace BULKHEAD_PUBLIC bulkhead {' in (bulkhead/export.hpp)" "$hidden"
 say "FOREIGN, not bulkhead's own: see host/c_api/libbulkhead.map" "$foreign"
-[[ -z $gone$private$foreign ]]
+[[ -z $gone$private$hidden$foreign ]]

@@ -79,6 +79,12 @@ case $step in
     expect 'shout: "A"' env LD_LIBRARY_PATH="$(libdir)" ./application ./shout.so shout '["a"]'
     [[ $(pkg-config --variable=plugindir bulkhead-sdk) -ef $(libdir)/bulkhead/plugins ]] || fail "plugindir is wrong"
     ;;
+  docs)
+    mkdir bin
+    ln -s /usr/bin/python3 bin/python3 # which has python3-msgpack
+    PATH=$PWD/bin:$PATH PKG_CONFIG_PATH=$(libdir)/pkgconfig LD_LIBRARY_PATH=$(libdir) \
+      PYTHONPATH=$prefix/lib/python3/dist-packages python3 "$here/../docs/follow.py" "$here/../../docs/c-api.md"
+    ;;
   too_new)
     mkdir source
     printf 'cmake_minimum_required(VERSION 3.22)\nproject(x CXX)\nfind_package(bulkhead 99 REQUIRED)\n' >source/CMakeLists.txt

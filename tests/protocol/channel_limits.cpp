@@ -105,7 +105,7 @@ TEST_CASE("a message that is not complete in time ends the channel, trickling or
     ipc::socket_transport writer{unique_fd(::dup(c.peer.get()))};
     const std::uint8_t zero = 0;
     while (trickling && !stop) {
-      writer.write({&zero, 1}, {});
+      writer.write({&zero, 1}, {}, {});
       std::this_thread::yield();
     }
   });

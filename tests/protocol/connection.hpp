@@ -62,7 +62,7 @@ struct connection {
 
   void say(ipc::byte_span bytes, const std::vector<int>& handles = {}) {
     ipc::socket_transport writer{unique_fd(::dup(peer.get()))};
-    REQUIRE(writer.write(bytes, handles).bytes == bytes.size());
+    REQUIRE(writer.write(bytes, {}, handles).bytes == bytes.size());
   }
   // The next whole message that the channel has sent.
   bytes_t hear() {

@@ -2,6 +2,7 @@
 // synchronous forms), so asio::async_read_until() and the rest work on it.
 #pragma once
 
+#include <bulkhead/export.hpp>
 #include <bulkhead/ipc/system.hpp>
 
 #include <chrono>
@@ -27,7 +28,7 @@
 
 #include <sys/uio.h>
 
-namespace bulkhead {
+namespace BULKHEAD_PUBLIC bulkhead {
 namespace detail {
 
 // A handler of any type, called at most once, on its own executor.

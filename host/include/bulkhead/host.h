@@ -4,7 +4,7 @@
  *   bh_error* error = NULL;
  *   bh_host* host = bh_host_new(NULL, NULL, &error);
  *   bh_plugin* text = host ? bh_host_load(host, "text.so", "memory_limit = '64 MiB'", NULL, 0, &error) : NULL;
- *   char* found = text ? bh_plugin_call_json(text, "count", "[\"some text\", \"[a-z]+\"]", NULL, &error) : NULL;
+ *   char* found = text ? bh_plugin_call_json(text, "split", "[\"a1b2c\", \"[0-9]\"]", NULL, &error) : NULL;
  *   if (!found) fprintf(stderr, "%s\n", bh_error_message(error));
  *
  * What holds for all of it:

@@ -8,12 +8,12 @@
 namespace bulkhead::fork_server {
 
 inline constexpr std::uint32_t magic = 0x62686673;  // "bhfs"
-inline constexpr std::uint32_t version = 3;
+inline constexpr std::uint32_t version = 4;
 inline constexpr std::size_t strings_limit = std::size_t{64} << 10;
 inline constexpr std::size_t report_limit = std::size_t{8} << 10;
 
 enum class request_kind : std::uint32_t {
-  spawn_plugin = 1,   // descriptors: channel, log, black box, reports, plugin
+  spawn_plugin = 1,   // descriptors: channel, log, black box, reports, plugin, perhaps both lanes
   spawn_program = 2,  // descriptors: channel, log, black box, reports
   adopt = 3,          // descriptor: pidfd of a living worker, to be killed when the host goes away. No answer.
   examine = 4,        // no descriptors; strings: policy. What its sandbox would be, with no worker made.
@@ -22,7 +22,7 @@ enum class request_kind : std::uint32_t {
 // Among a request's descriptors. Reports is a pipe, not blocking, where the fork server writes what it denies the worker and
 // its children: sandbox::parse_report() reads it.
 inline constexpr std::size_t black_box_index = 2, reports_index = 3, plugin_index = 4;
-inline constexpr std::size_t descriptors_limit = 5;
+inline constexpr std::size_t descriptors_limit = 7;
 
 struct request {
   std::uint32_t magic = fork_server::magic;
@@ -43,8 +43,9 @@ struct answer {
 
 // Where a worker finds its descriptors.
 inline constexpr int channel_fd = 3, black_box_fd = 4, plugin_fd = 5;
-inline constexpr int sandbox_fd = 6;     // gone before the plugin is loaded
-inline constexpr int supervisor_fd = 7;  // so is this
-inline constexpr int first_closed_fd = 8;
+inline constexpr int sandbox_fd = 6;                   // gone before the plugin is loaded
+inline constexpr int supervisor_fd = 7;                // so is this
+inline constexpr int lane_in_fd = 8, lane_out_fd = 9;  // and these, which are there by lanes only
+inline constexpr int first_closed_fd = 10;
 
 }  // namespace bulkhead::fork_server

@@ -1,6 +1,7 @@
 // An application that knows nothing but what is installed: every public header, calls of each kind, errors, metrics.
 #include <bulkhead/host.hpp>
 #include <bulkhead/metrics.hpp>
+#include <bulkhead/process.hpp>
 #include <bulkhead/prometheus.hpp>
 #include <bulkhead/sdk.hpp>
 
@@ -23,5 +24,6 @@ int main(int, char** argv) {
   for (const bulkhead::plugin_metrics& each : host.metrics())
     for (const bulkhead::method_metrics& method : each.methods) ended += method.ended();
   std::cout << ", " << ended << " calls\n";
+  if (bulkhead::launcher{}.exec("echo out").out != "out\n") return 1;
   return bulkhead::to_prometheus_text(host.metrics()).find("shout") == std::string::npos;
 }

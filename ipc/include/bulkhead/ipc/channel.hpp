@@ -22,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 
 namespace bulkhead::ipc {
 
@@ -86,7 +87,20 @@ class channel {
   // Sends a request made by begin_request(); its id is filled in. `before` (may be empty) is a whole frame sent just
   // ahead of it. Exactly one of `sync` and `async` is given; unless the code is ok, it is left untouched.
   started start(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles, time_point deadline, waiter* sync,
-                std::unique_ptr<async_completion>* async, const std::function<buffer(std::uint32_t)>& before = {});
+                std::unique_ptr<async_completion>* async, const std::function<buffer(std::uint32_t)>& before = {}) {
+    return start(frame, {}, std::move(handles), deadline, sync, async, before);
+  }
+  // The same in two pieces, which need not be copied together: the beginning, and the packed parameters.
+  started start(std::span<std::uint8_t> head, byte_span params, std::vector<unique_fd> handles, time_point deadline,
+                waiter* sync, std::unique_ptr<async_completion>* async,
+                const std::function<buffer(std::uint32_t)>& before = {});
+
+  // Keeps back what is sent from now on, until one who knows how the peer wants it calls release(): by its lane, or by
+  // the socket as before. With an event loop only.
+  void hold();
+  void release(bool by_lane);
+  // From now on by lanes, without an event loop: between two messages, on the reading thread.
+  void engage() { transport_->engage(); }
 
   enum class wait_result { done, deadline, closed };
   // Waits for a call started with `caller`, reading if nobody else does. `closed` means that the channel is closed and
@@ -108,7 +122,10 @@ class channel {
 
   // Sends a whole frame: a notification or a response. False when the channel is closed, or its queue is over the
   // limit (only with wakeups; without, it blocks).
-  bool send(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles = {});
+  bool send(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles = {}) {
+    return send(frame, {}, std::move(handles));
+  }
+  bool send(byte_span first, byte_span second, std::vector<unique_fd> handles);
 
   // For the event loop.
   void on_event(bool readable, bool writable);
@@ -129,7 +146,10 @@ class channel {
   void fail_all(const std::function<completion(const open_call&)>& decide);
 
   // Descriptors that came with a message which was never complete. When nobody reads any more.
-  std::vector<unique_fd> take_leftover_handles() { return std::move(handles_); }
+  std::vector<unique_fd> take_leftover_handles() {
+    transport_->collect(handles_);
+    return std::move(handles_);
+  }
 
   // Bytes that wait for the peer to read.
   std::size_t unsent();
@@ -161,12 +181,13 @@ class channel {
   };
   using lock = std::unique_lock<std::mutex>;
 
-  void enqueue(lock& held, std::vector<std::uint8_t>&& frame, std::vector<unique_fd>&& handles);
-  bool write_one(outgoing& next);
+  void enqueue(lock& held, byte_span first, byte_span second, std::vector<unique_fd>&& handles);
+  bool write_one(byte_span first, byte_span second, std::vector<unique_fd>& handles, std::size_t& written);
   void write_some(lock& held);
   void write_all(lock& held);
   bool read_turn(lock& held, time_point deadline, bool block);
-  bool read_some(lock& held, bool block = false);
+  bool read_some(lock& held);
+  bool read_unlocked(bool block, bool& ended);
   void finish(lock& held, std::uint32_t index, completion&& result);
   bool take_bytes(byte_span bytes);
   bool dispatch(byte_span frame, unsigned handle_count);
@@ -195,6 +216,7 @@ class channel {
   std::condition_variable drained_;
   bool writing_ = false;
   bool written_closed_ = false;  // the peer takes no more
+  bool held_back_ = false;       // between hold() and release()
   bool reading_ = false;
   bool blocking_ = false;       // the reader waits inside the read
   bool unwatched_ = false;      // nobody reads and the event loop is not armed yet

@@ -1,5 +1,5 @@
-// How bytes reach the peer. The channel sees only this, so that another transport (rings in shared memory) can take
-// the socket's place. One thread reads at a time and one writes at a time; waiting and waking go on beside them.
+// How bytes reach the peer. The channel sees only this: a socket, or lanes (lane_transport.hpp). One thread reads at a
+// time and one writes at a time; waiting and waking go on beside them.
 #pragma once
 
 #include <bulkhead/ipc/limits.hpp>
@@ -19,15 +19,16 @@ class transport {
     io status = io::ok;
     std::size_t bytes = 0;
   };
+  using bytes = std::span<const std::uint8_t>;
 
   virtual ~transport() = default;
 
   // Appends the descriptors that came with the bytes to `handles`, in order. With `block` it waits for bytes for as long
   // as the transport was made to; without, it never blocks.
   virtual io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles, bool block) noexcept = 0;
-  // Descriptors are attached to the first byte; they count as sent when at least one byte was.
-  // Never blocks.
-  virtual io_result write(std::span<const std::uint8_t> from, std::span<const int> handles) noexcept = 0;
+  // Sends two pieces, one after the other, as far as it can. Descriptors are attached to the first byte; they count as
+  // sent when at least one byte was. Never blocks.
+  virtual io_result write(bytes first, bytes second, std::span<const int> handles) noexcept = 0;
 
   // Blocks until there is something to read or room to write, whichever is asked for, or the deadline has passed; false
   // only for the deadline. One that waits for reading also returns when wake() was called.
@@ -39,6 +40,23 @@ class transport {
 
   // What an event loop may poll (level-triggered) instead of wait().
   virtual int native_handle() const noexcept = 0;
+
+  // How an event loop is to poll native_handle() to learn of bytes to read and of room to write. Nobody waits meanwhile
+  // for what is asked for here.
+  struct interest {
+    bool in, out;
+  };
+  virtual interest watch(bool reading, bool writing) noexcept { return {reading, writing}; }
+  // Whether a blocking read() may return late from wake().
+  virtual bool reads_deaf() const noexcept { return true; }
+  // The event loop has seen something there; a reader is about to look.
+  virtual void on_event() noexcept {}
+  // Takes descriptors that came ahead of the message that refers to them.
+  virtual void collect(std::vector<unique_fd>&) noexcept {}
+  // From now on by lanes, if it has some: for both directions, between messages.
+  virtual void engage() noexcept {}
+  // What was wrong, after io::violation.
+  virtual const char* violation() const noexcept { return "more file descriptors than a message may carry"; }
 };
 
 // How long a host's reader waits inside a read, deaf to all else, before it waits in a way that can be interrupted.
@@ -55,7 +73,7 @@ class socket_transport final : public transport {
   explicit socket_transport(unique_fd socket, unsigned receive_handles = 0, std::chrono::milliseconds patience = {});
 
   io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles, bool block) noexcept override;
-  io_result write(std::span<const std::uint8_t> from, std::span<const int> handles) noexcept override;
+  io_result write(bytes first, bytes second, std::span<const int> handles) noexcept override;
   bool wait(bool for_reading, bool for_writing, time_point deadline) noexcept override;
   void wake() noexcept override;
   void shutdown() noexcept override;

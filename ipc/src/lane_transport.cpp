@@ -1,0 +1,304 @@
+// See lane_transport.hpp. The order that everything here rests on: who goes to sleep stores its word and then loads the
+// other's cursor; who has news stores its cursor and then loads the other's word. Both are sequentially consistent, so at
+// least one of the two sees the other.
+#include <bulkhead/ipc/lane_transport.hpp>
+
+#include <climits>
+#include <cstring>
+
+#include <linux/futex.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+namespace bulkhead::ipc {
+namespace {
+
+constexpr std::uint8_t nil = 0xc0;
+constexpr std::size_t early_limit = 4 * socket_transport::most_handles;
+constexpr unsigned looks_per_affinity = 64;  // sleeps between two looks at which CPUs there are
+constexpr int spurious_limit = 64;           // wake-ups for nothing before it sleeps where they are counted
+constexpr int pauses = 32;                   // between two looks at the clock
+
+void pause() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");
+#endif
+}
+
+timespec to_timespec(std::chrono::nanoseconds left) {
+  const auto ns = std::max<std::int64_t>(left.count(), 0);
+  return {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
+}
+
+// Shared futexes: by the memory's place in its file, wherever each side has mapped it.
+void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::chrono::nanoseconds most) {
+  const timespec timeout = to_timespec(most);
+  ::syscall(SYS_futex, &word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
+}
+
+long futex_wake(const std::atomic<std::uint32_t>& word) {
+  return ::syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+std::chrono::nanoseconds since_epoch(time_point when) { return when.time_since_epoch(); }
+
+}  // namespace
+
+lane_transport::lane_transport(std::unique_ptr<socket_transport> socket, lane_memory mine, lane_memory theirs,
+                               bool counts_bells)
+    : socket_(std::move(socket)),
+      mine_(std::move(mine)),
+      theirs_(std::move(theirs)),
+      counts_bells_(counts_bells),
+      out_(mine_, theirs_),
+      in_(mine_, theirs_),
+      policy_(lane_options{}.spin, lane_options{}.cpu_budget) {}
+
+void lane_transport::engage() noexcept {
+  look_at_cpus();
+  engaged_ = true;
+}
+
+// --- bytes ----------------------------------------------------------------------------------------------------------
+
+transport::io_result lane_transport::read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles,
+                                          bool block) noexcept {
+  if (!engaged_.load(std::memory_order_relaxed)) return socket_->read(into, handles, block);
+  if (block) wait(true, false, clock::now() + read_patience);
+  std::uint32_t bytes = 0;
+  for (const bool again : {false, true}) {
+    if (!in_.available(bytes)) break_off("a cursor of its lane that makes no sense");
+    if (broken_) return {io::violation, 0};
+    if (bytes > 0) break;
+    if (again) return {ended_ ? io::closed : io::would_block, 0};
+    if (!ended_) drain_socket();  // then once more: what it sent before its end counts
+  }
+  const std::size_t taken = std::min<std::size_t>(bytes, into.size());
+  in_.take(into.first(taken));
+  // A writer sleeps only when the ring is full, and so much is still to come then that half of it passes here at once.
+  if (2 * taken >= in_.size()) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    ring(theirs_.control().writer_waits, rung_room_);
+  }
+  return {io::ok, taken};
+}
+
+transport::io_result lane_transport::write(bytes first, bytes second, std::span<const int> handles) noexcept {
+  if (!engaged_.load(std::memory_order_relaxed)) return socket_->write(first, second, handles);
+  const std::size_t wanted = first.size() + second.size();
+  std::uint32_t room = 0;
+  if (!out_.room(room, static_cast<std::uint32_t>(std::min<std::size_t>(wanted, mine_.size())))) {
+    break_off("a cursor of its lane that makes no sense");
+    wake();
+  }
+  if (broken_ || shut_ || (room == 0 && ended_)) return {io::closed, 0};
+  if (room == 0) return {io::would_block, 0};
+  if (!handles.empty()) {
+    const auto sent = socket_->write({&nil, 1}, {}, handles);
+    socket_full_ = sent.status == io::would_block;
+    if (sent.status != io::ok) return {sent.status, 0};
+  }
+  const std::size_t from_first = std::min<std::size_t>(first.size(), room);
+  const std::size_t from_second = std::min<std::size_t>(second.size(), room - from_first);
+  out_.put(first.first(from_first));
+  if (from_second > 0) out_.put(second.first(from_second));
+  out_.publish();
+  ring(theirs_.control().reader_waits, rung_data_);
+  return {io::ok, from_first + from_second};
+}
+
+void lane_transport::collect(std::vector<unique_fd>& handles) noexcept {
+  if (!engaged_) return;
+  drain_socket();
+  for (unique_fd& each : early_) handles.push_back(std::move(each));
+  early_.clear();
+}
+
+// What has come on the socket: doorbells, descriptors, its end.
+void lane_transport::drain_socket() noexcept {
+  std::uint8_t bells[256];
+  while (!ended_ && !broken_ && early_.size() < early_limit) {
+    const std::size_t descriptors = early_.size();
+    const auto got = socket_->read(bells, early_, false);
+    if (got.status == io::would_block) return;
+    if (got.status == io::closed) ended_ = true;
+    if (got.status == io::violation) break_off(socket_->violation());
+    for (std::size_t i = 0; i < got.bytes; ++i)
+      if (bells[i] != nil) break_off("bytes on the socket that belong into its lane");
+    if (!counts_bells_ || got.bytes == 0) continue;
+    // A byte that brought descriptors was no bell. The kernel ends a read behind one.
+    const std::size_t rung = got.bytes - (early_.size() > descriptors ? 1 : 0);
+    if (rung > bells_due_) return break_off("more doorbells than it was asked for");
+    bells_due_ -= static_cast<std::uint32_t>(rung);
+    if (got.bytes < sizeof bells && early_.size() == descriptors) return;
+  }
+}
+
+// Whoever waits for the socket, be it the event loop, comes to read, and is told.
+void lane_transport::break_off(const char* why) noexcept {
+  const char* none = nullptr;
+  if (broken_.compare_exchange_strong(none, why)) ::shutdown(socket_->native_handle(), SHUT_RD);
+}
+
+// --- waiting --------------------------------------------------------------------------------------------------------
+
+bool lane_transport::readable() noexcept {
+  std::uint32_t bytes = 0;
+  return !in_.available(bytes) || bytes > 0 || ended_ || broken_ || shut_;
+}
+
+bool lane_transport::writable() noexcept {
+  std::uint32_t room = 0;
+  return !out_.room(room) || room > 0 || ended_ || broken_ || shut_;
+}
+
+bool lane_transport::ready(bool reading, bool writing) noexcept {
+  if (reading && (readable() || woken_.load(std::memory_order_relaxed))) return true;
+  return writing && writable();
+}
+
+// Whether the other side can run while this one spins.
+bool lane_transport::other_cpu() noexcept {
+  const std::uint32_t ours = mine_.control().one_cpu.load(std::memory_order_relaxed);
+  return ours == 0 || ours != theirs_.control().one_cpu.load(std::memory_order_relaxed);
+}
+
+void lane_transport::look_at_cpus() noexcept {
+  cpu_set_t allowed;
+  std::uint32_t only = 0;
+  if (::sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) == 1)
+    while (!CPU_ISSET(only++, &allowed)) continue;
+  mine_.control().one_cpu.store(only, std::memory_order_relaxed);
+}
+
+bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadline) noexcept {
+  if (!engaged_.load(std::memory_order_relaxed)) return socket_->wait(for_reading, for_writing, deadline);
+  if (socket_full_ && for_writing)
+    return socket_->wait(for_reading, true, for_reading ? std::min(deadline, clock::now() + read_patience) : deadline);
+  if (!for_reading) {  // another thread than the reader, which has the policy
+    for (int i = 0; i < pauses && !writable(); ++i) pause();
+    while (!writable() && (deadline == never || clock::now() < deadline)) {
+      sleep_by_futex(false, true, std::min(deadline, clock::now() + read_patience));
+      pollfd end{socket_->native_handle(), 0, 0};
+      if (::poll(&end, 1, 0) > 0 && (end.revents & (POLLHUP | POLLERR))) ended_ = true;
+    }
+    return writable();
+  }
+  const auto is_ready = [&] { return ready(true, for_writing); };
+  bool there = is_ready();
+  if (!there) {
+    const time_point begun = clock::now();
+    const auto window = policy_.window(since_epoch(begun), other_cpu());
+    const time_point spin_end = std::min(deadline, begun + window);
+    time_point now = begun;
+    while (!there && now < spin_end) {
+      for (int i = 0; i < pauses && !(there = is_ready()); ++i) pause();
+      now = clock::now();
+    }
+    const bool slept = !there;
+    const auto spun = now - begun;
+    const time_point patience = now + read_patience;
+    for (int spurious = 0; !there && now < deadline;) {
+      if (now < patience && spurious++ < spurious_limit)
+        sleep_by_futex(true, for_writing, std::min(deadline, patience));
+      else sleep_by_socket(for_writing, deadline);
+      there = is_ready();
+      now = clock::now();
+    }
+    if (slept && ++looked_ % looks_per_affinity == 0) look_at_cpus();
+    policy_.ended(now - begun, spun, slept);
+    if (const time_point rung = rung_at_.exchange(never, std::memory_order_relaxed); there && rung != never)
+      policy_.woke_peer(now - rung);
+  }
+  if (there) woken_.store(false, std::memory_order_relaxed);
+  return there;
+}
+
+void lane_transport::say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch, std::uint32_t how) noexcept {
+  if (how == 0) return word.store(0, std::memory_order_relaxed);
+  epoch += lane_wait_mask + 1;
+  if (how == by_socket) ++bells_due_;
+  word.store(epoch | how, std::memory_order_seq_cst);
+}
+
+void lane_transport::sleep_by_futex(bool reading, bool writing, time_point until) noexcept {
+  const auto& bell = theirs_.control().bell;
+  const std::uint32_t heard = bell.load(std::memory_order_acquire);
+  say_all(reading, writing, by_futex);
+  if (!ready(reading, writing)) futex_wait(bell, heard, until - clock::now());
+  say_all(reading, writing, 0);
+}
+
+void lane_transport::sleep_by_socket(bool writing, time_point until) noexcept {
+  say_all(true, writing, by_socket);
+  if (!ready(true, writing)) {
+    socket_->wait(true, false, until);
+    drain_socket();
+  }
+  say_all(true, writing, 0);
+}
+
+void lane_transport::say_all(bool reading, bool writing, std::uint32_t how) noexcept {
+  if (reading) {
+    sleeping_ = how;
+    say(mine_.control().reader_waits, reader_epoch_, how);
+  }
+  if (writing) say(mine_.control().writer_waits, writer_epoch_, how);
+}
+
+// Wakes the peer if it waits, once each time it says so.
+void lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept {
+  const std::uint32_t word = waits.load(std::memory_order_seq_cst);
+  if ((word & lane_wait_mask) == 0 || word == rung) return;
+  rung = word;
+  if (&waits == &theirs_.control().reader_waits) rung_at_.store(clock::now(), std::memory_order_relaxed);
+  if ((word & lane_wait_mask) == by_futex) {
+    auto& bell = mine_.control().bell;
+    bell.fetch_add(1, std::memory_order_seq_cst);
+    futex_wake(bell);
+  } else {
+    socket_->write({&nil, 1}, {}, {});  // when the socket is full of them, the peer will hear of it anyway
+  }
+}
+
+void lane_transport::wake() noexcept {
+  if (!engaged_) return socket_->wake();
+  woken_ = true;
+  // Between the reader's last look and its sleep on a futex there is a moment in which a wake-up finds nobody.
+  while (woken_ && sleeping_ == by_futex && futex_wake(theirs_.control().bell) == 0) ::sched_yield();
+  if (sleeping_ == by_socket) socket_->wake();
+}
+
+void lane_transport::shutdown() noexcept {
+  socket_->shutdown();
+  if (!engaged_) return;
+  shut_ = true;
+  wake();
+}
+
+// --- the event loop -------------------------------------------------------------------------------------------------
+
+transport::interest lane_transport::watch(bool reading, bool writing) noexcept {
+  if (!engaged_) return {reading, writing};
+  lane_control& mine = mine_.control();
+  // What was not said here was said by the reader, who may be asleep.
+  if (reading || watching_read_) say(mine.reader_waits, reader_epoch_, reading ? by_socket : 0u);
+  if (writing || watching_write_) say(mine.writer_waits, writer_epoch_, writing ? by_socket : 0u);
+  watching_read_ = reading;
+  watching_write_ = writing;
+  const bool wanted = reading || writing;
+  // What is there already comes as an event at once, for the socket has room. (A wake-up is no business of the loop's.)
+  return {wanted, wanted && ((reading && readable()) || (writing && writable()) || socket_full_)};
+}
+
+void lane_transport::on_event() noexcept {
+  if (!engaged_) return;
+  watch(false, false);
+  drain_socket();
+}
+
+}  // namespace bulkhead::ipc

@@ -1,0 +1,38 @@
+// A plugin that attacks its host through the memory it shares with it: addresses come from the test, which sees the
+// worker's map.
+#include <bulkhead/sdk.hpp>
+
+#include <chrono>
+#include <random>
+
+namespace {
+
+// Random words and bytes all over the memory, or over its first page, where the control words are.
+void scribble(std::uint64_t address, std::uint64_t size, unsigned seed, std::chrono::milliseconds time) {
+  auto* const bytes = reinterpret_cast<volatile std::uint8_t*>(address);
+  auto* const words = reinterpret_cast<volatile std::uint32_t*>(address);
+  std::mt19937 random(seed);
+  const auto end = std::chrono::steady_clock::now() + time;
+  do {
+    for (int i = 0; i < 1000; ++i) {
+      const auto what = static_cast<std::uint32_t>(random());
+      switch (what % 4) {
+        case 0: bytes[what / 4 % size] = static_cast<std::uint8_t>(random()); break;
+        case 1: words[what / 4 % 64] = static_cast<std::uint32_t>(random()); break;
+        case 2: words[what / 4 % 64] = words[what / 4 % 64] + what % 64; break;
+        default: words[what / 4 % (size / 4)] = 0x01930194u;
+      }
+    }
+  } while (std::chrono::steady_clock::now() < end);
+}
+
+}  // namespace
+
+BULKHEAD_PLUGIN("lane_attacker", "1.0.0") {
+  plugin.method("scribble", [](std::uint64_t address, std::uint64_t size, unsigned seed, int ms) {
+    scribble(address, size, seed, std::chrono::milliseconds(ms));
+    return true;
+  });
+  plugin.method("write", [](std::uint64_t address) { *reinterpret_cast<volatile std::uint8_t*>(address) = 1; });
+  plugin.method("echo", [](bulkhead::bytes data) { return data; });
+}

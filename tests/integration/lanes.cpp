@@ -1,0 +1,155 @@
+// Lanes between a host and its workers: that they are there, what they cost at rest, and what a plugin can do with them.
+// All other tests of calls run over them, too.
+#include "fixture.hpp"
+
+#include <csignal>
+#include <ctime>
+#include <random>
+#include <sstream>
+
+namespace bulkhead::testing {
+namespace {
+
+struct mapping {
+  std::uint64_t address = 0, size = 0;
+  std::string rights{};
+};
+
+std::vector<mapping> lanes_of(pid_t pid) {
+  std::vector<mapping> found;
+  std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("bulkhead-lane") == std::string::npos) continue;
+    std::istringstream in(line);
+    mapping each;
+    std::uint64_t end = 0;
+    char dash = 0;
+    in >> std::hex >> each.address >> dash >> end >> each.rights;
+    each.size = end - each.address;
+    found.push_back(each);
+  }
+  return found;
+}
+
+mapping lane_of(pid_t pid, const std::string& rights) {
+  for (const mapping& each : lanes_of(pid))
+    if (each.rights == rights) return each;
+  FAIL("the worker has no lane mapped " << rights);
+  return {};
+}
+
+std::chrono::nanoseconds cpu_time(pid_t pid) {
+  clockid_t clock{};
+  timespec spent{};
+  REQUIRE(::clock_getcpuclockid(pid, &clock) == 0);
+  REQUIRE(::clock_gettime(clock, &spent) == 0);
+  return std::chrono::seconds(spent.tv_sec) + std::chrono::nanoseconds(spent.tv_nsec);
+}
+
+std::size_t bulkhead_descriptors(pid_t pid) {
+  std::size_t count = 0;
+  for (const auto& fd : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd"))
+    count += std::filesystem::read_symlink(fd).string().find("bulkhead-lane") != std::string::npos;
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("a worker has two lanes and may write to one of them; no descriptor of them is left on either side") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  CHECK(echo.call<int>("add", 1, 2) == 3);
+  const pid_t pid = echo.workers().at(0).pid;
+  const auto lanes = lanes_of(pid);
+  REQUIRE(lanes.size() == 2);
+  CHECK(lane_of(pid, "rw-s").size > 0);
+  CHECK(lane_of(pid, "r--s").size > 0);
+  CHECK(bulkhead_descriptors(pid) == 0);
+  CHECK(bulkhead_descriptors(::getpid()) == 0);
+}
+
+TEST_CASE("calls work without lanes, without spinning, and through the smallest and larger rings") {
+  load_options options;
+  SECTION("none") { options.lanes.enabled = false; }
+  SECTION("asleep") { options.lanes.spin = 0ns; }
+  SECTION("small") { options.lanes.ring = 4096; }
+  SECTION("large") { options.lanes.ring = 1 << 20; }
+  host host;
+  auto echo = host.load(plugin_path("echo"), options);
+  CHECK(lanes_of(echo.workers().at(0).pid).empty() == !options.lanes.enabled);
+  for (const std::size_t size : {0, 16, 100'000, 2'000'000}) {
+    const bytes data(size, 7);
+    CHECK(echo.call<bytes>("echo", data) == data);
+  }
+  mailbox<bool> done;
+  for (int i = 0; i < 50; ++i)
+    echo.async_call<bytes>(
+        "echo", std::tuple(bytes(10'000, 1)),
+        [&](boost::system::error_code failed, const bytes& got) { done.put(!failed && got.size() == 10'000); });
+  REQUIRE(done.wait_for(50));
+  CHECK(std::ranges::count(done.values(), true) == 50);
+}
+
+TEST_CASE("a ring of an odd size is refused") {
+  host host;
+  load_options options;
+  options.lanes.ring = 5000;
+  CHECK_THROWS_WITH(host.load(plugin_path("echo"), options), Catch::Contains("power of two"));
+}
+
+TEST_CASE("an idle host and its idle workers spend no CPU time") {
+  host host;
+  load_options options;
+  options.instances = 2;
+  auto echo = host.load(plugin_path("echo"), options);
+  const int calls = GENERATE(0, 200);
+  for (int i = 0; i < calls; ++i) echo.call<int>("add", 1, 2);
+  std::vector<pid_t> all = {::getpid()};
+  for (const auto& each : echo.workers()) all.push_back(each.pid);
+  std::this_thread::sleep_for(200ms);  // what follows a call has an end
+  std::vector<std::chrono::nanoseconds> before;
+  for (const pid_t pid : all) before.push_back(cpu_time(pid));
+  std::this_thread::sleep_for(1s);
+  for (std::size_t i = 0; i < all.size(); ++i) CHECK(cpu_time(all[i]) - before[i] < 5ms);
+}
+
+TEST_CASE("a plugin that writes into what comes from the host dies of it") {
+  host host;
+  auto attacker = host.load(plugin_path("lane_attacker"), untiring());
+  const auto lane = lane_of(attacker.workers().at(0).pid, "r--s");
+  const auto error = failure_of([&] { attacker.call("write", lane.address + 4096); });
+  CHECK(error.outcome() == outcome::worker_lost);
+  REQUIRE(error.report());
+  CHECK(error.report()->signal == SIGSEGV);
+}
+
+// BULKHEAD_SCRIBBLE_SECONDS=N goes on for so long (default 2).
+TEST_CASE("a plugin that scribbles over its lane harms its own calls only, and each of them ends", "[scribble]") {
+  const char* given = std::getenv("BULKHEAD_SCRIBBLE_SECONDS");
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(given ? std::atoi(given) : 2);
+  host host;
+  auto neighbour = host.load(plugin_path("echo"));
+  std::mt19937 random(std::random_device{}());
+  int broken = 0;
+  do {
+    auto options = untiring();
+    options.deadline = 2s;
+    auto attacker = host.load(plugin_path("lane_attacker"), options);
+    const auto lane = lane_of(attacker.workers().at(0).pid, "rw-s");
+    std::atomic<int> ended{0};
+    std::jthread others([&] {
+      for (int i = 0; i < 20; ++i) {
+        attacker.try_call("echo", bytes(1000));
+        ++ended;
+      }
+    });
+    const auto reply = attacker.try_call("scribble", lane.address, lane.size, static_cast<unsigned>(random()), 20);
+    broken += !reply;
+    others.join();
+    CHECK(ended == 20);
+    CHECK(neighbour.call<int>("add", 20, 22) == 42);
+  } while (std::chrono::steady_clock::now() < end);
+  CHECK(broken > 0);
+}
+
+}  // namespace bulkhead::testing
