@@ -81,16 +81,18 @@ class arena {
       for (auto& each : all_) {
         if (!takes_part(*each, what)) continue;
         std::size_t& count = counts.try_emplace(each->name(), what.one_by_one ? 1 : 256).first->second;
-        const auto times = ask(each, fmt::format("{} {}{}", what.command, count, what.after));
+        std::optional<std::vector<double>> times;
+        const double took = timed([&] { times = ask(each, fmt::format("{} {}{}", what.command, count, what.after)); });
         if (!times) continue;
         std::vector<double> calls = *times;
         if (!what.one_by_one) calls[0] /= static_cast<double>(count);
-        // The first round only shows how many calls a round can have.
-        const double typical = std::max(quantile(calls, 0.5), 0.01);
-        count = static_cast<std::size_t>(std::clamp(budget / typical, what.one_by_one ? 1.0 : 256.0, 50e3));
+        // As many calls as fit into a round, by the time that the round before has taken on a machine which may have
+        // other things to do. The first shows only that.
+        count = static_cast<std::size_t>(
+            std::clamp(budget * static_cast<double>(count) / took, what.one_by_one ? 1.0 : 256.0, 50e3));
         if (round == 0) continue;
         outcome& mine = found[each->name()];
-        mine.rounds.push_back(typical);
+        mine.rounds.push_back(quantile(calls, 0.5));
         mine.all.insert(mine.all.end(), calls.begin(), calls.end());
       }
     return found;
