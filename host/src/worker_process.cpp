@@ -301,7 +301,10 @@ void worker_process::greet(std::uint32_t published) {
   const bool limited = options.deadline != no_deadline;
   ipc::buffer hello = ipc::begin_request("$/hello");
   ipc::packer packer(hello);
-  packer.pack_array(1).pack_map(6u + (published > 0 ? 1u : 0u) + (lane_to_ ? 1u : 0u)).pack("protocol").pack(ipc::protocol_version);
+  packer.pack_array(1)
+      .pack_map(6u + (published > 0 ? 1u : 0u) + (lane_to_ ? 1u : 0u))
+      .pack("protocol")
+      .pack(ipc::protocol_version);
   packer.pack("deadline_ms").pack(limited ? std::chrono::ceil<std::chrono::milliseconds>(options.deadline).count() : 0);
   packer.pack("event_credit").pack(event_credit).pack("frame_limit").pack(options.limits.frame);
   packer.pack("concurrency").pack(options.concurrency).pack("blob_threshold").pack(blobs_->threshold());

@@ -123,7 +123,7 @@ bool session::say_hello() {
   ipc::packer(result).pack_map(4).pack("protocol").pack(ipc::protocol_version).pack("name").pack("bulkhead-worker");
   ipc::packer(result).pack("lanes").pack(by_lane).pack("blobs").pack(blob_threshold_ > 0);
   if (!channel_.send(ipc::make_response(hello.id, result.view()).take())) return false;
-  if (by_lane) channel_.engage();  // the host says nothing until it has this answer
+  if (by_lane) channel_.engage();                               // the host says nothing until it has this answer
   channel_.run([&] { return published_count_ >= published; });  // what the plugin may look for at once
   return true;
 }

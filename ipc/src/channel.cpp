@@ -345,7 +345,7 @@ bool channel::read_unlocked(bool block, bool& ended) {
     else if (got.status == transport::io::closed) ended = true;
     else ended = !take_bytes({chunk, got.bytes});
     // They come with a message's first byte: those left over belong to the one that is still on its way.
-    if (!ended && handles_.size() > (partial_.empty() ? 0 : limits_.handles))
+    if (!ended && loop_ && handles_.size() > (partial_.empty() ? 0 : limits_.handles))
       ended = !violate("file descriptors that no message refers to");
     if (got.bytes < read_chunk) break;  // most likely all there was; if not, the next wait says so at once
   }
