@@ -29,6 +29,8 @@ int run_new(int argc, char** argv);
 int run_replay(int argc, char** argv);
 int run_report(int argc, char** argv);
 int run_doctor(int argc, char** argv);
+int run_spawn(int argc, char** argv);
+int run_exec(int argc, char** argv);
 // The daemon, and what speaks to one.
 int run_run(int argc, char** argv);
 int run_ps(int argc, char** argv);

@@ -19,6 +19,8 @@ constexpr command commands[] = {
     {"report", "show crash reports", run_report},
     {"replay", "make the call again in which a worker died, also under gdb", run_replay},
     {"doctor", "show what this machine's sandbox can enforce, and what would help", run_doctor},
+    {"spawn", "run a program as a child: in a sandbox, with a timeout", run_spawn},
+    {"exec", "run a shell command in the same way, and show what it wrote", run_exec},
     {"run", "serve plugins on a socket, as a configuration says", run_run},
     {"ps", "show a daemon's plugins, and how they are", run_ps},
     {"top", "the same as a live table, with rates and latencies", run_top},

@@ -7,38 +7,44 @@
 
 namespace bulkhead {
 
+void closer::close_all(const std::shared_ptr<work>& shared) {
+  std::unique_lock locked(shared->mutex);
+  for (;;) {
+    shared->changed.wait(locked, [&] { return shared->stopped || !shared->waiting.empty(); });
+    if (shared->waiting.empty()) break;
+    std::vector<unique_fd> those = std::move(shared->waiting);
+    shared->waiting.clear();
+    locked.unlock();
+    // Most are harmless after this. The sender may still change it back through a copy of its own.
+    constexpr linger none{};
+    for (const unique_fd& each : those) ::setsockopt(each.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    those.clear();
+    locked.lock();
+  }
+  shared->ended = true;
+  shared->changed.notify_all();
+}
+
 void closer::take(std::vector<unique_fd> descriptors) {
   if (descriptors.empty()) return;
   std::lock_guard held(mutex_);
-  if (!work_) {
-    work_ = std::make_shared<work>();
-    const signals_blocked guard;
-    thread_ = std::thread([shared = work_] {
-      std::unique_lock locked(shared->mutex);
-      for (;;) {
-        shared->changed.wait(locked, [&] { return shared->stopped || !shared->waiting.empty(); });
-        if (shared->waiting.empty()) break;
-        std::vector<unique_fd> those = std::move(shared->waiting);
-        shared->waiting.clear();
-        locked.unlock();
-        // Most are harmless after this. The sender may still change it back through a copy of its own.
-        constexpr linger none{};
-        for (const unique_fd& each : those) ::setsockopt(each.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
-        those.clear();
-        locked.lock();
-      }
-      shared->ended = true;
-      shared->changed.notify_all();
-    });
+  if (!work_) work_ = std::make_shared<work>();
+  {
+    std::lock_guard locked(work_->mutex);
+    for (unique_fd& each : descriptors) work_->waiting.push_back(std::move(each));
+    work_->changed.notify_all();
   }
-  std::lock_guard locked(work_->mutex);
-  for (unique_fd& each : descriptors) work_->waiting.push_back(std::move(each));
-  work_->changed.notify_all();
+  if (thread_.joinable()) return;
+  const signals_blocked guard;
+  try {
+    thread_ = std::thread(close_all, work_);
+  } catch (const std::system_error&) {  // no thread is to be had: they wait for the next that come, or for the end
+  }
 }
 
 void closer::stop() {
   std::lock_guard held(mutex_);
-  if (!thread_.joinable()) return;
+  if (!thread_.joinable()) return work_.reset();
   std::unique_lock locked(work_->mutex);
   work_->stopped = true;
   work_->changed.notify_all();

@@ -30,6 +30,8 @@ class closer {
     std::vector<unique_fd> waiting;
     bool stopped = false, ended = false;
   };
+  static void close_all(const std::shared_ptr<work>& shared);
+
   std::mutex mutex_;
   std::shared_ptr<work> work_;  // from the first descriptor on
   std::thread thread_;

@@ -9,6 +9,7 @@
 namespace bulkhead {
 namespace {
 
+constexpr std::chrono::milliseconds thread_retry{100};
 constexpr unsigned queued_logs_limit = 1024;  // records the application has not handled yet
 
 }  // namespace
@@ -40,7 +41,8 @@ host_core::host_core(host_options given, std::optional<boost::asio::any_io_execu
       cgroups(options.cgroup),
       spawner(options.spawns),
       crashes(options.crash_dir, options.crash_files),
-      external_(std::move(executor)) {
+      external_(std::move(executor)),
+      handler_work_(handler_io_.get_executor()) {
   if (external_) {
     reactor = std::make_shared<bulkhead::reactor>(*external_);
   } else {
@@ -94,11 +96,26 @@ void host_core::on_ready(int network, std::uint32_t) {
 boost::asio::any_io_executor host_core::handlers() {
   if (external_) return *external_;
   std::lock_guard held(mutex_);
-  if (!pool_) {
-    const signals_blocked guard;
-    pool_.emplace(std::max(1u, options.handler_threads));
+  start_handlers();
+  return handler_io_.get_executor();
+}
+
+// Callers can do nothing about a thread that is not to be had: what was posted waits until there is one, or for shutdown().
+void host_core::start_handlers() {
+  const unsigned wanted = std::max(1u, options.handler_threads);
+  if (!handler_work_ || handler_threads_.size() >= wanted) return;
+  const signals_blocked guard;
+  try {
+    handler_threads_.reserve(wanted);
+    while (handler_threads_.size() < wanted) handler_threads_.emplace_back([this] { handler_io_.run(); });
+  } catch (const std::system_error&) {
+    reactor->schedule(ipc::clock::now() + thread_retry, weak_from_this());
   }
-  return pool_->get_executor();
+}
+
+void host_core::on_timer() {
+  std::lock_guard held(mutex_);
+  start_handlers();
 }
 
 void host_core::add(const std::shared_ptr<plugin_pool>& pool) {
@@ -134,7 +151,17 @@ void host_core::shutdown() {
     work_.reset();  // the reactor was the last to have work there
     io_thread_.join();
   }
-  if (pool_) pool_->join();  // handlers that are under way or queued still run
+  std::vector<std::thread> ending;
+  {
+    std::lock_guard held(mutex_);
+    handler_work_.reset();
+    ending.swap(handler_threads_);
+  }
+  for (std::thread& each : ending) {                                 // handlers that are under way or queued still run
+    if (each.get_id() == std::this_thread::get_id()) each.detach();  // this is one
+    else each.join();
+  }
+  handler_io_.run();  // nothing is left, unless no thread was to be had
   closer.stop();
 }
 
@@ -169,11 +196,18 @@ void host_core::lifecycle(lifecycle_event event) {
 
 void host_core::violation(bulkhead::violation what) {
   if (!options.on_violation) return;
+  if (queued_violations_.fetch_add(1) >= queued_logs_limit) {
+    --queued_violations_;
+    return;
+  }
   const auto executor = handlers();
   std::lock_guard held(mutex_);
   if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
   boost::asio::post(*callbacks_, [weak = weak_from_this(), what = std::move(what)] {
-    if (const auto self = weak.lock()) self->options.on_violation(what);
+    const auto self = weak.lock();
+    if (!self) return;
+    self->options.on_violation(what);
+    --self->queued_violations_;
   });
 }
 

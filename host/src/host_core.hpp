@@ -13,7 +13,6 @@
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/strand.hpp>
-#include <boost/asio/thread_pool.hpp>
 
 #include <array>
 #include <optional>
@@ -43,7 +42,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
 
   // reactor::target: a fork server has ended.
   void on_ready(int network, std::uint32_t events) override;
-  void on_timer() override {}
+  void on_timer() override;  // no thread was to be had for handlers: another try
 
   const host_options options;
   fork_server::client forks;
@@ -56,6 +55,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
 
  private:
   void watch_fork_servers();
+  void start_handlers();  // (locked)
 
   const std::optional<boost::asio::any_io_executor> external_;
   std::optional<boost::asio::io_context> io_;
@@ -67,11 +67,13 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
  private:
   std::thread io_thread_;
   std::mutex mutex_;
-  std::optional<boost::asio::thread_pool> pool_;
+  boost::asio::io_context handler_io_;
+  std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> handler_work_;
+  std::vector<std::thread> handler_threads_;
   std::optional<boost::asio::strand<boost::asio::any_io_executor>> callbacks_;
   std::vector<std::weak_ptr<plugin_pool>> plugins_;
   std::array<std::uint64_t, 2> fork_server_watches_{};  // the second: with a network
-  std::atomic<unsigned> queued_logs_{0};
+  std::atomic<unsigned> queued_logs_{0}, queued_violations_{0};
   std::atomic<std::uint64_t> lost_logs_{0};
   bool stopped_ = false;
 };

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include <sched.h>
+
 namespace bulkhead {
 namespace {
 
@@ -29,14 +31,22 @@ policy effective_policy(const load_options& options, bool program) {
   return rules.granted().memory == 0 ? rules.default_memory_limit(options.memory_limit) : rules;
 }
 
-void check(const load_options& options) {
-  if (options.instances == 0) throw std::invalid_argument("load_options::instances must be at least 1");
+unsigned usable_cpus() {
+  cpu_set_t usable;
+  CPU_ZERO(&usable);
+  const bool known = ::sched_getaffinity(0, sizeof usable, &usable) == 0;
+  return std::max(1u, known ? static_cast<unsigned>(CPU_COUNT(&usable)) : std::thread::hardware_concurrency());
+}
+
+load_options checked_options(load_options options) {
+  if (options.instances == one_per_cpu) options.instances = usable_cpus();
   if (options.dispatch.kind == dispatch::kind::custom && !options.dispatch.choose)
     throw std::invalid_argument("load_options::dispatch: custom dispatch takes a function, `choose`");
   if (options.state.keep && (options.instances != 1 || options.supervision.spares != 0))
     throw std::invalid_argument("load_options::state: a plugin keeps its state with one instance and no spares only");
   if (!options.state.keep && !options.state.initial.empty())
     throw std::invalid_argument("load_options::state: an initial state takes `keep`");
+  return options;
 }
 
 std::shared_ptr<kept_state> state_of(const load_options& options) {
@@ -58,7 +68,7 @@ plugin_pool::plugin_pool(std::shared_ptr<host_core> core, std::string name, std:
                          std::vector<std::string> argv, load_options options, std::shared_ptr<group_core> group)
     : core_(std::move(core)),
       name_(options.name.empty() ? std::move(name) : options.name),
-      options_((check(options), std::move(options))),
+      options_(checked_options(std::move(options))),
       state_(state_of(options_)),
       sent_ahead_(options_.sent_ahead.value_or(options_.instances == 1 ? sent_ahead_alone : 1)),
       group_(group && group->coupled() ? std::move(group) : nullptr),
@@ -189,7 +199,6 @@ void plugin_pool::reload(const std::filesystem::path& file) {
   auto fresh = std::make_shared<worker_set>(core_, settings, mutex_, weak_from_this(), group_);
   std::unique_lock held(*mutex_);
   if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
-  std::erase_if(retiring_, [](const auto& each) { return each->state() == supervision::supervisor_state::stopped; });
   retiring_.push_back(fresh);  // so that unload() ends it, too
   if (state_) fresh->hold_calls();
   fresh->start(held);

@@ -192,8 +192,12 @@ void plugin_pool::on_change() {
   std::vector<waiting> leaving;
   std::vector<lease> given;  // one for each; none: it fails
   std::vector<ipc::completion> failures;
+  std::vector<std::shared_ptr<worker_set>> gone;  // they and the files of their versions go without the lock
   {
     std::lock_guard held(*mutex_);
+    for (const auto& each : retiring_)
+      if (each->gone()) gone.push_back(each);
+    std::erase_if(retiring_, [&](const auto& each) { return std::count(gone.begin(), gone.end(), each) > 0; });
     const bool any_will_do =
         options_.dispatch.kind == dispatch::kind::least_loaded || options_.dispatch.kind == dispatch::kind::round_robin;
     for (auto each = queue_.begin(); each != queue_.end();) {

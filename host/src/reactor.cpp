@@ -16,7 +16,10 @@ constexpr std::uint64_t timer_id = 0;
 reactor::reactor(boost::asio::any_io_executor executor)
     : epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
       timer_(checked(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
-      descriptor_(executor, checked(::fcntl(epoll_.get(), F_DUPFD_CLOEXEC, 3), "fcntl(F_DUPFD_CLOEXEC)")) {
+      descriptor_(executor) {
+  unique_fd copy(checked(::fcntl(epoll_.get(), F_DUPFD_CLOEXEC, 3), "fcntl(F_DUPFD_CLOEXEC)"));
+  descriptor_.assign(copy.get());  // owns it only if this succeeds
+  copy.release();
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = timer_id;

@@ -295,7 +295,11 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
                                             std::optional<std::uint32_t>* known_id) {
   ipc::buffer head = ipc::begin_request(request.method);
   std::vector<unique_fd> handles;
-  for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
+  try {
+    for (const unique_fd& handle : request.arguments.handles) handles.push_back(detail::duplicate(handle.get()));
+  } catch (const std::system_error&) {
+    return {outcome::overloaded, 0};
+  }
   std::function<ipc::buffer(std::uint32_t)> before;
   const auto watch = [&](std::uint32_t id) {  // before the first report can come
     watch_progress(id, request);
@@ -330,7 +334,8 @@ std::string worker_process::not_started(outcome code, const call_request& reques
              " bytes of arguments and " + std::to_string(request.arguments.handles.size()) +
              " handles; the limits are " + std::to_string(limits.frame) + " bytes and " +
              std::to_string(limits.handles);
-    case outcome::overloaded: return "too many calls or bytes wait for this worker; try again later";
+    case outcome::overloaded:
+      return "too many calls or bytes wait for this worker, or no descriptor is free; try again later";
     default: return "the worker was gone before the call could be sent";
   }
 }

@@ -82,7 +82,9 @@ class worker_set final : public worker_owner, public reactor::target, public std
   // Waits for it. Throws call_error.
   std::vector<std::uint8_t> save_state(std::unique_lock<std::mutex>& held);
 
-  supervision::supervisor_state state() const { return supervisor_.state(); }                // (locked)
+  supervision::supervisor_state state() const { return supervisor_.state(); }  // (locked)
+  // Stopped, and no worker is left, not even an undead one. (locked)
+  bool gone() const { return supervisor_.state() == supervision::supervisor_state::stopped && members_.empty(); }
   const plugin_info& description() const { return description_; }                            // (locked)
   bool idempotent(const std::string& method) const { return idempotent_.contains(method); }  // (locked)
   std::vector<std::shared_ptr<worker_process>> processes() const;                            // (locked)

@@ -116,9 +116,13 @@ void memory() {
 }
 
 void neighbours() {
-  bulkhead::host host;
+  bulkhead::host host({.spawns = {4, {1'000'000, 10s}}});
   auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so");
-  auto chaos = host.load(BULKHEAD_TEST_PLUGINS "/chaos.so");
+  bulkhead::load_options untiring;  // restarted at once, always, and no call is refused
+  untiring.supervision.intensity.restarts = 1'000'000;
+  untiring.supervision.backoff.first = 0s;
+  untiring.poison_limit = 0;
+  auto chaos = host.load(BULKHEAD_TEST_PLUGINS "/chaos.so", untiring);
   // The p99 of each round; quiet rounds and rounds with a crash every 20 ms take turns.
   std::array<std::vector<double>, 2> tails;
   for (std::size_t round = 0; round < scaled<std::size_t>(40, 4); ++round) {
@@ -126,7 +130,8 @@ void neighbours() {
     std::vector<double> calls;
     std::jthread crashes([&](const std::stop_token& stop) {
       while (crashing && !stop.stop_requested()) {
-        chaos.try_call("misbehave", "segfault");
+        if (chaos.try_call("misbehave", "segfault").outcome() != bulkhead::outcome::worker_lost)
+          throw std::runtime_error("the neighbour did not crash");
         std::this_thread::sleep_for(20ms);
       }
     });

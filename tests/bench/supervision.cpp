@@ -144,7 +144,7 @@ void hangs() {
   std::mutex mutex;
   std::condition_variable never;
   pid_t pid = -1;
-  for (const char* kind : {"ignore_cancel", "endless_loop", "sigstop_self"})
+  for (const std::string kind : {"ignore_cancel", "endless_loop", "stopped"})
     for (int i = 0; i < scaled(40, 4); ++i) {
       floors.push_back(timed([&] {
                          std::unique_lock held(mutex);
@@ -152,17 +152,26 @@ void hangs() {
                        }) -
                        microseconds(deadline).count());
       pid = other_than(chaos, pid);
+      if (kind == "stopped") ::kill(pid, SIGSTOP);  // it is the first process of its namespace: it can't stop itself
       // Sync and async calls wait in different ways.
+      bulkhead::outcome ended{};
       times.push_back(timed([&] {
-                        if (i % 2) return void(chaos.with({.deadline = deadline}).try_call("misbehave", kind));
-                        std::latch ended(1);
-                        chaos.async_call<void>("misbehave", std::tuple{std::string(kind)},
-                                               [&](boost::system::error_code) { ended.count_down(); },
-                                               {.deadline = deadline});
-                        ended.wait();
+                        if (i % 2) {
+                          ended = chaos.with({.deadline = deadline}).try_call("misbehave", kind).outcome();
+                          return;
+                        }
+                        std::latch done(1);
+                        chaos.async_call<reply>("misbehave", std::tuple{kind},
+                                                [&](boost::system::error_code, const reply& result) {
+                                                  ended = result.outcome();
+                                                  done.count_down();
+                                                },
+                                                {.deadline = deadline});
+                        done.wait();
                       }) -
                       microseconds(deadline).count());
       ::kill(pid, SIGKILL);  // sooner than the grace would
+      if (ended != bulkhead::outcome::timeout) throw std::runtime_error("the call did not hang: " + kind);
     }
   const double worst = quantile(times, 1), floor = quantile(floors, 1);
   row("call of a worker that hangs: later than deadline, p50", quantile(times, 0.5), "us",

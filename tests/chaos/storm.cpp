@@ -64,7 +64,7 @@ storm::storm(storm_settings settings)
   add("hostile, two and a spare", guest("parallel"), hostile, true);
 }
 
-storm::~storm() = default;
+storm::~storm() { host_.shutdown(); }  // what it still tells, it tells to members that go before it
 
 void storm::add(std::string name, std::string file, bulkhead::load_options options, bool hostile) {
   auto& rules = options.supervision;
@@ -104,13 +104,14 @@ storm_results storm::run() {
     round(number);
     come_to_rest(number);
   }
-  for (pool& each : pools_) each.plugin.unload();
+  host_.shutdown();  // and all is told
   std::lock_guard held(mutex_);
   results_.calls = next_call_;
   results_.ends = ends_;
   results_.late = late_;
   results_.latest_ms = static_cast<double>(latest_us_) / 1e3;
   results_.growth = trend::through(restarts_, resident_);
+  results_.resident = resident_;
   return results_;
 }
 
@@ -272,8 +273,12 @@ void storm::come_to_rest(unsigned number) {
     std::string how;
     for (pool& each : pools_) {
       const auto status = each.plugin.status();
-      how += fmt::format("; {}: {}, {} of {} serve, {} workers, {} calls wait {}", each.name, to_string(status.state),
-                         status.serving, each.instances, each.plugin.workers().size(), status.waiting, status.reason);
+      how += fmt::format("; {}: {}, {} of {} serve, {} calls wait {}", each.name, to_string(status.state),
+                         status.serving, each.instances, status.waiting, status.reason);
+      for (const auto& worker : each.plugin.workers())
+        if (worker.phase != phase::ready || worker.outstanding > 0)
+          how += fmt::format(", worker {} is in phase {} with {} calls", worker.pid, to_string(worker.phase),
+                             worker.outstanding);
     }
     results_.failures.push_back(
         fmt::format("round {}: no rest within 60 s: {} calls are open{}", number, open_.load(), how));

@@ -7,6 +7,8 @@
 #include <mutex>
 #include <thread>
 
+#include <unistd.h>
+
 namespace {
 
 std::mutex mutex;
@@ -53,5 +55,11 @@ BULKHEAD_PLUGIN("parallel", "1.0.0") {
         return 1;
       },
       "Says that the worker must go");
+  plugin.method("linger",
+                [](bulkhead::responder<int> answer, int value) {
+                  answer.reply(value);
+                  for (;;) ::pause();
+                },
+                "Answers, and never comes back", {"value"});
   plugin.method("add", [](int a, int b) { return a + b; }, "The sum", {"a", "b"});
 }

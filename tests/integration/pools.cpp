@@ -4,6 +4,8 @@
 #include <csignal>
 #include <set>
 
+#include <sched.h>
+
 namespace bulkhead::testing {
 
 TEST_CASE("calls that were not begun move to another worker when theirs dies; the one that was begun is lost") {
@@ -135,6 +137,23 @@ TEST_CASE("idle workers share calls: none waits behind a slow one while another 
   CHECK(slow.values().empty());
   stop.request_stop();
   REQUIRE(slow.wait_for(1));
+}
+
+TEST_CASE("a plugin has a worker for each CPU that its host may use, if asked") {
+  cpu_set_t all, one;
+  REQUIRE(::sched_getaffinity(0, sizeof all, &all) == 0);
+  host host;
+  const auto echo = host.load(plugin_path("echo"), {.instances = one_per_cpu});
+  CHECK(echo.workers().size() == static_cast<std::size_t>(CPU_COUNT(&all)));
+  CHECK(echo.status().instances == echo.workers().size());
+  CPU_ZERO(&one);
+  int cpu = 0;
+  while (!CPU_ISSET(cpu, &all)) ++cpu;
+  CPU_SET(cpu, &one);
+  ::sched_setaffinity(0, sizeof one, &one);
+  const auto alone = host.load(plugin_path("echo"), {.instances = one_per_cpu});
+  ::sched_setaffinity(0, sizeof all, &all);
+  CHECK(alone.workers().size() == 1);
 }
 
 TEST_CASE("round robin takes workers in turn") {

@@ -164,13 +164,56 @@ TEST_CASE("an idle worker that gives no sign of life is killed as hung and repla
   CHECK(chaos.call<int>("echo", 1) == 1);
 }
 
+TEST_CASE("a thread that never comes back from a call it has answered is a hang, also beside others that do") {
+  watched_host host;
+  load_options options = untiring();
+  options.supervision.heartbeat = {.interval = 20ms, .silence = 400ms};
+  auto parallel = host.self.load(plugin_path("parallel"), options);
+  const pid_t before = parallel.workers().at(0).pid;
+  CHECK(parallel.call<int>("linger", 1) == 1);
+  REQUIRE(host.saw(kind::exited));
+  CHECK(host.last(kind::exited).pid == before);
+  CHECK(host.last(kind::exited).report->reason == exit_reason::hung);
+  CHECK(parallel.call<int>("add", 1, 2) == 3);
+}
+
 TEST_CASE("a busy worker is judged by its calls' deadlines, not by heartbeats") {
   watched_host host;
   load_options options;
-  options.supervision.heartbeat = {.interval = 5ms, .silence = 20ms};
+  options.supervision.heartbeat = {.interval = 20ms, .silence = 1s};
   auto chaos = host.self.load(plugin_path("chaos"), options);
-  CHECK(chaos.call<int>("sleep_ms", 300) == 300);
+  CHECK(chaos.call<int>("sleep_ms", 2000) == 2000);
   CHECK(host.count(kind::exited) == 0);
+}
+
+TEST_CASE("of a version that was replaced nothing is left once its workers have ended") {
+  watched_host host;
+  auto echo = host.self.load(plugin_path("echo"));
+  const auto copies = [] {  // of plugins' files
+    std::size_t count = 0;
+    std::error_code gone;
+    for (const auto& fd : std::filesystem::directory_iterator("/proc/self/fd"))
+      count += std::filesystem::read_symlink(fd.path(), gone).string().starts_with("/memfd:bulkhead-plugin");
+    return count;
+  };
+  const std::size_t before = copies();
+  echo.reload(plugin_path("echo"));
+  REQUIRE(host.saw(kind::exited));
+  const auto limit = std::chrono::steady_clock::now() + 10s;
+  while (copies() > before && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  CHECK(copies() == before);
+}
+
+TEST_CASE("a host that ends stops its plugins in the reverse order of their start") {
+  watched_host host;
+  const auto first = host.self.load(plugin_path("echo"), {.name = "first"});
+  const auto second = host.self.load(plugin_path("echo"), {.name = "second"});
+  const auto third = host.self.load(plugin_path("echo"), {.name = "third"});
+  host.self.shutdown();
+  std::vector<std::string> ended;
+  for (const auto& event : host.events.values())
+    if (event.kind == kind::exited) ended.push_back(event.plugin);
+  CHECK(ended == std::vector<std::string>{"third", "second", "first"});
 }
 
 TEST_CASE("a new version takes over without a lost call; one that can't start leaves the old") {

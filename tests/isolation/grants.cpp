@@ -75,6 +75,24 @@ TEST_CASE("TCP reaches the granted port and no other, by no way") {
   CHECK(error_of(client.try_call("connect_to", other.port, true)) == "EPERM");  // TCP Fast Open
 }
 
+TEST_CASE("a plugin listens on the granted port and no other") {
+  const auto free_port = [] { return listener().port; };
+  const int granted = free_port(), other = free_port();
+  host host;
+  CHECK(error_of(guest(host, {}).try_call("listen_on", granted)) == "EPERM");
+  CHECK(error_of(guest(host, policy{}.allow_connect(443)).try_call("listen_on", granted)) == "EACCES");
+  auto server = guest(host, policy{}.allow_bind(static_cast<std::uint16_t>(granted)));
+  CHECK(error_of(server.try_call("listen_on", other)) == "EACCES");
+  REQUIRE(server.try_call("listen_on", granted));
+  CHECK(
+      guest(host, policy{}.allow_connect(static_cast<std::uint16_t>(granted))).try_call("connect_to", granted, false));
+}
+
+TEST_CASE("the clock and random numbers are always granted") {
+  host host;
+  CHECK(guest(host, policy::strict()).call<bool>("clock_and_random"));
+}
+
 TEST_CASE("children run only where granted") {
   host host;
   CHECK(error_of(guest(host, {}).try_call("run", "/bin/true")) == "EPERM");

@@ -1,6 +1,7 @@
 // A plugin that does ordinary things with files, sockets, threads and children, and says what came of it.
 #include <bulkhead/sdk.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -17,6 +18,7 @@
 #include <sched.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -60,6 +62,29 @@ void connect_to(int port, bool fast) {
       fast ? ::sendto(fd, "x", 1, MSG_FASTOPEN | MSG_NOSIGNAL, address, sizeof to) : ::connect(fd, address, sizeof to);
   ::close(fd);
   if (result < 0) failed();
+}
+
+// Serves there from then on.
+void listen_on(int port) {
+  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+  if (fd < 0) failed();
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_port = htons(static_cast<std::uint16_t>(port));
+  at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (::bind(fd, reinterpret_cast<const sockaddr*>(&at), sizeof at) != 0 || ::listen(fd, 8) != 0) failed();
+}
+
+// Differences are what counts: a clock that goes on, bytes that are not all the same.
+bool clock_and_random() {
+  timespec first{}, second{};
+  unsigned char bytes[64]{};
+  if (::clock_gettime(CLOCK_MONOTONIC, &first) != 0 || ::getrandom(bytes, sizeof bytes, 0) != sizeof bytes) failed();
+  const timespec moment{0, 1000};
+  if (::nanosleep(&moment, nullptr) != 0) failed();
+  if (::clock_gettime(CLOCK_MONOTONIC, &second) != 0) failed();
+  return (second.tv_sec > first.tv_sec || second.tv_nsec > first.tv_nsec) &&
+         std::count(bytes, bytes + sizeof bytes, bytes[0]) < static_cast<std::ptrdiff_t>(sizeof bytes);
 }
 
 void* wait_forever(void*) {
@@ -241,6 +266,8 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("read_file", read_file);
   plugin.method("write_file", write_file);
   plugin.method("connect_to", connect_to);
+  plugin.method("listen_on", listen_on);
+  plugin.method("clock_and_random", clock_and_random);
   plugin.method("make_threads", make_threads);
   plugin.method("make_children", make_children);
   plugin.method("hold_memory", hold_memory);

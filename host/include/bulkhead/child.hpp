@@ -1,8 +1,7 @@
 // A child process: how it is started, its streams, its messages, its end. Made by a launcher, see process.hpp.
 #pragma once
 
-#include <bulkhead/child_stream.hpp>
-#include <bulkhead/passed_handle.hpp>
+#include <bulkhead/node_channel.hpp>
 #include <bulkhead/policy.hpp>
 
 #include <nlohmann/json.hpp>
@@ -50,8 +49,7 @@ enum class kill_scope {
 
 enum class channel_kind {
   none,
-  bulkhead,  // MessagePack-RPC, as in docs/protocol.md, announced in BULKHEAD_CHANNEL_FD
-  node,      // Node's, with json serialization, announced in NODE_CHANNEL_FD
+  node,  // Node's, with json serialization, announced in NODE_CHANNEL_FD
 };
 
 // Called one at a time, in Node's order: spawn, then messages, disconnect, exit, close. Of a child that could not be
@@ -60,6 +58,8 @@ enum class channel_kind {
 struct child_events {
   std::function<void()> on_spawn{};
   std::function<void(const nlohmann::json& message, passed_handle handle)> on_message{};
+  // Node's own messages, such as those of its cluster.
+  std::function<void(const nlohmann::json& message, passed_handle handle)> on_internal{};
   std::function<void()> on_disconnect{};  // the channel has ended
   std::function<void(const exit_status&)> on_exit{};
   // After exit, and once its output has ended: each pipe that it wrote to has been read to its end or closed, or is empty
@@ -75,7 +75,8 @@ struct process_options {
   std::vector<std::string> add_env{};             // on top of it, replacing what has the same name
   std::optional<unsigned> uid{}, gid{};           // needs the right to; not with a policy
   bool detached = false;                          // a session of its own; outlives the application
-  std::vector<stdio> streams = {stdio::pipe(), stdio::pipe(), stdio::pipe()};  // 0, 1, 2, …; up to 64
+  // 0, 1, 2, …; up to 64. Empty: three pipes, or with fork() nothing to read, and the application's output.
+  std::vector<stdio> streams{};
   kill_scope scope = kill_scope::group;
   // Unset: no sandbox. What it starts with is granted besides: to execute its own file (and a script's interpreter), and
   // to start others among what it may read. With resource limits of the policy alone.
@@ -87,6 +88,8 @@ struct process_options {
   int kill_signal = SIGTERM;
   std::chrono::nanoseconds kill_grace = std::chrono::seconds(1);
   channel_kind channel = channel_kind::none;
+  // Files and memfds may be sent as handles, too: the child is not Node, which would abort.
+  bool any_handle = false;
   child_events events{};
 };
 
@@ -127,6 +130,19 @@ class child {
   // Whether it was ended for its timeout, or because a stop was requested.
   bool timed_out() const;
   bool stopped() const;
+
+  // Over its channel: see node_channel. Throw std::logic_error when it has none. Handles come from a child with a policy
+  // only if that grants it (policy::allow_handles).
+  bool send(const nlohmann::json& message, passed_handle handle = {}) const {
+    return channel().send(message, std::move(handle));
+  }
+  template <class Token>
+  auto async_send(const nlohmann::json& message, passed_handle handle, Token&& token) const {
+    return channel().async_send(message, std::move(handle), std::forward<Token>(token));
+  }
+  void disconnect() const { channel().disconnect(); }
+  bool connected() const { return channel().connected(); }
+  node_channel& channel() const;
 
   // What its sandbox has denied so far (with a policy, which must not be the learning one), and what that is made of.
   std::vector<violation> violations() const;

@@ -73,7 +73,7 @@ struct host_options {
   std::function<void(const log_record&)> on_log{};
   std::function<void(const lifecycle_event&)> on_lifecycle{};
   // A system call or file access that a plugin's sandbox has denied; each is in the log as a warning, too. A worker
-  // reports up to 100 a second.
+  // reports up to 100 a second; beyond 1,024 that this has not been called for yet, they are dropped.
   std::function<void(const violation&)> on_violation{};
   // How many threads run callbacks, completion handlers without an executor, and the functions lent to plugins.
   // Started when first needed. Not used when the host runs on the embedder's executor.
@@ -124,10 +124,13 @@ struct state_options {
   std::vector<std::uint8_t> initial{};
 };
 
+// For load_options::instances: a worker for each CPU that the host may run on when the plugin is loaded.
+inline constexpr unsigned one_per_cpu = 0;
+
 struct load_options {
   // What it is called in logs, events, reports and metrics. Empty: its file's name without the extension.
   std::string name{};
-  unsigned instances = 1;                                        // worker processes
+  unsigned instances = 1;                                        // worker processes; or one_per_cpu
   std::size_t memory_limit = std::size_t{1} << 30;               // address space of a worker, in bytes; 0: no limit
   std::chrono::nanoseconds deadline = std::chrono::seconds(30);  // of calls that name none
   std::chrono::nanoseconds start_timeout = std::chrono::seconds(10);  // from spawn to ready

@@ -4,6 +4,7 @@
 #include <bulkhead/export.hpp>
 #include <bulkhead/ipc/system.hpp>
 
+#include <memory>
 #include <string_view>
 
 namespace BULKHEAD_PUBLIC bulkhead {
@@ -30,6 +31,16 @@ handle_kind classify(int fd);
 class passed_handle {
  public:
   passed_handle() = default;
+  passed_handle(passed_handle&& other) noexcept
+      : fd_(std::move(other.fd_)),
+        kind_(std::exchange(other.kind_, handle_kind::none)),
+        lease_(std::move(other.lease_)) {}
+  passed_handle& operator=(passed_handle&& other) noexcept {
+    fd_ = std::move(other.fd_);
+    kind_ = std::exchange(other.kind_, handle_kind::none);
+    lease_ = std::move(other.lease_);
+    return *this;
+  }
   explicit passed_handle(unique_fd fd) : fd_(std::move(fd)), kind_(classify(fd_.get())) {}
   // A duplicate; throws std::system_error.
   static passed_handle copy_of(int fd);
@@ -40,12 +51,16 @@ class passed_handle {
   // The caller's own from now on; this is empty then.
   unique_fd release() {
     kind_ = handle_kind::none;
+    lease_.reset();
     return std::move(fd_);
   }
+  // For whoever passes it: let go of with the handle, or when it is released. (A server of Node's counts its sockets.)
+  void keep(std::shared_ptr<void> lease) { lease_ = std::move(lease); }
 
  private:
   unique_fd fd_;
   handle_kind kind_ = handle_kind::none;
+  std::shared_ptr<void> lease_;
 };
 
 }  // namespace bulkhead

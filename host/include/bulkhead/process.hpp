@@ -4,7 +4,7 @@
 //   auto child = launch.spawn("sort", {"-n"});                                // streams, signals, events
 //   auto [status, out, err] = launch.exec("ls | wc -l");                      // a shell command, its output collected
 //   auto found = launch.exec_file("git", {"status"}, {.process = {.timeout = 5s}});
-//   auto worker = launch.fork("worker.js", {}, {.events = {.on_message = …}}); // a channel for messages and handles
+//   auto worker = launch.fork("worker.js", {}, {.events = {.on_message = …}});  // a channel for messages and handles
 //
 // Children are started by a small process of the launcher's own, so it costs the same in an application of any size. That
 // is also their parent, so the application's wait() and SIGCHLD never see them. None is left behind as a zombie, and none
@@ -42,7 +42,8 @@ struct exec_options {
 
 struct exec_result {
   exit_status status{};
-  std::string out{}, err{};  // what was read, whatever the error
+  std::string out{}, err{};             // what was read, whatever the error
+  std::vector<violation> violations{};  // what its sandbox denied
 };
 
 class launcher_core;
@@ -99,6 +100,11 @@ class launcher {
         },
         token);
   }
+
+  // Starts a program with a channel for messages and handles, as Node's fork(): a JavaScript file runs in node, anything
+  // else must be a program that speaks on NODE_CHANNEL_FD itself (see node_channel.hpp). A plugin is host::load()'s, and a
+  // program that speaks bulkhead's protocol host::launch()'s. Otherwise as spawn().
+  child fork(const std::string& module, const std::vector<std::string>& arguments = {}, process_options options = {});
 
   // Kills all children that are not detached and waits until they have ended, for a second at most. Operations in
   // progress end. Idempotent.

@@ -174,7 +174,8 @@ bool client::exchange(server& which, const request& head, const std::string& str
   ssize_t n = 0;
   do n = ::sendmsg(which.control.get(), &message, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
-  if (n < 0) return false;
+  if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) return false;
+  checked(n, "sendmsg");  // something is short; the fork server is well
   if (head.kind == request_kind::adopt) return true;
 
   pollfd ready{which.control.get(), POLLIN, 0};
@@ -195,6 +196,11 @@ bool client::exchange(server& which, const request& head, const std::string& str
       out.text_size != static_cast<std::size_t>(n) - sizeof out)
     return false;
   text.assign(report.data(), out.text_size);
+  if (message.msg_flags & MSG_CTRUNC && out.pid > 0) {  // no descriptor was free here; nobody else can reap this child
+    ::kill(out.pid, SIGKILL);
+    ::waitpid(out.pid, nullptr, __WALL);
+    throw std::system_error(EMFILE, std::generic_category(), "no descriptor was free for a worker");
+  }
   header = CMSG_FIRSTHDR(&message);
   if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
     int fd = -1;

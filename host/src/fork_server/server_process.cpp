@@ -13,6 +13,7 @@
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 namespace bulkhead::fork_server {
 namespace {
@@ -62,14 +63,15 @@ server_process start_server(const std::filesystem::path& program, const std::str
   checked(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
   unique_fd ours(pair[0]), theirs(pair[1]);
 
+  // The descriptor must lose close-on-exec, which dup2 does only when the numbers differ.
+  const unique_fd high(checked(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, 10), "fcntl(F_DUPFD_CLOEXEC)"));
+
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawnattr_init(&attributes);
   ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
   ::posix_spawn_file_actions_adddup2(&actions, 0, 1);  // stderr stays: a program that can't start says why there
-  // The descriptor must lose close-on-exec, which dup2 does only when the numbers differ.
-  const unique_fd high(checked(::fcntl(theirs.get(), F_DUPFD_CLOEXEC, 10), "fcntl(F_DUPFD_CLOEXEC)"));
   ::posix_spawn_file_actions_adddup2(&actions, high.get(), control_fd);
   sigset_t none, all;
   ::sigemptyset(&none);
@@ -98,8 +100,14 @@ server_process start_server(const std::filesystem::path& program, const std::str
   ::posix_spawn_file_actions_destroy(&actions);
   ::posix_spawnattr_destroy(&attributes);
   if (failed) throw std::system_error(failed, std::generic_category(), "could not start " + name);
-  started.control = std::move(ours);
   started.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, started.pid, 0)));
+  if (!started.pidfd) {  // nobody could tell when it ends
+    const std::error_code why(errno, std::generic_category());
+    ::kill(started.pid, SIGKILL);
+    ::waitpid(started.pid, nullptr, 0);
+    throw std::system_error(why, "pidfd_open");
+  }
+  started.control = std::move(ours);
   return started;
 }
 

@@ -47,7 +47,9 @@ child_core::child_core(std::shared_ptr<process::server_client> servers, const bo
       pidfd_(std::move(made.pidfd)),
       end_number_(end.get()),
       end_(strand_, end.release()),
-      timer_(strand_) {}
+      timer_(strand_),
+      any_handle_(options.any_handle),
+      may_send_handles_(!options.policy || options.policy->granted().handles) {}
 
 void child_core::add_stream(std::size_t number, unique_fd end, bool output) {
   if (output) ++open_outputs_;
@@ -72,6 +74,7 @@ void child_core::start() {
       self->timer_.async_wait(
           [self](boost::system::error_code code) { code ? void() : self->give_up(self->timed_out); });
     }
+    if (self->channel_) self->channel_->open();
     if (self->events_.on_spawn) self->events_.on_spawn();
   });
   if (stop_.stop_possible())
@@ -108,6 +111,49 @@ void child_core::try_kill(int signal) {
 void child_core::on_given_up(std::function<void()> tell) {
   std::lock_guard held(mutex_);
   given_up_ = std::move(tell);
+}
+
+void child_core::add_channel(unique_fd socket, std::function<void(std::vector<unique_fd>)> discard) {
+  // Its strand is another: what comes is told on this one, after what came before.
+  const auto tell = [weak = weak_from_this()](auto member) {
+    return [weak, member](const nlohmann::json& message, passed_handle handle) {
+      const auto self = weak.lock();
+      if (!self || !(self->events_.*member)) return;
+      boost::asio::post(self->strand_,
+                        [self, member, message, held = std::make_shared<passed_handle>(std::move(handle))] {
+                          (self->events_.*member)(message, std::move(*held));
+                        });
+    };
+  };
+  node_channel_options options;
+  options.on_message = tell(&child_events::on_message);
+  options.on_internal = tell(&child_events::on_internal);
+  options.on_disconnect = [weak = weak_from_this()](const std::string& violation) {
+    if (const auto self = weak.lock())
+      boost::asio::post(self->strand_, [self, violation] { self->on_disconnected(violation); });
+  };
+  options.receive_handles = may_send_handles_;
+  options.any_handle = any_handle_;
+  options.discard = std::move(discard);
+  channel_ = node_channel::prepare(executor, std::move(socket), std::move(options));
+}
+
+void child_core::on_disconnected(const std::string& violation) {
+  disconnected_ = true;
+  boost::asio::post(strand_, [self = shared_from_this(), violation] {
+    if (self->exit_waits_ && !self->exit_told_) self->tell_exit();
+  });
+  if (!violation.empty()) {
+    try_kill(SIGKILL);
+    if (events_.on_error)
+      events_.on_error(make_error_code(boost::system::errc::protocol_error), "its channel: " + violation);
+  }
+  if (events_.on_disconnect) events_.on_disconnect();
+}
+
+node_channel& child_core::channel() {
+  if (!channel_) throw std::logic_error("this child has no channel: see process_options::channel, or use fork()");
+  return *channel_;
 }
 
 child_stream& child_core::stream(std::size_t number) {
@@ -178,6 +224,12 @@ void child_core::on_ended() {
     return watch_end();
   }
   read_reports();
+  if (!channel_ || disconnected_) return tell_exit();
+  exit_waits_ = true;  // for what it had sent before its end
+  channel_->drain();
+}
+
+void child_core::tell_exit() {
   exit_told_ = true;
   std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;
   exit_status status;
@@ -232,6 +284,7 @@ void child_core::end_now() {
   wait_for(std::chrono::milliseconds(shutdown_ms));
   boost::asio::post(strand_, [self = shared_from_this()] {
     self->end_.cancel();
+    if (self->channel_) self->channel_->drain();
     if (self->pidfd_watch_) self->pidfd_watch_->cancel();
     self->abandon();
     self->on_stop_.reset();
@@ -295,6 +348,7 @@ std::vector<violation> child_core::violations() {
 
 pid_t child::pid() const { return core_->pid; }
 child_stream& child::stream(std::size_t number) const { return core_->stream(number); }
+node_channel& child::channel() const { return core_->channel(); }
 bool child::kill(int signal) const { return core_->kill(signal, false); }
 bool child::kill_tree(int signal) const { return core_->kill(signal, true); }
 exit_status child::wait() const { return core_->wait(); }

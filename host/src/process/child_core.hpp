@@ -20,6 +20,8 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   // What the application keeps of what the child was given.
   void add_stream(std::size_t number, unique_fd end, bool output);
   void watch_reports(unique_fd reports);
+  void add_channel(unique_fd socket, std::function<void(std::vector<unique_fd>)> discard);
+  node_channel& channel();
   // Events begin. Once, after all streams have been added.
   void start();
 
@@ -48,6 +50,8 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   bool reap();
   void watch_end();
   void on_ended();
+  void tell_exit();
+  void on_disconnected(const std::string& violation);
   void check_closed();
   void try_kill(int signal);
   void read_reports();
@@ -68,6 +72,9 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   boost::asio::steady_timer timer_;
   std::map<std::size_t, std::shared_ptr<child_stream>> streams_;
   std::size_t open_outputs_ = 0;  // of the strand, as are these
+  std::shared_ptr<node_channel> channel_;
+  const bool any_handle_, may_send_handles_;
+  bool exit_waits_ = false, disconnected_ = false;
   bool exit_told_ = false, closed_ = false;
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;
 

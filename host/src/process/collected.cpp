@@ -35,6 +35,7 @@ class collector : public std::enable_shared_from_this<collector> {
   // With pipes and events of this object's own.
   process_options prepare() {
     process_options out = options_.process;
+    if (out.streams.empty()) out.streams.assign(3, stdio::pipe());
     if (out.streams.size() < 3) throw std::invalid_argument("exec: process_options::streams must begin with 0, 1, 2");
     out.streams[0] = options_.input.empty() ? stdio::null() : stdio::pipe();
     out.streams[1] = out.streams[2] = stdio::pipe();
@@ -120,6 +121,7 @@ class collector : public std::enable_shared_from_this<collector> {
     else if (core_->timed_out) code = process_error::timed_out;
     else if (core_->stop_requested) code = process_error::aborted;
     else if (!result_.status) code = process_error::failed;
+    result_.violations = core_->violations();
     core_->on_given_up(nullptr);
     core_->abandon();
     child_ = {};

@@ -4,6 +4,7 @@
 #include "signals_blocked.hpp"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 
 namespace bulkhead {
 namespace {
@@ -79,9 +80,21 @@ void launcher_core::run() {
 }
 
 child launcher_core::spawn(const std::string& file, const std::vector<std::string>& arguments,
-                           const process_options& options, const boost::asio::any_io_executor& on,
+                           const process_options& given, const boost::asio::any_io_executor& on,
                            std::shared_ptr<void> context) {
+  process_options options = given;
+  if (options.streams.empty()) options.streams.assign(3, stdio::pipe());
+  unique_fd channel, theirs;
   try {
+    if (options.channel == channel_kind::node) {
+      int both[2];
+      checked(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both), "socketpair");
+      channel.reset(both[0]);
+      theirs.reset(both[1]);
+      options.add_env.push_back("NODE_CHANNEL_FD=" + std::to_string(options.streams.size()));
+      options.add_env.emplace_back("NODE_CHANNEL_SERIALIZATION_MODE=json");
+      options.streams.push_back(stdio::fd(theirs.get()));
+    }
     process::spawn_request wanted = process::plan(file, arguments, options);
     std::vector<ends> streams;
     for (std::size_t i = 0; i < options.streams.size(); ++i) {
@@ -96,6 +109,7 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
                                              std::move(end.first));
     for (std::size_t i = 0; i < streams.size(); ++i)
       if (streams[i].ours) core->add_stream(i, std::move(streams[i].ours), i != 0);
+    if (channel) core->add_channel(std::move(channel), [closer = closer_](auto fds) { closer->take(std::move(fds)); });
     if (reports.first) core->watch_reports(std::move(reports.first));
     if (!options.detached) {
       std::lock_guard held(mutex_);
@@ -177,6 +191,18 @@ launcher::~launcher() { core_->shutdown(); }
 
 child launcher::spawn(const std::string& file, const std::vector<std::string>& arguments, process_options options) {
   return core_->spawn(file, arguments, options);
+}
+
+child launcher::fork(const std::string& module, const std::vector<std::string>& arguments, process_options options) {
+  const std::string extension = std::filesystem::path(module).extension();
+  if (extension == ".so") throw std::invalid_argument("fork " + module + ": a plugin is started with host::load()");
+  if (options.streams.empty()) options.streams = {stdio::null(), stdio::inherit(), stdio::inherit()};
+  options.channel = channel_kind::node;
+  if (extension != ".js" && extension != ".mjs" && extension != ".cjs")
+    return spawn(module, arguments, std::move(options));
+  std::vector<std::string> all = {module};
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  return spawn("node", all, std::move(options));
 }
 
 void launcher::start_spawn(const std::string& file, const std::vector<std::string>& arguments, process_options options,

@@ -1,6 +1,7 @@
 // What a launcher's children share: the servers that start them, and where their events run.
 #pragma once
 
+#include "closer.hpp"
 #include "process/child_core.hpp"
 #include <bulkhead/process.hpp>
 
@@ -38,6 +39,7 @@ class BULKHEAD_PRIVATE launcher_core : public std::enable_shared_from_this<launc
   std::thread thread_;
   std::optional<boost::asio::thread_pool> spawning_;  // one thread, which may block
   std::vector<std::weak_ptr<child_core>> children_;
+  const std::shared_ptr<bulkhead::closer> closer_ = std::make_shared<bulkhead::closer>();
   std::size_t sweep_at_ = 64;
   bool stopped_ = false;
 };

@@ -22,9 +22,12 @@ void crash_writer::take(const std::shared_ptr<host_core>& core, std::shared_ptr<
     return;
   }
   waiting_.push_back(std::move(report));
-  if (!thread_.joinable()) {
+  try {
     const signals_blocked guard;
-    thread_ = std::thread([this, weak = std::weak_ptr(core)] { run(weak); });
+    if (!thread_.joinable()) thread_ = std::thread([this, weak = std::weak_ptr(core)] { run(weak); });
+  } catch (const std::system_error&) {  // no thread is to be had; the next crash tries again
+    waiting_.pop_back();
+    ++lost_;
   }
   changed_.notify_all();
 }

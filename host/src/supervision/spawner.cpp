@@ -7,25 +7,22 @@
 
 namespace bulkhead::supervision {
 
+spawner::spawner(const spawn_limits& limits) : budget_(limits.at_once, limits.restarts) {
+  const signals_blocked guard;
+  thread_ = std::thread([this] { run(); });
+}
+
 spawner::ticket spawner::ask(bool restart, std::function<void()> job) {
   std::lock_guard held(mutex_);
   const ticket spawn = budget_.ask(restart);
   jobs_.emplace(spawn, std::move(job));
-  begin();
+  changed_.notify_one();
   return spawn;
 }
 
 void spawner::run_soon(std::function<void()> job) {
   std::lock_guard held(mutex_);
   soon_.push_back(std::move(job));
-  begin();
-}
-
-void spawner::begin() {
-  if (!thread_.joinable() && !stopped_) {
-    const signals_blocked guard;
-    thread_ = std::thread([this] { run(); });
-  }
   changed_.notify_one();
 }
 

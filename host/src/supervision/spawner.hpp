@@ -17,7 +17,8 @@ class spawner {
  public:
   using ticket = spawn_budget::ticket;
 
-  explicit spawner(const spawn_limits& limits) : budget_(limits.at_once, limits.restarts) {}
+  // Starts its thread; throws std::system_error. Later, nothing here can fail for want of one.
+  explicit spawner(const spawn_limits& limits);
   ~spawner() { stop(); }
   spawner(const spawner&) = delete;
 
@@ -31,7 +32,6 @@ class spawner {
   void stop();
 
  private:
-  void begin();  // (locked)
   void run();
 
   std::mutex mutex_;
@@ -39,8 +39,8 @@ class spawner {
   spawn_budget budget_;
   std::map<ticket, std::function<void()>> jobs_;  // not begun
   std::vector<std::function<void()>> soon_;
-  std::thread thread_;  // from the first job on
   bool stopped_ = false;
+  std::thread thread_;
 };
 
 }  // namespace bulkhead::supervision

@@ -1,0 +1,86 @@
+// See node_wire.hpp.
+#include "process/node_wire.hpp"
+
+#include <stdexcept>
+
+#include <sys/socket.h>
+
+namespace bulkhead::node {
+namespace {
+
+std::size_t depth_of(std::string_view text) {
+  std::size_t depth = 0, deepest = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      else if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if ((c == ']' || c == '}') && depth > 0) {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+std::string dgram_type(int fd) {
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  return domain == AF_INET6 ? "udp6" : "udp4";
+}
+
+}  // namespace
+
+bool is_command(const nlohmann::json& message, std::string_view command) {
+  const auto found = message.is_object() ? message.find("cmd") : message.end();
+  return message.is_object() && found != message.end() && found->is_string() &&
+         found->get_ref<const std::string&>() == command;
+}
+
+bool is_internal(const nlohmann::json& message) {
+  if (!message.is_object()) return false;
+  const auto found = message.find("cmd");
+  if (found == message.end() || !found->is_string()) return false;
+  const auto& command = found->get_ref<const std::string&>();
+  return command.size() > 5 && command.starts_with("NODE_");
+}
+
+nlohmann::json parse_line(std::string_view line) {
+  if (line.empty()) throw std::runtime_error("an empty line");
+  if (depth_of(line) > depth_limit) throw std::runtime_error("a message nested deeper than 64");
+  auto message = nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
+  if (message.is_discarded()) throw std::runtime_error("a line that is not JSON");
+  return message;
+}
+
+std::string to_line(const nlohmann::json& message) {
+  return message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+}
+
+nlohmann::json envelope(const nlohmann::json& message, const passed_handle& handle, bool any) {
+  nlohmann::json out = {{"cmd", "NODE_HANDLE"}, {"msg", message}};
+  switch (handle.kind()) {
+    case handle_kind::tcp_socket:
+    case handle_kind::unix_socket:
+    case handle_kind::pipe: out["type"] = "net.Socket"; break;
+    case handle_kind::tcp_listener:
+    case handle_kind::unix_listener: out["type"] = "net.Server"; break;
+    case handle_kind::udp_socket:
+      out["type"] = "dgram.Socket";
+      out["dgramType"] = dgram_type(handle.fd());
+      break;
+    default:
+      if (!any)
+        throw std::invalid_argument("a handle of the kind " + std::string(to_string(handle.kind())) +
+                                    " can't be sent to Node, which would abort");
+      out["type"] = "net.Native";
+  }
+  return out;
+}
+
+}  // namespace bulkhead::node

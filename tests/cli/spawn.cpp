@@ -1,0 +1,77 @@
+// bulkhead spawn and exec, as a user runs them.
+#include "program.hpp"
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include <csignal>
+
+using namespace bulkhead::testing;
+using json = nlohmann::json;
+
+TEST_CASE("spawn runs a program with our streams and ends as it does") {
+  const finished done = run({"bulkhead", "spawn", "sh", "-c", "cat; echo err >&2; exit 7"}, "input");
+  CHECK(done.status == 7);
+  CHECK(done.out == "input");
+  CHECK(done.err == "err\n");
+  CHECK(run({"bulkhead", "spawn", "--", "sh", "-c", "kill -KILL $$"}).status == 128 + SIGKILL);
+}
+
+TEST_CASE("spawn says why nothing was started") {
+  const finished missing = run({"bulkhead", "spawn", "no-such-program"});
+  CHECK(missing.status == 127);
+  CHECK(missing.err.find("bulkhead spawn: spawn no-such-program: execve: No such file") == 0);
+  CHECK(run({"bulkhead", "spawn", "/etc/passwd"}).status == 126);
+  CHECK(run({"bulkhead", "spawn"}).status == 2);
+  CHECK(run({"bulkhead", "spawn", "--grant", "nonsense:1", "true"}).status == 2);
+}
+
+TEST_CASE("spawn tells as JSON how a sandboxed program ended, what it used, what it was denied") {
+  const finished done = run({"bulkhead", "spawn", "--policy", "strict", "--json", "/usr/bin/unshare", "-U", "true"});
+  const json account = json::parse(done.err.substr(done.err.find('{')));
+  CHECK(account["reason"] == "exited");
+  CHECK(account["code"] == done.status);
+  CHECK(account["max_resident_bytes"] > 0);
+  REQUIRE(!account["violations"].empty());
+  CHECK(account["violations"][0]["system_call"] == "unshare");
+  const finished killed = run({"bulkhead", "spawn", "--json", "sh", "-c", "kill -TERM $$"});
+  CHECK(json::parse(killed.err)["signal"] == "SIGTERM");
+}
+
+TEST_CASE("a policy's file and grants decide what a spawned program sees") {
+  const scratch folder;
+  const auto file = write(folder / "policy.toml", "read = [\"/usr/bin\", \"/etc/passwd\"]\n");
+  CHECK(run({"bulkhead", "spawn", "--policy", "strict", "cat", "/etc/passwd"}).out.empty());
+  CHECK(run({"bulkhead", "spawn", "--policy", file, "cat", "/etc/passwd"}).out.find("root:") == 0);
+  CHECK(run({"bulkhead", "spawn", "--grant", "read:/etc/passwd", "cat", "/etc/passwd"}).out.find("root:") == 0);
+}
+
+TEST_CASE("a timeout ends spawn and exec with a status of its own") {
+  CHECK(run({"bulkhead", "spawn", "--timeout", "100ms", "sleep", "300"}).status == 124);
+  const finished done = run({"bulkhead", "exec", "--timeout", "200ms", "--json", "echo begun; sleep 300"});
+  CHECK(done.status == 124);
+  const json account = json::parse(done.out);
+  CHECK(account["reason"] == "timed_out");
+  CHECK(account["stdout"] == "begun\n");
+}
+
+TEST_CASE("exec collects, limits, and shows both outputs") {
+  const finished done = run({"bulkhead", "exec", "--input", "abc", "tr a-z A-Z; echo err >&2; exit 3"});
+  CHECK(done.status == 3);
+  CHECK(done.out == "ABC");
+  CHECK(done.err == "err\n");
+  const finished flood = run({"bulkhead", "exec", "--max-output", "1K", "--json", "yes"});
+  CHECK(flood.status == 125);
+  CHECK(json::parse(flood.out)["stdout"].get<std::string>().size() == 1024);
+  CHECK(json::parse(flood.out)["reason"] == "output_limit");
+}
+
+TEST_CASE("spawn passes signals on, and its child dies with it") {
+  program trapping(
+      {"bulkhead", "spawn", "sh", "-c", "trap 'echo told; exit 4' TERM; echo ready; while :; do sleep 0.05; done"});
+  CHECK(trapping.wait_for("ready").find("ready") != std::string::npos);
+  trapping.signal(SIGTERM);
+  const finished done = trapping.wait();
+  CHECK(done.status == 4);
+  CHECK(done.out.find("told") != std::string::npos);
+}

@@ -1,0 +1,268 @@
+// The host when system calls fail for want of something: each place where it asks the system for a descriptor, memory, a
+// process or a thread fails once, then that place and all after it. Whatever fails, every call ends with an outcome or an
+// exception, nothing hangs, nothing is left behind, and once the system has what it takes again, so does the host.
+//
+// The calls are wrapped by the linker (--wrap): those of the host library, not those of the C library's own.
+// BULKHEAD_FAULTS=N,MODE runs one place alone (MODE 0: once, 1: from there on).
+#include "fixture.hpp"
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdarg>
+#include <cstdio>
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace {
+
+enum class mode { once, from_there_on };
+
+// Which of the places to come fails.
+std::atomic<bool> armed{false};
+std::atomic<long> met{0};
+long chosen = -1;
+mode how = mode::once;
+std::atomic<const char*> last_failed{""};
+
+bool fails(const char* call, int error) {
+  if (!armed) return false;
+  const long mine = met++;
+  if (chosen < 0 || (how == mode::once ? mine != chosen : mine < chosen)) return false;
+  last_failed = call;
+  errno = error;
+  return true;
+}
+
+}  // namespace
+
+extern "C" {
+int __real_socketpair(int, int, int, int*);
+int __wrap_socketpair(int domain, int type, int protocol, int* ends) {
+  return fails("socketpair", EMFILE) ? -1 : __real_socketpair(domain, type, protocol, ends);
+}
+int __real_pipe2(int*, int);
+int __wrap_pipe2(int* ends, int flags) { return fails("pipe2", EMFILE) ? -1 : __real_pipe2(ends, flags); }
+int __real_memfd_create(const char*, unsigned);
+int __wrap_memfd_create(const char* name, unsigned flags) {
+  return fails("memfd_create", EMFILE) ? -1 : __real_memfd_create(name, flags);
+}
+int __real_ftruncate(int, off_t);
+int __wrap_ftruncate(int fd, off_t size) { return fails("ftruncate", ENOSPC) ? -1 : __real_ftruncate(fd, size); }
+int __real_epoll_create1(int);
+int __wrap_epoll_create1(int flags) { return fails("epoll_create1", EMFILE) ? -1 : __real_epoll_create1(flags); }
+int __real_timerfd_create(int, int);
+int __wrap_timerfd_create(int clock, int flags) {
+  return fails("timerfd_create", EMFILE) ? -1 : __real_timerfd_create(clock, flags);
+}
+int __real_eventfd(unsigned, int);
+int __wrap_eventfd(unsigned value, int flags) { return fails("eventfd", EMFILE) ? -1 : __real_eventfd(value, flags); }
+int __real_epoll_ctl(int, int, int, epoll_event*);
+int __wrap_epoll_ctl(int epoll, int what, int fd, epoll_event* event) {
+  return what == EPOLL_CTL_ADD && fails("epoll_ctl", ENOSPC) ? -1 : __real_epoll_ctl(epoll, what, fd, event);
+}
+int __real_fcntl(int, int, ...);
+int __wrap_fcntl(int fd, int what, ...) {
+  va_list rest;
+  va_start(rest, what);
+  void* const argument = va_arg(rest, void*);
+  va_end(rest);
+  if ((what == F_DUPFD_CLOEXEC && fails("fcntl(F_DUPFD_CLOEXEC)", EMFILE)) ||
+      (what == F_ADD_SEALS && fails("fcntl(F_ADD_SEALS)", EBUSY)))
+    return -1;
+  return __real_fcntl(fd, what, argument);
+}
+int __real_open(const char*, int, ...);
+int __wrap_open(const char* path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  const mode_t rights = va_arg(rest, mode_t);
+  va_end(rest);
+  return fails("open", EMFILE) ? -1 : __real_open(path, flags, rights);
+}
+ssize_t __real_pread(int, void*, size_t, off_t);
+ssize_t __wrap_pread(int fd, void* to, size_t size, off_t at) {
+  return fails("pread", EIO) ? -1 : __real_pread(fd, to, size, at);
+}
+ssize_t __real_sendmsg(int, const msghdr*, int);
+ssize_t __wrap_sendmsg(int fd, const msghdr* message, int flags) {
+  return fails("sendmsg", ENOBUFS) ? -1 : __real_sendmsg(fd, message, flags);
+}
+ssize_t __real_send(int, const void*, size_t, int);
+ssize_t __wrap_send(int fd, const void* data, size_t size, int flags) {
+  return fails("send", ENOBUFS) ? -1 : __real_send(fd, data, size, flags);
+}
+void* __real_mmap(void*, size_t, int, int, int, off_t);
+void* __wrap_mmap(void* at, size_t size, int rights, int flags, int fd, off_t offset) {
+  return fails("mmap", ENOMEM) ? MAP_FAILED : __real_mmap(at, size, rights, flags, fd, offset);
+}
+int __real_posix_spawn(pid_t*, const char*, const posix_spawn_file_actions_t*, const posix_spawnattr_t*, char* const*,
+                       char* const*);
+int __wrap_posix_spawn(pid_t* pid, const char* path, const posix_spawn_file_actions_t* actions,
+                       const posix_spawnattr_t* attributes, char* const* argv, char* const* envp) {
+  return fails("posix_spawn", EAGAIN) ? EAGAIN : __real_posix_spawn(pid, path, actions, attributes, argv, envp);
+}
+long __real_syscall(long, ...);
+long __wrap_syscall(long number, ...) {
+  va_list rest;
+  va_start(rest, number);
+  long a[6];
+  for (long& each : a) each = va_arg(rest, long);
+  va_end(rest);
+  if ((number == SYS_openat2 && fails("openat2", EMFILE)) || (number == SYS_pidfd_open && fails("pidfd_open", EMFILE)))
+    return -1;
+  return __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+#ifndef BULKHEAD_SANITIZED  // whose own runtime stands here; std::thread calls this from its library, so no --wrap
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*start)(void*), void* argument) {
+  using function = decltype(&::pthread_create);
+  static const auto real = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "pthread_create"));
+  return fails("pthread_create", EAGAIN) ? EAGAIN : real(thread, attributes, start, argument);
+}
+#endif
+}
+
+namespace bulkhead::testing {
+namespace {
+
+// All that a host does that takes something of the system: start, load, call in both ways, pass a descriptor, die in a
+// call, reload, recycle, write a report. What throws, throws; what is left is given back for what comes after.
+struct stage {
+  mailbox<outcome> ended;  // of asynchronous calls; outlives the host, whose end is the last moment for them
+  std::size_t asked = 0;
+  std::unique_ptr<bulkhead::host> host;
+  bulkhead::plugin plugin;
+  std::string refused;  // what the first failure said
+};
+
+template <class F>
+void attempt(stage& on, F&& step) {
+  try {
+    step();
+  } catch (const std::exception& e) {  // call_error, or system_error where there is no call
+    if (on.refused.empty()) on.refused = e.what();
+    if (!*e.what()) FAIL("an error without a text");
+  }
+}
+
+load_options hasty() {
+  load_options options = untiring();
+  options.deadline = 2s;
+  options.start_timeout = 2s;
+  options.supervision.drain = {.calls = 500ms, .shutdown = 500ms, .undead_after = 1s};
+  return options;
+}
+
+void play(stage& on, const std::filesystem::path& reports) {
+  attempt(on, [&] {
+    on.host = std::make_unique<bulkhead::host>(host_options{.crash_dir = reports, .spawns = any_number_of_spawns});
+  });
+  if (!on.host) return;
+  attempt(on, [&] { on.plugin = on.host->load(plugin_path("chaos"), hasty()); });
+  if (!on.plugin) return;
+  attempt(on, [&] {
+    const int got = on.plugin.call<int>("echo", 7);
+    CHECK(got == 7);
+  });
+  attempt(on, [&] {
+    const unique_fd null(__real_open("/dev/null", O_RDONLY | O_CLOEXEC));
+    on.plugin.call("hold", pass_fd{null.get()});
+  });
+  attempt(on, [&] {
+    on.plugin.async_call<reply>("echo", std::tuple{8},
+                                [&](boost::system::error_code, const reply& done) { on.ended.put(done.outcome()); });
+    ++on.asked;
+  });
+  attempt(on, [&] {
+    const outcome got = on.plugin.try_call("misbehave", "segfault").outcome();
+    CHECK(got != outcome::ok);
+  });
+  attempt(on, [&] { on.plugin.recycle(); });
+  attempt(on, [&] { on.plugin.reload(plugin_path("chaos")); });
+  attempt(on, [&] { on.plugin.call<int>("echo", 9); });
+}
+
+std::size_t zombies() {
+  siginfo_t left{};
+  return ::waitid(P_ALL, 0, &left, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && left.si_pid != 0 ? 1 : 0;
+}
+
+void poll_until(const std::function<bool()>& done) {
+  const auto limit = std::chrono::steady_clock::now() + 10s;
+  while (!done() && std::chrono::steady_clock::now() < limit) std::this_thread::sleep_for(1ms);
+}
+
+// Returns whether the place was met at all.
+bool fail_at(long place, mode when, const std::filesystem::path& reports) {
+  INFO("place " << place << (when == mode::once ? ", once" : ", from there on"));
+  const auto fds = entries("/proc/self/fd"), threads = entries("/proc/self/task");
+  met = 0;
+  chosen = place;
+  how = when;
+  last_failed = "";
+  ::alarm(60);  // what hangs dies of it, and the message says where
+  std::fprintf(stderr, "\rplace %ld %s   ", place, when == mode::once ? "once" : "on  ");
+  {
+    stage on;
+    armed = true;
+    play(on, reports);
+    armed = false;
+    INFO(last_failed.load() << " failed: " << on.refused);
+    CHECK(on.ended.wait_for(on.asked));
+    CHECK(on.ended.values().size() == on.asked);
+    if (on.plugin) {  // all is there again
+      on.plugin.reset();
+      CHECK(on.plugin.call<int>("echo", 10) == 10);
+      poll_until([&] { return on.plugin.workers().size() == 1; });  // one may still be leaving
+      CHECK(on.plugin.workers().size() == 1);
+    }
+    if (on.host) {
+      on.host->reset();
+      CHECK(on.host->load(plugin_path("echo")).call<int>("add", 1, 2) == 3);
+    }
+  }
+  INFO(last_failed.load() << " failed");
+  poll_until([&] { return entries("/proc/self/fd") <= fds && entries("/proc/self/task") <= threads; });
+  CHECK(entries("/proc/self/fd") == fds);
+  CHECK(entries("/proc/self/task") == threads);
+  CHECK(zombies() == 0);
+  CHECK(::waitpid(-1, nullptr, WNOHANG | __WALL) == -1);  // no child
+  ::alarm(0);
+  return met > place;
+}
+
+}  // namespace
+
+TEST_CASE("each call to the system fails once, then for good: nothing hangs or leaks, and all is well afterwards") {
+  scratch_folder reports;
+  std::thread([] {}).join();              // a sanitizer's own thread begins with the first
+  fail_at(-1, mode::once, reports.path);  // what is allocated once
+  if (const char* one = std::getenv("BULKHEAD_FAULTS")) {
+    char* rest = nullptr;
+    const long place = std::strtol(one, &rest, 10);
+    fail_at(place, *rest == ',' && rest[1] == '1' ? mode::from_there_on : mode::once, reports.path);
+    return;
+  }
+#ifdef BULKHEAD_SANITIZED
+  constexpr long every = 7;
+#else
+  constexpr long every = 1;
+#endif
+  for (const mode when : {mode::once, mode::from_there_on}) {
+    const long step = when == mode::once ? every : 3 * every;  // what fails for good takes up to the calls' deadlines
+    long place = 0;
+    while (fail_at(place, when, reports.path)) place += step;
+    CHECK(place > 50);
+  }
+}
+
+}  // namespace bulkhead::testing

@@ -1,0 +1,422 @@
+// A parent of Node: messages and handles both ways with the real thing, and with peers that don't keep to the rules.
+#include "process_fixture.hpp"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+using json = nlohmann::json;
+
+namespace {
+
+const std::string scripts = BULKHEAD_TEST_SCRIPTS;
+
+struct received {
+  json message;
+  std::shared_ptr<passed_handle> handle;
+};
+
+// All that a child says. What comes when nobody looks any more has somewhere to go.
+struct conversation {
+  struct boxes {
+    mailbox<std::string> events;
+    mailbox<received> messages;
+  };
+  const std::shared_ptr<boxes> both = std::make_shared<boxes>();
+  mailbox<std::string>& events = both->events;
+  mailbox<received>& messages = both->messages;
+  process_options options() const {
+    process_options out;
+    const auto put = [to = both](const std::string& event) { to->events.put(event); };
+    out.events = {
+        .on_spawn = [put] { put("spawn"); },
+        .on_message =
+            [to = both](const json& message, passed_handle handle) {
+              to->messages.put({message, handle ? std::make_shared<passed_handle>(std::move(handle)) : nullptr});
+            },
+        .on_disconnect = [put] { put("disconnect"); },
+        .on_exit = [put](const exit_status& status) { put("exit " + std::to_string(status.code)); },
+        .on_close = [put](const exit_status&) { put("close"); },
+        .on_error = [put](boost::system::error_code, const std::string& text) { put("error " + text); }};
+    return out;
+  }
+  json message(std::size_t index) {
+    REQUIRE(messages.wait_for(index + 1));
+    return messages.values()[index].message;
+  }
+};
+
+sockaddr_in any_port() {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return address;
+}
+
+std::uint16_t port_of(int fd) {
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
+}
+
+unique_fd listener() {
+  unique_fd made(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  auto address = any_port();
+  REQUIRE(::bind(made.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  REQUIRE(::listen(made.get(), 8) == 0);
+  return made;
+}
+
+unique_fd connected_to(std::uint16_t port) {
+  unique_fd made(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  auto address = any_port();
+  address.sin_port = htons(port);
+  REQUIRE(::connect(made.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  return made;
+}
+
+std::string all_of(int fd) {
+  std::string out;
+  char some[512];
+  for (ssize_t n = 0; (n = ::recv(fd, some, sizeof some, 0)) > 0;) out.append(some, static_cast<std::size_t>(n));
+  return out;
+}
+
+// A peer that writes what it likes: python with the channel as `c`.
+child raw_peer(launcher& launch, conversation& with, const std::string& script) {
+  process_options options = with.options();
+  options.channel = channel_kind::node;
+  options.streams = {stdio::null(), stdio::pipe(), stdio::inherit()};
+  return launch.spawn("python3",
+                      {"-c",
+                       "import socket, os, json, array\n"
+                       "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
+                       "f = c.makefile('rb')\n" +
+                           script},
+                      options);
+}
+
+}  // namespace
+
+TEST_CASE("a Node child of fork answers any JSON value, in order") {
+  launcher launch;
+  conversation with;
+  const child node = launch.fork(scripts + "/worker.js", {}, with.options());
+  CHECK(with.message(0) == "ready");
+  const std::vector<json> values = {
+      nullptr, true, 1.5, "grüße \n \"", json::array(), {{"a", {{"b", nullptr}}}}, std::string(1 << 20, 'x')};
+  for (const json& each : values) node.send(each);
+  for (std::size_t i = 0; i < values.size(); ++i) CHECK(with.message(i + 1) == json{{"echo", values[i]}});
+  node.send({{"do", "exit"}, {"code", 7}});
+  CHECK(node.wait().code == 7);
+  REQUIRE(with.events.wait_for(4));
+  CHECK(with.events.values() == std::vector<std::string>{"spawn", "disconnect", "exit 7", "close"});
+}
+
+TEST_CASE("what a child sent before it ended comes before disconnect, and that before exit") {
+  launcher launch;
+  conversation with;
+  const child node = launch.fork(scripts + "/worker.js", {}, with.options());
+  node.send({{"do", "burst"}, {"count", 100}});
+  REQUIRE(with.messages.wait_for(101));
+  CHECK(with.messages.values()[100].message["n"] == 99);
+  REQUIRE(with.events.wait_for(4));
+  CHECK(with.events.values() == std::vector<std::string>{"spawn", "disconnect", "exit 3", "close"});
+}
+
+TEST_CASE("either side may disconnect, which ends a Node child that has nothing else to do") {
+  launcher launch;
+  conversation first, second;
+  const child leaving = launch.fork(scripts + "/worker.js", {}, first.options());
+  leaving.send({{"do", "disconnect"}});
+  CHECK(leaving.wait().code == 0);
+  const child left = launch.fork(scripts + "/worker.js", {}, second.options());
+  second.message(0);
+  left.disconnect();
+  CHECK(left.wait().code == 0);
+  REQUIRE(second.events.wait_for(4));
+  CHECK(!left.connected());
+  CHECK_THROWS_AS(left.send(1), boost::system::system_error);
+}
+
+TEST_CASE("messages of Node's own kind can't be sent by mistake, nor files") {
+  launcher launch;
+  conversation with;
+  const child node = launch.fork(scripts + "/worker.js", {}, with.options());
+  CHECK_THROWS_AS(node.send({{"cmd", "NODE_HANDLE"}}), std::invalid_argument);
+  CHECK_NOTHROW(node.send({{"cmd", "NODE_"}}));
+  CHECK_THROWS_AS(node.send(1, passed_handle(unique_fd(::open("/dev/null", O_RDONLY)))), std::invalid_argument);
+  CHECK_THROWS_AS(node.send(1, passed_handle(unique_fd(::memfd_create("m", 0)))), std::invalid_argument);
+  CHECK(with.message(1) == json{{"echo", {{"cmd", "NODE_"}}}});
+  CHECK_THROWS_AS(launch.spawn("true").send(1), std::logic_error);
+}
+
+TEST_CASE("Node takes listeners, connections, datagram sockets, Unix sockets and pipes, and serves on them") {
+  launcher launch;
+  conversation with;
+  const child node = launch.fork(scripts + "/worker.js", {}, with.options());
+  const unique_fd tcp = listener();
+  node.send(1, passed_handle::copy_of(tcp.get()));
+  CHECK(with.message(1) == json{{"got", "server"}, {"msg", 1}});
+  CHECK(all_of(connected_to(port_of(tcp.get())).get()) == "served by node");
+
+  const unique_fd other = listener(), client = connected_to(port_of(other.get()));
+  node.send(2, passed_handle(unique_fd(::accept(other.get(), nullptr, nullptr))));
+  CHECK(with.message(2) == json{{"got", "socket"}, {"msg", 2}});
+  CHECK(all_of(client.get()) == "written by node");
+
+  const unique_fd udp(::socket(AF_INET, SOCK_DGRAM, 0));
+  auto address = any_port();
+  REQUIRE(::bind(udp.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  node.send(3, passed_handle::copy_of(udp.get()));
+  CHECK(with.message(3) == json{{"got", "dgram"}, {"msg", 3}});
+  address.sin_port = htons(port_of(udp.get()));
+  const unique_fd sender(::socket(AF_INET, SOCK_DGRAM, 0));
+  ::sendto(sender.get(), "datagram", 8, 0, reinterpret_cast<sockaddr*>(&address), sizeof address);
+  CHECK(with.message(4) == json{{"datagram", "datagram"}});
+
+  int both[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) == 0);
+  const unique_fd ours(both[0]);
+  auto sent = node.async_send(4, passed_handle(unique_fd(both[1])), boost::asio::use_future);
+  CHECK_NOTHROW(sent.get());  // acknowledged
+  CHECK(with.message(5) == json{{"got", "socket"}, {"msg", 4}});
+  CHECK(all_of(ours.get()) == "written by node");
+}
+
+TEST_CASE("messages after a handle wait for its acknowledgement, both ways") {
+  launcher launch;
+  conversation with;
+  const child node = launch.fork(scripts + "/worker.js", {}, with.options());
+  std::vector<unique_fd> kept;
+  for (int i = 0; i < 20; ++i) {
+    int both[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) == 0);
+    kept.emplace_back(both[0]);
+    node.send(3 * i);
+    node.send(3 * i + 1, passed_handle(unique_fd(both[1])));
+    node.send(3 * i + 2);
+  }
+  for (std::size_t i = 0; i < 20; ++i) {
+    CHECK(with.message(3 * i + 1) == json{{"echo", 3 * i}});
+    CHECK(with.message(3 * i + 2) == json{{"got", "socket"}, {"msg", 3 * i + 1}});
+    CHECK(with.message(3 * i + 3) == json{{"echo", 3 * i + 2}});
+  }
+}
+
+TEST_CASE("handles from Node arrive as what they are, and its server closes once its sockets are closed here") {
+  launcher launch;
+  conversation with;
+  const child node = launch.fork(scripts + "/worker.js", {}, with.options());
+  node.send({{"do", "give"}});
+  CHECK(with.message(1)["given"] == "server");
+  CHECK(with.messages.values()[1].handle->kind() == handle_kind::tcp_listener);
+  const unique_fd client = connected_to(with.message(1)["port"].get<std::uint16_t>());
+  CHECK(with.message(2) == json{{"before", 1}});
+  CHECK(with.message(3) == json{{"given", "socket"}});
+  CHECK(with.message(4) == json{{"after", 1}});
+  const auto socket = with.messages.values()[3].handle;
+  CHECK(socket->kind() == handle_kind::tcp_socket);
+  CHECK(::send(socket->fd(), "from here", 9, MSG_NOSIGNAL) == 9);
+  node.send({{"do", "close"}});
+  node.send("still open?");
+  CHECK(with.message(5) == json{{"echo", "still open?"}});
+  *socket = {};
+  CHECK(with.message(6) == json{{"closed", true}});
+  CHECK(all_of(client.get()) == "from here");
+}
+
+TEST_CASE("send says when too much is queued, and completes when it is written") {
+  launcher launch;
+  conversation with;
+  const child peer = raw_peer(launch, with,
+                              "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+                              "print('up', flush=True)\nsignal.sigwait([signal.SIGUSR1])\nf.readline()\n"
+                              "while f.readline() != b'\"last\"\\n': pass\n");
+  CHECK(line_of(peer.out()) == "up");
+  CHECK(peer.send(std::string(1000, 'x')));
+  CHECK(!peer.send(std::string(1 << 20, 'x')));
+  CHECK(!peer.send(1));
+  auto written = peer.async_send("last", {}, boost::asio::use_future);
+  CHECK(written.wait_for(50ms) == std::future_status::timeout);
+  peer.kill(SIGUSR1);
+  CHECK_NOTHROW(written.get());
+  CHECK(peer.wait().code == 0);
+}
+
+TEST_CASE("a peer that breaks the rules is told off, or ended, and nothing else happens") {
+  launcher launch;
+  const auto ends_with = [&](const std::string& script) {
+    conversation with;
+    const child peer = raw_peer(launch, with, script + "\nf.read()\n");
+    CHECK(peer.wait().signal == SIGKILL);
+    REQUIRE(with.events.wait([](const auto& events) { return events.size() >= 4; }));
+    return with.events.values()[1];
+  };
+  CHECK(ends_with("c.sendall(b'garbage\\n')") == "error its channel: a line that is not JSON");
+  CHECK(ends_with("c.sendall(b'\\n')") == "error its channel: an empty line");
+  CHECK(ends_with("c.sendall(b'[' * 100000 + b'\\n')") == "error its channel: a message nested deeper than 64");
+  CHECK(ends_with("[c.sendall(b'x' * 65536) for i in range(300)]").find("error its channel: a message longer than") ==
+        0);
+  {
+    conversation with;  // cut short: dropped
+    const child peer = raw_peer(launch, with, "c.sendall(b'1\\n{\"a\":')\n");
+    CHECK(peer.wait().code == 0);
+    REQUIRE(with.events.wait_for(3));
+    CHECK(with.messages.values().size() == 1);
+  }
+}
+
+TEST_CASE("handles that come without a descriptor, in pairs or wrapped twice are answered as Node does it") {
+  launcher launch;
+  conversation with;
+  const child peer = raw_peer(
+      launch, with,
+      "def say(m, *fds):\n"
+      "  a = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', fds))] if fds else []\n"
+      "  c.sendmsg([json.dumps(m).encode() + b'\\n'], a)\n"
+      "a, b = socket.socketpair()\n"
+      "h = {'cmd': 'NODE_HANDLE', 'type': 'net.Native', 'msg': 1}\n"
+      "say(h); r1 = json.loads(f.readline())['cmd']\n"
+      "say(h, a.fileno(), b.fileno()); r2 = json.loads(f.readline())['cmd']\n"
+      "say({'cmd': 'NODE_HANDLE', 'type': 'net.Native', 'msg': dict(h, msg=2)}, a.fileno()); r3 = json.loads(f.readline())['cmd']\n"
+      "say({'cmd': 'NODE_HANDLE_ACK'}); say({'cmd': 'NODE_HANDLE_NACK'}); say({'cmd': 'NODE_UNKNOWN'})\n"
+      "say({'cmd': 'NODE_SOCKET_GET_COUNT', 'key': 'k'}); r4 = json.loads(f.readline())\n"
+      "say([r1, r2, r3, r4])\n");
+  CHECK(peer.wait().code == 0);
+  REQUIRE(with.messages.wait_for(3));
+  const auto all = with.messages.values();
+  CHECK(all[0].message == 1);
+  CHECK(all[0].handle->kind() == handle_kind::unix_socket);
+  CHECK(all[1].message == 2);
+  CHECK(all[2].message == json{"NODE_HANDLE_NACK",
+                               "NODE_HANDLE_ACK",
+                               "NODE_HANDLE_ACK",
+                               {{"cmd", "NODE_SOCKET_COUNT"}, {"count", 0}, {"key", "k"}}});
+}
+
+TEST_CASE("a socket that is not taken is sent again, three times at most") {
+  launcher launch;
+  conversation with;
+  const child peer = raw_peer(launch, with,
+                              "n = 0\n"
+                              "while True:\n"
+                              "  m = json.loads(f.readline())\n"
+                              "  if m.get('cmd') != 'NODE_HANDLE': break\n"
+                              "  n += 1\n"
+                              "  c.sendall(b'{\"cmd\":\"NODE_HANDLE_NACK\"}\\n')\n"
+                              "c.sendall(json.dumps(n).encode() + b'\\n')\n");
+  int both[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) == 0);
+  const unique_fd ours(both[0]);
+  auto sent = peer.async_send("x", passed_handle(unique_fd(both[1])), boost::asio::use_future);
+  peer.send({{"after", 1}});
+  CHECK_THROWS_AS(sent.get(), boost::system::system_error);
+  CHECK(with.message(0) == 4);
+  CHECK(all_of(ours.get()).empty());  // nobody holds the other end any more
+}
+
+TEST_CASE("files and memfds pass between programs that are not Node, and every handle knows its kind") {
+  launcher launch;
+  conversation with;
+  process_options options = with.options();
+  options.channel = channel_kind::node;
+  options.any_handle = true;
+  options.streams = {stdio::null(), stdio::inherit(), stdio::inherit()};
+  const child peer = launch.spawn("python3",
+                                  {"-c",
+                                   "import socket, os, json, array\n"
+                                   "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
+                                   "while True:\n"
+                                   "  d, a, *_ = c.recvmsg(65536, 64)\n"
+                                   "  if not d: break\n"
+                                   "  if not a: continue\n"  // an acknowledgement
+                                   "  c.sendall(b'{\"cmd\":\"NODE_HANDLE_ACK\"}\\n')\n"
+                                   "  c.sendmsg([d], a)\n"},
+                                  options);
+  int both[2];
+  REQUIRE(::pipe2(both, O_CLOEXEC) == 0);
+  const unique_fd reading(both[0]);
+  const unique_fd unix_listener(::socket(AF_UNIX, SOCK_STREAM, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  ::bind(unix_listener.get(), reinterpret_cast<sockaddr*>(&address), sizeof(sa_family_t));
+  ::listen(unix_listener.get(), 1);
+  const std::pair<handle_kind, int> all[] = {{handle_kind::file, ::open("/etc/passwd", O_RDONLY)},
+                                             {handle_kind::file, ::open("/", O_RDONLY)},
+                                             {handle_kind::memfd, ::memfd_create("m", 0)},
+                                             {handle_kind::pipe, both[1]},
+                                             {handle_kind::tcp_listener, listener().release()},
+                                             {handle_kind::tcp_socket, ::socket(AF_INET6, SOCK_STREAM, 0)},
+                                             {handle_kind::udp_socket, ::socket(AF_INET, SOCK_DGRAM, 0)},
+                                             {handle_kind::unix_listener, ::dup(unix_listener.get())},
+                                             {handle_kind::unix_socket, ::socket(AF_UNIX, SOCK_STREAM, 0)},
+                                             {handle_kind::other, ::open("/dev/null", O_RDONLY)}};
+  for (std::size_t i = 0; i < std::size(all); ++i) {
+    peer.send(i, passed_handle(unique_fd(all[i].second)));
+    CHECK(with.message(i) == i);
+    INFO(i);
+    CHECK(with.messages.values()[i].handle->kind() == all[i].first);
+  }
+}
+
+TEST_CASE("a sandboxed child's handles are dropped unless its policy lets it send some") {
+  launcher launch;
+  const auto handle_from = [&](policy rules) {
+    conversation with;
+    process_options options = with.options();
+    options.policy = rules.allow_read("/usr/lib").allow_read("/usr/bin").allow_syscalls("unix-sockets");
+    options.channel = channel_kind::node;
+    options.streams = {stdio::null(), stdio::inherit(), stdio::inherit()};
+    const child peer =
+        launch.spawn("/usr/bin/python3",
+                     {"-c",
+                      "import socket, os, array\n"
+                      "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
+                      "r, w = os.pipe()\n"
+                      "try: c.sendmsg([b'{\"cmd\":\"NODE_HANDLE\",\"type\":\"net.Native\",\"msg\":1}\\n'],\n"
+                      "  [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [r]))])\n"
+                      "except OSError: pass\n"
+                      "c.sendall(b'2\\n')\n"},
+                     options);
+    peer.wait();
+    REQUIRE(with.events.wait_for(3));
+    return with.messages.values().at(0).message;
+  };
+  CHECK(handle_from(policy()) == 2);
+  CHECK(handle_from(policy().allow_handles()) == 1);
+}
+
+TEST_CASE("a program of ours is the child of a real Node parent, with handles both ways") {
+  launcher launch;
+  const auto done =
+      launch.exec_file("node", {scripts + "/parent.js", program("node_child"), "json"}, {.process = {.timeout = 60s}});
+  INFO(done.err);
+  REQUIRE(!done.error);
+  const json result = json::parse(done.out);
+  CHECK(result["code"] == 5);
+  const json& seen = result["seen"];
+  REQUIRE(seen.size() == 8);
+  CHECK(seen[0] == json{{"hello", true}});
+  CHECK(seen[1]["echo"]["text"] == "grüße");
+  CHECK(seen[1]["echo"]["list"][2]["a"].get<std::string>().size() == 200'000);
+  CHECK(seen[2] == json{{"echo", nullptr}});
+  CHECK(seen[3] == json{{"listener", "tcp_listener"}});
+  CHECK(std::count(seen.begin(), seen.end(), json{{"echo", {{"after", 1}}}}) == 1);
+  CHECK(std::count(seen.begin(), seen.end(), json{{"served", "served by bulkhead"}}) == 1);
+  CHECK(std::count(seen.begin(), seen.end(), json{{"gift", 1}, {"handle", "Socket"}}) == 1);
+  CHECK(seen.back() == "disconnect");
+}
+
+TEST_CASE("advanced serialization is refused with what to do") {
+  launcher launch;
+  const auto done = launch.exec_file("node", {scripts + "/parent.js", program("node_child"), "advanced"},
+                                     {.process = {.timeout = 60s}});
+  CHECK(json::parse(done.out)["code"] == 64);
+  CHECK(done.err.find("only 'json' is supported") != std::string::npos);
+}
