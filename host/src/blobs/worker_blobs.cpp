@@ -11,7 +11,7 @@ namespace {
 constexpr std::size_t most_arenas = 64;    // of one worker's results
 constexpr std::size_t most_unusable = 4;   // that it has been sent and has not mapped yet
 constexpr std::size_t most_releases = 64;  // that wait for a message to go along with
-constexpr std::size_t least_arena = std::size_t{1} << 20;
+constexpr std::size_t least_result_arena = std::size_t{1} << 20;
 
 std::optional<std::uint32_t> one_number(ipc::byte_span params) {
   if (ipc::take_array(params) != 1) return std::nullopt;
@@ -102,7 +102,7 @@ bool worker_blobs::is_about_blobs(std::string_view method) { return method == "$
 std::shared_ptr<result_arena> worker_blobs::make_arena(std::size_t wanted, std::string& refusal) {
   constexpr std::size_t unit = ipc::range_allocator::unit;
   const std::size_t memory = arguments_->options().memory, left = memory - mapped_;
-  const std::size_t least = std::min(std::max(least_arena, memory / most_arenas / unit * unit), left);
+  const std::size_t least = std::min(std::max(least_result_arena, memory / most_arenas / unit * unit), left);
   const std::size_t size = std::max((wanted + unit - 1) / unit * unit, least);
   const auto unusable =
       std::count_if(results_.begin(), results_.end(), [](const auto& e) { return !e.second->usable_; });
