@@ -22,14 +22,16 @@ here = pathlib.Path(__file__).resolve().parent
 
 def as_file(text, number):
     text = text.replace("…", "{}")
-    if "#include" in text:
+    if "int main(" in text or "BULKHEAD_PLUGIN(" in text:
         return text
+    includes = "".join(line + "\n" for line in text.splitlines() if line.startswith("#include"))
+    text = "".join(line + "\n" for line in text.splitlines() if not line.startswith("#include"))
     side = "plugin" if text.startswith("plugin.") else "application"
     given = "bulkhead::plugin_definition& plugin" if side == "plugin" else "bulkhead::host& host"
     # A sample that makes its own host means that one.
     if "bulkhead::host host" in text:
         given = ""
-    return (f'#define SAMPLE_OF_{side.upper()}\n#include "{here}/prelude.hpp"\n'
+    return (f'#define SAMPLE_OF_{side.upper()}\n#include "{here}/prelude.hpp"\n{includes}'
             f"void sample_{number}({given}) {{\n{text}}}\n")
 
 
