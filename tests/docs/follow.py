@@ -68,6 +68,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="bulkhead-follow-") as scratch:
         folder = options.keep or pathlib.Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)  # workers of a host that is root run as nobody, who is to read what is granted there
         wrong = follow(options.page, folder.resolve())
     if wrong:
         print(wrong)
