@@ -101,7 +101,7 @@ struct instrument::functions {
     return of(host).uses(call, "open_blob()") && real(host)->open_blob(real(host), call, reference, size, blob);
   }
   static void release_blob(const bulkhead_host_t* host, bulkhead_blob_t* blob) {
-    if (blob->owner) {
+    if (blob->owner || blob->reference_size > 0) {  // its own, be it in shared memory; not one that came
       std::lock_guard held(of(host).mutex_);
       --of(host).blobs_;
     }
