@@ -17,23 +17,30 @@
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
+// For call_options::deadline: however long it takes.
 inline constexpr std::chrono::nanoseconds no_deadline = std::chrono::nanoseconds::max();
 
 // What sticky dispatch goes by: a number or a text, of which a hash is kept.
 class call_key {
  public:
   constexpr call_key() = default;
+  // A number, as it is.
   template <std::integral T>
   constexpr call_key(T number) : value_(static_cast<std::uint64_t>(number)) {}
+  // A text: its hash.
   call_key(std::string_view text) : value_(std::hash<std::string_view>{}(text)) {}
+  // The same.
   call_key(const std::string& text) : call_key(std::string_view(text)) {}
+  // The same; ends with a zero byte.
   call_key(const char* text) : call_key(std::string_view(text)) {}
+  // What equal keys have in common.
   std::uint64_t value() const { return value_; }
 
  private:
   std::uint64_t value_ = 0;
 };
 
+// How one call is to be made. All of it is optional.
 struct call_options {
   // From now. When it passes, the call ends with `timeout` and the plugin is asked to stop; if it has not within the
   // grace (1 s), its worker is killed. Unset: the plugin's default. `no_deadline`: wait for as long as it takes.
@@ -51,13 +58,13 @@ struct call_options {
 
 // A file descriptor to pass along as an argument. Borrowed: it is duplicated at once, the worker gets its own copy.
 struct pass_fd {
-  int fd;
+  int fd;  // not negative
 };
 
 // Arguments as they travel: one MessagePack array, descriptors, and the blobs that the array refers to, in order.
 struct packed_arguments {
-  ipc::buffer params;
-  std::vector<unique_fd> handles;
+  ipc::buffer params;              // the array
+  std::vector<unique_fd> handles;  // what its handles (ext type 1) refer to, by index
   ipc::held_blobs blobs;
 
   // The array with the blobs' bytes in it.
@@ -118,12 +125,18 @@ packed_arguments pack_arguments(const A&... arguments) {
 class reply {
  public:
   reply() = default;
+  // Made by the host.
   explicit reply(ipc::completion&& data, std::shared_ptr<const crash_report> report = nullptr);
 
+  // How the call ended.
   bulkhead::outcome outcome() const { return outcome_; }
+  // Whether it ended with ok.
   explicit operator bool() const { return outcome_ == bulkhead::outcome::ok; }
+  // What went wrong, for people; empty when nothing did.
   const std::string& message() const { return message_; }
+  // Details of an error, from the plugin: one MessagePack value, or empty.
   const std::vector<std::uint8_t>& data() const { return data_; }
+  // When a worker died of it; null otherwise.
   const std::shared_ptr<const crash_report>& report() const { return report_; }
 
   // The result: one MessagePack value. Copies blobs into it.
@@ -163,12 +176,14 @@ class reply {
   // send some when their policy grants handles: expect any kind of file, one that never gets ready included. Throws
   // call_error when the call failed, or plugin_error when there is none. A single one is `as<unique_fd>()`, too.
   unique_fd handle(std::size_t index = 0) const;
+  // How many descriptors came with the result and have not been taken.
   std::size_t handle_count() const { return handles_ ? handles_->size() : 0; }
 
   // The result's bytes or text, where they are: in shared memory if they came by it, and then without a copy. Throws
   // call_error when the call failed, or plugin_error when the result is neither bytes nor text. `as<shared_blob>()`, too.
   shared_blob blob() const;
 
+  // Throws call_error unless the outcome is ok.
   void throw_if_failed() const {
     if (outcome_ != bulkhead::outcome::ok) throw call_error(outcome_, message_, data_, report_);
   }
@@ -193,6 +208,7 @@ class reply {
 class reply_handler {
  public:
   virtual ~reply_handler() = default;
+  // Takes it. Must not throw, and must not block.
   virtual void complete(reply&& result) = 0;
 };
 

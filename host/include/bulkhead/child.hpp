@@ -14,11 +14,13 @@ namespace BULKHEAD_PUBLIC bulkhead {
 
 // How a process has ended.
 struct exit_status {
-  int code = -1;   // of exit(); -1 when a signal ended it, or when nobody knows (its process server has died)
-  int signal = 0;  // that ended it
-  bool core_dumped = false;
-  std::chrono::microseconds user_time{0}, system_time{0};
-  std::size_t max_resident = 0;  // bytes
+  int code = -1;             // of exit(); -1 when a signal ended it, or when nobody knows (its process server has died)
+  int signal = 0;            // that ended it
+  bool core_dumped = false;  // and left a core file
+  std::chrono::microseconds user_time{0};    // CPU time of its own
+  std::chrono::microseconds system_time{0};  // and of the kernel for it
+  std::size_t max_resident = 0;              // bytes
+  // Whether it ended well.
   explicit operator bool() const { return code == 0; }
 };
 // "exited with status 3", "was killed by SIGKILL"
@@ -27,14 +29,15 @@ std::string to_string(const exit_status& status);
 // Where one of a child's descriptors leads.
 class stdio {
  public:
-  static stdio pipe() { return stdio(kind::pipe, -1); }
-  static stdio null() { return stdio(kind::null, -1); }
+  static stdio pipe() { return stdio(kind::pipe, -1); }  // to the application: child::in(), out(), err(), stream()
+  static stdio null() { return stdio(kind::null, -1); }  // /dev/null
   static stdio inherit() { return stdio(kind::inherit, -1); }         // the application's own of the same number
   static stdio fd(int number) { return stdio(kind::given, number); }  // borrowed until the child has been started
 
+  // Which of them.
   enum class kind { pipe, null, inherit, given };
-  kind what;
-  int number;
+  kind what;   // it is
+  int number;  // of a given one
 
  private:
   constexpr stdio(kind k, int n) : what(k), number(n) {}
@@ -47,6 +50,7 @@ enum class kill_scope {
   pid_namespace,  // all it ever starts; takes CAP_SYS_ADMIN, or a policy, which always implies it
 };
 
+// How messages go between the application and a child.
 enum class channel_kind {
   none,
   node,  // Node's, with json serialization, announced in NODE_CHANNEL_FD
@@ -56,41 +60,45 @@ enum class channel_kind {
 // started there is error only. On the launcher's thread or executor: they must not block it. What they throw comes out of
 // the executor's run(), or goes to launcher_options::on_exception; the child goes on.
 struct child_events {
-  std::function<void()> on_spawn{};
+  std::function<void()> on_spawn{};  // it runs
+  // A message, perhaps with a handle.
   std::function<void(const nlohmann::json& message, passed_handle handle)> on_message{};
   // Node's own messages, such as those of its cluster.
   std::function<void(const nlohmann::json& message, passed_handle handle)> on_internal{};
-  std::function<void()> on_disconnect{};  // the channel has ended
-  std::function<void(const exit_status&)> on_exit{};
+  std::function<void()> on_disconnect{};              // the channel has ended
+  std::function<void(const exit_status&)> on_exit{};  // it has ended
   // After exit, and once its output has ended: each pipe that it wrote to has been read to its end or closed, or is empty
   // and nobody can write to it any more.
   std::function<void(const exit_status&)> on_close{};
+  // It could not be started, killed or written to.
   std::function<void(boost::system::error_code, const std::string& text)> on_error{};
 };
 
+// How a child is started. All of it is optional.
 struct process_options {
   std::string argv0{};                            // empty: the file's name as given
   std::filesystem::path directory{};              // to run in; empty: the application's (with a policy: /)
   std::optional<std::vector<std::string>> env{};  // "NAME=value", all of it; unset: the application's
   std::vector<std::string> add_env{};             // on top of it, replacing what has the same name
-  std::optional<unsigned> uid{}, gid{};           // needs the right to; not with a policy
+  std::optional<unsigned> uid{};                  // whom it runs as: needs the right to; not with a policy
+  std::optional<unsigned> gid{};                  // the same
   bool detached = false;                          // a session of its own; outlives the application
   // 0, 1, 2, …; up to 64. Empty: three pipes, or with fork() nothing to read, and the application's output.
   std::vector<stdio> streams{};
-  kill_scope scope = kill_scope::group;
+  kill_scope scope = kill_scope::group;  // what child::kill_tree() reaches
   // Unset: no sandbox. What it starts with is granted besides: to execute its own file (and a script's interpreter), and
   // to start others among what it may read. With resource limits of the policy alone.
   std::optional<bulkhead::policy> policy{};
   // When it passes, or `stop` is requested, the child and what its scope reaches get `kill_signal`, and SIGKILL after the
   // grace.
-  std::chrono::nanoseconds timeout{0};  // 0: none
-  std::stop_token stop{};
-  int kill_signal = SIGTERM;
-  std::chrono::nanoseconds kill_grace = std::chrono::seconds(1);
-  channel_kind channel = channel_kind::none;
+  std::chrono::nanoseconds timeout{0};                            // 0: none
+  std::stop_token stop{};                                         // see timeout
+  int kill_signal = SIGTERM;                                      // see timeout
+  std::chrono::nanoseconds kill_grace = std::chrono::seconds(1);  // see timeout
+  channel_kind channel = channel_kind::none;                      // whether there are messages
   // Files and memfds may be sent as handles, too: the child is not Node, which would abort.
   bool any_handle = false;
-  child_events events{};
+  child_events events{};  // who is told what happens
 };
 
 class child_core;
@@ -100,13 +108,18 @@ class child_core;
 class child {
  public:
   child() = default;
+  // Whether it is a child at all.
   explicit operator bool() const { return static_cast<bool>(core_); }
 
+  // As the application sees it.
   pid_t pid() const;
   // Its ends of pipes that the application holds. Throw std::logic_error when that stream is no pipe.
   child_stream& in() const { return stream(0); }
+  // As in(), for its standard output.
   child_stream& out() const { return stream(1); }
+  // As in(), for its standard error.
   child_stream& err() const { return stream(2); }
+  // As in(), by number.
   child_stream& stream(std::size_t number) const;
 
   // False when it has ended already. Through its pidfd: never reaches another process. Throws std::system_error when it
@@ -117,6 +130,7 @@ class child {
 
   // Waits for its end; any number of times. Works while nobody runs the executor.
   exit_status wait() const;
+  // The same for a limited time; nothing when that has passed.
   std::optional<exit_status> wait_for(std::chrono::nanoseconds limit) const;
   // void(boost::system::error_code, exit_status)
   template <class Token>
@@ -129,6 +143,7 @@ class child {
   }
   // Whether it was ended for its timeout, or because a stop was requested.
   bool timed_out() const;
+  // Whether it was ended because a stop was requested.
   bool stopped() const;
 
   // Over its channel: see node_channel. Throw std::logic_error when it has none. Handles come from a child with a policy
@@ -146,8 +161,10 @@ class child {
 
   // What its sandbox has denied so far (with a policy, which must not be the learning one), and what that is made of.
   std::vector<violation> violations() const;
+  // What stands between it and the machine, if it has a policy.
   sandbox_report sandbox() const;
 
+  // Where its events come.
   boost::asio::any_io_executor executor() const;
 
  private:

@@ -85,19 +85,24 @@ std::vector<iovec> to_iovec(const Buffers& buffers) {
 // For one thread at a time. Must not be used after its child's last handle is gone, but for what has been started.
 class child_stream : public std::enable_shared_from_this<child_stream> {
  public:
+  // As Asio asks of streams.
   using executor_type = boost::asio::any_io_executor;
 
   // Made by the launcher. `ended` is called once, when no more will be read.
   child_stream(unique_fd end, const executor_type& executor, bool output, std::function<void()> ended);
 
+  // Where handlers run that have no executor of their own.
   executor_type get_executor() { return descriptor_.get_executor(); }
+  // Whether it can be read or written.
   bool is_open() const { return descriptor_.is_open(); }
+  // The descriptor, still owned here.
   int native_handle() { return descriptor_.native_handle(); }
   // Half-close: what reads from it sees its end. Operations in progress end with operation_aborted.
   void close();
   // The descriptor, non-blocking, for something else to use. This is closed then.
   unique_fd release();
 
+  // As Asio's: reads what there is, one byte at least; error::eof at the end.
   template <class Buffers, class Token>
   auto async_read_some(const Buffers& buffers, Token&& token) {
     return boost::asio::async_compose<Token, void(boost::system::error_code, std::size_t)>(
@@ -134,10 +139,12 @@ class child_stream : public std::enable_shared_from_this<child_stream> {
     if (code) note(code);
     return count;
   }
+  // The same; throws boost::system::system_error.
   template <class Buffers>
   std::size_t read_some(const Buffers& buffers) {
     return or_throw(&child_stream::read_some<Buffers>, buffers);
   }
+  // As Asio's: writes one byte at least. Blocks.
   template <class Buffers>
   std::size_t write_some(const Buffers& buffers, boost::system::error_code& code) {
     for (;;) {
@@ -146,6 +153,7 @@ class child_stream : public std::enable_shared_from_this<child_stream> {
       wait_writable();
     }
   }
+  // The same; throws boost::system::system_error.
   template <class Buffers>
   std::size_t write_some(const Buffers& buffers) {
     return or_throw(&child_stream::write_some<Buffers>, buffers);

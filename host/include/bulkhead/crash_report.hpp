@@ -18,8 +18,10 @@ namespace BULKHEAD_PUBLIC bulkhead {
 
 // The steps of a worker's birth, then its life. A report names the step in which a worker died.
 enum class phase { spawn = 0, limits, hello, sandbox, load, init, ready, call, shutdown };
+// Its name, as in reports.
 std::string_view to_string(phase value);
 
+// Why a worker is no more.
 enum class exit_reason {
   exited,         // by exit() or _exit(), with a code
   signalled,      // by a signal, be it the kernel's or its own
@@ -32,6 +34,7 @@ enum class exit_reason {
   start_timeout,  // it was not ready in time and was killed
   unknown,        // its status was taken by somebody else's wait()
 };
+// Its name, as in reports.
 std::string_view to_string(exit_reason value);
 
 // What a piece of code belongs to.
@@ -41,36 +44,37 @@ enum class code_origin {
   worker,   // the worker program
   library,  // what either was linked with
 };
+// Its name, as in reports.
 std::string_view to_string(code_origin value);
 
 // One frame of a crashed worker's stack. Where it lies is the worker's word; the names come from the files' symbols and
 // debug information, see host::symbolized().
 struct stack_frame {
   std::uint64_t address = 0;  // at run time; the first frame's is the instruction that crashed, the others return there
-  code_origin origin = code_origin::unknown;
-  std::string module;        // the file's name: "chaos.so", "/lib/x86_64-linux-gnu/libc.so.6"
-  std::string build_id;      // of the file, in hexadecimal digits; may be empty
-  std::uint64_t offset = 0;  // the address as the file counts, as addr2line takes it
-  bool guessed = false;      // a word on a damaged stack that looks like a return address
-  bool inlined = false;      // into the frame after it, whose address it shares
-  std::string function;      // demangled; empty: not known, or not asked for
-  std::string source;        // the source file, as the compiler was told
-  unsigned line = 0;
+  code_origin origin = code_origin::unknown;  // what it belongs to
+  std::string module;                         // the file's name: "chaos.so", "/lib/x86_64-linux-gnu/libc.so.6"
+  std::string build_id;                       // of the file, in hexadecimal digits; may be empty
+  std::uint64_t offset = 0;                   // the address as the file counts, as addr2line takes it
+  bool guessed = false;                       // a word on a damaged stack that looks like a return address
+  bool inlined = false;                       // into the frame after it, whose address it shares
+  std::string function;                       // demangled; empty: not known, or not asked for
+  std::string source;                         // the source file, as the compiler was told
+  unsigned line = 0;                          // in the source file; 0: not known
 };
 
 // What became of a worker process.
 struct crash_report {
-  std::string plugin;  // as loaded
-  std::string file;    // the plugin's, or the program's; absolute
-  std::string sha256;  // of the plugin's file, as it was loaded
-  std::chrono::system_clock::time_point time{};
-  pid_t pid = -1;
-  exit_reason reason = exit_reason::unknown;
-  int exit_code = 0;                // exited
+  std::string plugin;                            // as loaded
+  std::string file;                              // the plugin's, or the program's; absolute
+  std::string sha256;                            // of the plugin's file, as it was loaded
+  std::chrono::system_clock::time_point time{};  // when the host learned of it
+  pid_t pid = -1;                                // as the host saw it
+  exit_reason reason = exit_reason::unknown;     // why it ended
+  int exit_code = 0;                             // exited
   int signal = 0;                   // signalled: as the worker's crash handler saw it, else as the kernel reported it
   std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE
-  bulkhead::phase phase = phase::spawn;
-  std::string method;  // in progress when it died; may be empty
+  bulkhead::phase phase = phase::spawn;  // how far it had come
+  std::string method;                    // in progress when it died; may be empty
   // The arguments of the call that it died in, one MessagePack array: when load_options::keep_requests allows, else empty.
   std::vector<std::uint8_t> request;
   std::string message;                    // e.g. the text of an uncaught exception, or what was wrong with the protocol
@@ -81,8 +85,9 @@ struct crash_report {
   // Where it was, when its crash handler had a chance to say so: the innermost frame first. Of a stack of more than 64
   // frames, the first 48 and the last 16 are here and `frames_omitted` between them are not.
   std::vector<stack_frame> stack;
-  std::uint64_t frames_omitted = 0;
-  std::uint64_t instruction_pointer = 0, stack_pointer = 0;
+  std::uint64_t frames_omitted = 0;       // see stack
+  std::uint64_t instruction_pointer = 0;  // of the thread that crashed
+  std::uint64_t stack_pointer = 0;        // the same
   // The plugin's file as it was loaded, for host::symbolized(); null in a report that was read from a file.
   std::shared_ptr<const unique_fd> image;
   // What became of the worker, for people: "was killed by SIGSEGV (address 0x0) in method 'decode'".

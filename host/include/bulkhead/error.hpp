@@ -16,6 +16,7 @@ namespace BULKHEAD_PUBLIC bulkhead {
 
 // Category "bulkhead"; the values are those of `outcome`.
 const boost::system::error_category& call_category() noexcept;
+// For boost::system: an outcome is an error code.
 inline boost::system::error_code make_error_code(outcome value) noexcept {
   return {static_cast<int>(value), call_category()};
 }
@@ -23,9 +24,11 @@ inline boost::system::error_code make_error_code(outcome value) noexcept {
 // Thrown by synchronous calls. what() is the whole story in one line.
 class call_error : public boost::system::system_error {
  public:
+  // Made by the host.
   call_error(bulkhead::outcome code, const std::string& message, std::vector<std::uint8_t> data = {},
              std::shared_ptr<const crash_report> report = nullptr);
 
+  // How the call ended; never ok.
   bulkhead::outcome outcome() const { return static_cast<bulkhead::outcome>(code().value()); }
   // Without the outcome's name in front.
   const std::string& message() const { return message_; }

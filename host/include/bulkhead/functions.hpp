@@ -17,8 +17,11 @@ namespace BULKHEAD_PUBLIC bulkhead {
 // an error with its text. Arguments come from a worker: they have the declared types, and nothing else is certain.
 class functions {
  public:
+  // A function without types: its arguments as one array, its result as one packed value.
   using packed_function = std::function<ipc::buffer(const msgpack::object& arguments)>;
 
+  // Adds one; its parameters and result may be of the types that plugins' methods take. Throws std::invalid_argument
+  // for a name that is reserved or taken.
   template <class F>
   functions& add(std::string name, F function) {
     using traits = typed::function_traits<F>;
@@ -33,7 +36,9 @@ class functions {
     return insert(std::move(name), std::move(function));
   }
 
+  // Whether there are none.
   bool empty() const { return table_.empty(); }
+  // The one of that name, or null.
   const packed_function* find(const std::string& name) const {
     const auto found = table_.find(name);
     return found == table_.end() ? nullptr : &found->second;

@@ -30,6 +30,7 @@
 extern "C" {
 #endif
 
+/* Marks what the library exports. */
 #if defined(__GNUC__)
 #define BH_API __attribute__((visibility("default")))
 #else
@@ -41,6 +42,7 @@ extern "C" {
 
 /* The version of the library that runs, as such a number, and as text ("0.1.0"). */
 BH_API int bh_version(void);
+/* The same as text. */
 BH_API const char* bh_version_text(void);
 
 /* Gives back what a function has returned as `char*` or `void*`. */
@@ -66,23 +68,29 @@ typedef enum bh_outcome {
 /* "ok", "plugin_error", ..., "misuse"; "unknown" for all else. */
 BH_API const char* bh_outcome_name(bh_outcome outcome);
 
+/* What went wrong. */
 typedef struct bh_error bh_error;
 
 /* Of a NULL error: BH_OK, "", NULL. */
 BH_API bh_outcome bh_error_outcome(const bh_error* error);
+/* For people, one line; lives as long as the error. */
 BH_API const char* bh_error_message(const bh_error* error);
 /* Details that the plugin gave, one MessagePack value; NULL when there are none. */
 BH_API const void* bh_error_data(const bh_error* error, size_t* size);
 /* When a worker died of it: its crash report as a JSON object (reason, signal, phase, method, stack, log_tail...). NULL
  * otherwise. */
 BH_API const char* bh_error_report_json(const bh_error* error);
+/* Gives it back; NULL is fine. */
 BH_API void bh_error_free(bh_error* error);
 
 /* --- Host ---------------------------------------------------------------------------------------------------------- */
 
+/* A host: bh_host_new(). */
 typedef struct bh_host bh_host;
+/* A loaded plugin: bh_host_load(). */
 typedef struct bh_plugin bh_plugin;
 
+/* How much a log line matters. */
 typedef enum bh_log_level { BH_DEBUG = 0, BH_INFO, BH_WARNING, BH_ERROR } bh_log_level;
 
 /* What the host tells the application; each may be NULL. One at a time. */
@@ -123,6 +131,7 @@ BH_API void bh_host_reset(bh_host* host);
 
 /* --- Functions lent to plugins ------------------------------------------------------------------------------------- */
 
+/* What a function lent to a plugin answers by. */
 typedef struct bh_answer bh_answer;
 
 /* A function of the application that a plugin may call. */
@@ -179,17 +188,21 @@ BH_API void* bh_plugin_save_state(bh_plugin* plugin, size_t* size, bh_error** er
 /* Called for each event that the plugin emits, one at a time per worker; `value` is one MessagePack value. Takes the place
  * of the callback before it, which may still be running. NULL: events are dropped. */
 typedef void (*bh_event_callback)(void* context, const char* name, const void* value, size_t size);
+/* Has `callback` called for each event that the plugin emits; NULL: none. Replaces the one before. */
 BH_API void bh_plugin_on_event(bh_plugin* plugin, bh_event_callback callback, void* context);
 
 /* --- Calls --------------------------------------------------------------------------------------------------------- */
 
 /* Cancels calls: any number that it was given to, from any thread, once and for all. */
 typedef struct bh_cancel bh_cancel;
+/* Makes one. */
 BH_API bh_cancel* bh_cancel_new(void);
+/* Cancels the calls that it was given to. Any thread. */
 BH_API void bh_cancel_request(bh_cancel* cancel);
 /* Calls that were given it go on. */
 BH_API void bh_cancel_free(bh_cancel* cancel);
 
+/* For bh_call_options: however long it takes. */
 #define BH_NO_DEADLINE INT64_C(-1)
 
 /* All zero but for the size: as the plugin's options say. */
@@ -209,7 +222,7 @@ typedef struct bh_call_options {
   /* Descriptors to pass along; they are duplicated at once. The arguments refer to them by extension type 1, with one
    * byte: the index in here. */
   const int* handles;
-  size_t handle_count;
+  size_t handle_count; /* how many */
 
   /* Of streams: bytes of results that are kept until they are taken; 0: 1 MiB. */
   size_t stream_window;
@@ -219,11 +232,14 @@ typedef struct bh_call_options {
 typedef struct bh_reply bh_reply;
 /* One MessagePack value. */
 BH_API const void* bh_reply_value(const bh_reply* reply, size_t* size);
+/* The result as JSON; give it back with bh_free(). NULL on failure. */
 BH_API char* bh_reply_json(const bh_reply* reply, bh_error** error);
 /* Descriptors that came with it, by the index that stands for them in the value. The caller's own; expect any kind of file.
  * -1 when there is none. */
 BH_API size_t bh_reply_handle_count(const bh_reply* reply);
+/* A descriptor that came with the result, the caller's own; -1 when there is none. */
 BH_API int bh_reply_handle(const bh_reply* reply, size_t index);
+/* Gives it back; NULL is fine. */
 BH_API void bh_reply_free(bh_reply* reply);
 
 /* Calls a method and waits for its result. `arguments` is one MessagePack array; NULL and 0: none. `options` may be NULL.
@@ -268,6 +284,7 @@ BH_API void bh_stream_free(bh_stream* stream);
 
 /* JSON text as one MessagePack value, and back; bytes are {"$bin": "base64"}. NULL on failure. */
 BH_API void* bh_from_json(const char* json, size_t* size, bh_error** error);
+/* One MessagePack value as JSON; give it back with bh_free(). NULL on failure. */
 BH_API char* bh_to_json(const void* value, size_t size, bh_error** error);
 
 #ifdef __cplusplus

@@ -19,25 +19,28 @@
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
+// Where a plugin runs.
 enum class isolation {
   process,  // a worker process per instance
   none,     // in this process, on the caller's thread: for debugging and for trusted code. A crash is the host's crash,
             // deadlines and cancellation are only as good as the plugin's own checks, limits do not apply.
 };
 
+// How much a line matters.
 enum class log_level { debug = 0, info, warning, error };
 
 // A line from a worker: written with the log functions, or to its stdout or stderr. Text is sanitised UTF-8.
 struct log_record {
-  log_level level = log_level::info;
-  std::string plugin;
-  pid_t pid = -1;
-  std::string text;
-  std::uint64_t dropped = 0;  // lines lost just before this one: a worker may write 64 KiB/s
+  log_level level = log_level::info;  // as the plugin says; info for its output
+  std::string plugin;                 // its name
+  pid_t pid = -1;                     // of the worker
+  std::string text;                   // one line, without its end
+  std::uint64_t dropped = 0;          // lines lost just before this one: a worker may write 64 KiB/s
 };
 
 // What happens to a plugin's workers, and to the plugin as a whole. None is ever dropped.
 struct lifecycle_event {
+  // What has happened.
   enum class kind {
     started,      // a worker has been spawned
     ready,        // it takes calls, or waits as a spare
@@ -52,25 +55,29 @@ struct lifecycle_event {
     reloaded,     // a new version of the plugin serves
     regrouped,    // it stops because a plugin of its group failed: `text` says why, if it won't be started again
     // Of no plugin: `pid` and `text` are the fork server's. Living workers go on.
-    fork_server_died,     // another is started
-    fork_server_gave_up,  // for the third time within a minute: no worker is started until host::reset()
-  } kind = kind::started;
-  std::string plugin{};
-  pid_t pid = -1;  // of the worker, where there is one
-  std::shared_ptr<const crash_report> report{};
-  std::chrono::nanoseconds delay{0};
-  std::string text{};
-  std::size_t serving = 0, instances = 0;
+    fork_server_died,      // another is started
+    fork_server_gave_up,   // for the third time within a minute: no worker is started until host::reset()
+  } kind = kind::started;  // which of them
+  std::string plugin{};    // its name; empty for the fork server's
+  pid_t pid = -1;          // of the worker, where there is one
+  std::shared_ptr<const crash_report> report{};                   // how a worker ended, where one did
+  std::chrono::nanoseconds delay{0};                              // until it is spawned again
+  std::string text{};                                             // more, for people
+  std::size_t serving = 0;                                        // workers that take calls
+  std::size_t instances = 0;                                      // how many should
   std::vector<std::shared_ptr<const crash_report>> last_exits{};  // up to five, the latest last
 };
+// Its name in words: "gave up".
 std::string_view to_string(enum lifecycle_event::kind kind);
 
+// What a host is made with. All of it is optional.
 struct host_options {
   // The bulkhead-worker program. Empty: beside the application's executable, then where bulkhead was built or
   // installed.
   std::filesystem::path worker_path{};
   // Called on the handler threads; one at a time.
   std::function<void(const log_record&)> on_log{};
+  // The same, for what happens to workers and plugins.
   std::function<void(const lifecycle_event&)> on_lifecycle{};
   // A system call or file access that a plugin's sandbox has denied; each is in the log as a warning, too. A worker
   // reports up to 100 a second; beyond 1,024 that this has not been called for yet, they are dropped.
@@ -86,7 +93,7 @@ struct host_options {
   // A version 2 cgroup that is delegated to the host and holds no processes: where cgroups for workers are made. Empty:
   // below the host's own, if that can be.
   std::filesystem::path cgroup{};
-  spawn_limits spawns{};
+  spawn_limits spawns{};  // how fast workers are started, of all plugins together
   // Whom workers run as when the host is root; by default nobody. The owner of as few files as can be.
   unsigned worker_user = 65534;
 };
@@ -94,18 +101,19 @@ struct host_options {
 // A worker that a call could go to.
 struct candidate {
   std::size_t place;  // 0 … instances-1; kept by the worker that takes another's place
-  pid_t pid;
-  unsigned calls;  // in progress
+  pid_t pid;          // of the worker
+  unsigned calls;     // in progress
 };
 
 // Which worker gets a call.
 struct dispatch {
+  // The rule.
   enum class kind {
     least_loaded,
     round_robin,
     sticky,  // by call_options::key: equal keys go to the same worker while it lives, and wait for it when it is busy
     custom,
-  } kind = kind::least_loaded;
+  } kind = kind::least_loaded;  // which of them
   // custom: the index of the one to take, or a larger number to wait until a worker is free or has started. Called on
   // any thread, under a lock: it must be quick and must not use the plugin. Not called when there is none to choose.
   std::function<std::size_t(const std::vector<candidate>& free, std::string_view method, call_key key)> choose{};
@@ -116,7 +124,7 @@ struct dispatch {
 // as one that can't start; once plugin::reset() is called after that, the state is dropped. Needs a plugin that saves
 // and restores (`plugin.state()` in the SDK, BULKHEAD_STATE in the C ABI), one instance and no spares.
 struct state_options {
-  bool keep = false;
+  bool keep = false;  // whether any is kept
   // How long after the end of a call the state may wait to be saved: a crash loses so much. 0: it is saved after each
   // call.
   std::chrono::nanoseconds every = std::chrono::seconds(1);
@@ -127,6 +135,7 @@ struct state_options {
 // For load_options::instances: a worker for each CPU that the host may run on when the plugin is loaded.
 inline constexpr unsigned one_per_cpu = 0;
 
+// How a plugin is loaded and run. All of it is optional.
 struct load_options {
   // What it is called in logs, events, reports and metrics. Empty: its file's name without the extension.
   std::string name{};
@@ -134,19 +143,19 @@ struct load_options {
   std::size_t memory_limit = std::size_t{1} << 30;               // address space of a worker, in bytes; 0: no limit
   std::chrono::nanoseconds deadline = std::chrono::seconds(30);  // of calls that name none
   std::chrono::nanoseconds start_timeout = std::chrono::seconds(10);  // from spawn to ready
-  enum isolation isolation = isolation::process;
-  bulkhead::functions functions{};         // what the plugin may call in the application
-  std::vector<std::string> environment{};  // "NAME=value"; workers get nothing else
-  ipc::limits limits{};                    // of the channel
-  blob_options blobs{};                    // bytes in bulk
+  enum isolation isolation = isolation::process;                      // in a worker, or in this process
+  bulkhead::functions functions{};                                    // what the plugin may call in the application
+  std::vector<std::string> environment{};                             // "NAME=value"; workers get nothing else
+  ipc::limits limits{};                                               // of the channel
+  blob_options blobs{};                                               // bytes in bulk
   // Which of the values that host::publish() publishes the plugin may read. Unset: all.
   std::optional<std::vector<std::string>> published{};
   // Memory shared with each worker that calls go through instead of a socket, and how long one waits there without
   // sleeping. Programs of host::launch() do without.
   ipc::lane_options lanes{};
-  supervision_options supervision{};
-  state_options state{};
-  bulkhead::dispatch dispatch{};
+  supervision_options supervision{};  // how its workers are kept running
+  state_options state{};              // what one worker hands to the next
+  bulkhead::dispatch dispatch{};      // which worker gets a call
   // Calls that one worker runs at once, if its plugin says that it is thread-safe; others run one. At most 64.
   unsigned concurrency = 4;
   // Calls that wait for a worker; one more is refused with `overloaded`.
@@ -167,8 +176,9 @@ struct load_options {
   std::string sha256{};
 };
 
+// What a group is made with.
 struct group_options {
-  restart_strategy strategy = restart_strategy::one_for_all;
+  restart_strategy strategy = restart_strategy::one_for_all;  // how far a failure reaches
   // Of all its plugins together, but with one_for_one: then each has that of its own options.
   restart_intensity intensity{};
 };
@@ -184,6 +194,7 @@ class plugin_group {
   // As host::load() and host::launch(). Throws std::invalid_argument for a plugin in this process, unless the strategy
   // is one_for_one.
   plugin load(const std::filesystem::path& file, load_options options = {});
+  // As host::launch().
   plugin launch(const std::vector<std::string>& argv, load_options options = {});
   // Forgets all failures; what was given up, quarantined or stopped with another is started again, in order.
   // plugin::reset() of any of them does the same, but with one_for_one. Does not wait; calls to them wait.
@@ -197,6 +208,7 @@ class plugin_group {
   std::shared_ptr<class group_core> core_;
 };
 
+// Loads plugins and runs them in workers; see the top of bulkhead/host.hpp.
 class host {
  public:
   // Starts the fork server, and one I/O thread. Throws std::runtime_error naming what is missing.

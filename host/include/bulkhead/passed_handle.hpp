@@ -9,6 +9,7 @@
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
+// What a descriptor is.
 enum class handle_kind {
   none,
   tcp_socket,  // connected, or to be
@@ -21,6 +22,7 @@ enum class handle_kind {
   memfd,
   other,  // a device, an eventfd, …
 };
+// Its name.
 std::string_view to_string(handle_kind kind);
 
 // What the kernel says that it is.
@@ -41,12 +43,16 @@ class passed_handle {
     lease_ = std::move(other.lease_);
     return *this;
   }
+  // Takes a descriptor over.
   explicit passed_handle(unique_fd fd) : fd_(std::move(fd)), kind_(classify(fd_.get())) {}
   // A duplicate; throws std::system_error.
   static passed_handle copy_of(int fd);
 
+  // Whether there is one.
   explicit operator bool() const { return static_cast<bool>(fd_); }
+  // What it is.
   handle_kind kind() const { return kind_; }
+  // The descriptor, still owned here; -1: none.
   int fd() const { return fd_.get(); }
   // The caller's own from now on; this is empty then.
   unique_fd release() {

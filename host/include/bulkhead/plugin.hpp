@@ -21,34 +21,40 @@ namespace BULKHEAD_PUBLIC bulkhead {
 
 // A method as the plugin describes it.
 struct method_info {
-  std::string name;
-  std::string signature;  // "(bin image, int max_side) -> bin"; see bulkhead/plugin.h for the types
-  std::string doc;
-  bool idempotent = false;
+  std::string name;         // by which it is called
+  std::string signature;    // "(bin image, int max_side) -> bin"; see bulkhead/plugin.h for the types
+  std::string doc;          // one sentence
+  bool idempotent = false;  // it may be run twice: a call of it is repeated when its worker dies
 };
 
 // What a plugin says of itself: its manifest and its methods. Text from a worker, sanitised; not to be trusted.
 struct plugin_info {
-  std::string id, name, version, license, description;
-  unsigned abi = 0;
-  unsigned concurrency = 1;  // calls that one worker runs at once
-  bool keeps_state = false;  // it can save and restore its state
-  std::vector<std::string> requests;
-  std::vector<method_info> methods;
+  std::string id;                     // its unique name
+  std::string name;                   // for people
+  std::string version;                // as its author counts
+  std::string license;                // "MIT"; may be empty
+  std::string description;            // one sentence; may be empty
+  unsigned abi = 0;                   // BULKHEAD_ABI_VERSION as it was built
+  unsigned concurrency = 1;           // calls that one worker runs at once
+  bool keeps_state = false;           // it can save and restore its state
+  std::vector<std::string> requests;  // what it asks for, as in policy::add()
+  std::vector<method_info> methods;   // in the order of their declaration
 };
 
 // One worker process of a plugin, as it is now.
 struct worker_info {
-  pid_t pid = -1;
-  bulkhead::phase phase = bulkhead::phase::spawn;
-  unsigned outstanding = 0;  // calls
-  sandbox_report sandbox{};  // what stands between it and the machine
-  unsigned violations = 0;   // system calls that its sandbox has denied, as far as the worker says
+  pid_t pid = -1;                                  // as the host sees it
+  bulkhead::phase phase = bulkhead::phase::spawn;  // how far it has come
+  unsigned outstanding = 0;                        // calls
+  sandbox_report sandbox{};                        // what stands between it and the machine
+  unsigned violations = 0;  // system calls that its sandbox has denied, as far as the worker says
   std::chrono::steady_clock::time_point started{};  // the epoch: not yet
   std::size_t resident_bytes = 0;                   // 0: not known
 };
 
+// How a plugin is as a whole.
 struct plugin_status {
+  // What it does with calls.
   enum class state {
     running,
     half_open,    // was given up, and is tried with one worker
@@ -57,16 +63,19 @@ struct plugin_status {
     ended,        // all its workers ended in a way that is not followed by a restart; calls fail
     stopped,      // with others of its group; calls wait until it is started again, or fail if there is a `reason`
     unloaded,
-  } state = state::running;
-  std::string reason{};                    // why calls fail, if they do
-  std::size_t serving = 0, instances = 0;  // workers that take calls, and how many should
-  std::size_t waiting = 0;                 // calls without a worker yet
+  } state = state::running;   // which of them
+  std::string reason{};       // why calls fail, if they do
+  std::size_t serving = 0;    // workers that take calls
+  std::size_t instances = 0;  // how many should
+  std::size_t waiting = 0;    // calls without a worker yet
 };
+// Its name in words: "gave up".
 std::string_view to_string(enum plugin_status::state value);
 
 class plugin_pool;
 struct plugin_metrics;  // bulkhead/metrics.hpp
 
+// See the top of bulkhead/plugin.hpp.
 class plugin {
  public:
   plugin() = default;
@@ -85,6 +94,7 @@ class plugin {
 
   // This plugin under other options: image.with({.deadline = 2s}).call<bytes>("thumbnail", jpeg, 128).
   class bound;
+  // With these options for the calls that are made by what it gives back.
   bound with(call_options options) const;
 
   // Calls a method; `token` says how to be told: a callback void(boost::system::error_code, R), asio::use_future,
@@ -111,8 +121,10 @@ class plugin {
 
   // The untyped form that all others use. `arguments` is one MessagePack array.
   reply call_packed(std::string_view method, packed_arguments arguments, const call_options& options) const;
+  // The same without waiting: `handler` gets the reply, once.
   void async_call_packed(std::string_view method, packed_arguments arguments, const call_options& options,
                          std::unique_ptr<reply_handler> handler) const;
+  // The same for a method that streams.
   streaming_call open_packed(std::string_view method, packed_arguments arguments, const call_options& options) const;
 
   // Called for each event that the plugin emits, on the host's handler threads, one at a time per worker. Replaces the
@@ -121,6 +133,7 @@ class plugin {
 
   // What it says of itself. Asks a worker the first time; throws call_error.
   plugin_info describe() const;
+  // Its workers as they are now, spares and those that end included.
   std::vector<worker_info> workers() const;
 
   // How it is as a whole.
@@ -148,6 +161,7 @@ class plugin {
   // calls fail with `unavailable`. Blocks. The last handle that goes away does the same.
   void unload() const;
 
+  // Whether it is a plugin at all: not when made by default, or moved from.
   explicit operator bool() const { return pool_ != nullptr; }
   // Where handlers run that have no executor of their own.
   boost::asio::any_io_executor handler_executor() const;
@@ -160,16 +174,20 @@ class plugin {
   std::shared_ptr<plugin_pool> pool_;
 };
 
+// A plugin with options for its calls: see plugin::with().
 class plugin::bound {
  public:
+  // As plugin::call().
   template <class R = void, class... A>
   R call(std::string_view method, const A&... arguments) const {
     return try_call(method, arguments...).template as<R>();
   }
+  // As plugin::try_call().
   template <class... A>
   reply try_call(std::string_view method, const A&... arguments) const {
     return target_.call_packed(method, pack_arguments_for(target_.blobs(), arguments...), options_);
   }
+  // As plugin::open().
   template <class... A>
   streaming_call open(std::string_view method, const A&... arguments) const {
     return target_.open_packed(method, pack_arguments_for(target_.blobs(), arguments...), options_);

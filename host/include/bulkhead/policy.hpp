@@ -26,24 +26,26 @@ enum class sandbox_level {
   confined,  // + system calls filtered; files, network and other processes out of reach, each by one mechanism at least
   full,      // + every layer there is: namespaces, Landlock and seccomp together
 };
+// Its name.
 std::string_view to_string(sandbox_level level);
 
 // One layer of a worker's sandbox, as it was when the worker was made.
 struct sandbox_layer {
-  std::string name;  // limits, privileges, namespaces, root, pid, landlock, seccomp, cgroup
-  bool in_force = false;
-  std::string detail;  // what it enforces; or why it is not in force, and the remedy
+  std::string name;       // limits, privileges, namespaces, root, pid, landlock, seccomp, cgroup
+  bool in_force = false;  // whether it stands
+  std::string detail;     // what it enforces; or why it is not in force, and the remedy
 };
 
+// What stands between a worker and the machine.
 struct sandbox_report {
-  sandbox_level level = sandbox_level::none;
-  std::vector<sandbox_layer> layers;
+  sandbox_level level = sandbox_level::none;  // what the layers amount to
+  std::vector<sandbox_layer> layers;          // in the order in which a worker meets them
 };
 
 // A denied system call or file access, as the worker or the fork server reported it; a hostile plugin may forge those of
 // its own.
 struct violation {
-  std::string plugin;
+  std::string plugin;              // its name
   int pid = -1;                    // of the process that made the call, as the host sees it
   std::string program;             // what runs in it, if the plugin has started it; empty for the worker itself
   std::string method;              // in progress on the dispatch thread; may be empty
@@ -54,10 +56,13 @@ struct violation {
   std::vector<std::string> stack;  // "libfoo.so+0x1234", innermost first
 };
 
+// What a plugin's sandbox grants. A value: any thread may copy it. Functions that add something return the policy, so that
+// it reads as a sentence, and throw std::invalid_argument for what makes no sense.
 class policy {
  public:
   // The default is strict: compute only. No files but the libraries it is made of, no network, no processes.
   policy() = default;
+  // The same, by name.
   static policy strict() { return {}; }
   static policy
   files();  // + a private /tmp of 64 MiB (none without a root of its own), and reading what programs expect: zoneinfo,
@@ -71,10 +76,12 @@ class policy {
   policy& allow_create(const std::filesystem::path& path);  // + make, rename and remove within
   // TCP ports; 0 stands for all. Needs Landlock ABI 4 to be held to the port.
   policy& allow_connect(std::uint16_t port);
-  policy& allow_bind(std::uint16_t port);
-  policy& allow_handles();       // may send file descriptors to the host
-  policy& allow_subprocesses();  // fork, exec of what it may read
+  policy& allow_bind(std::uint16_t port);  // to listen on
+  policy& allow_handles();                 // may send file descriptors to the host
+  policy& allow_subprocesses();            // fork, exec of what it may read
+  // A group of system calls, or one by name: "udp", "memory-files", "mlock" …; see docs/security.md.
   policy& allow_syscalls(const std::string& group_or_name);
+  // A variable of its environment, which is empty but for these.
   policy& environment(const std::string& name, const std::string& value);
 
   // Limits; 0: none.
@@ -84,8 +91,8 @@ class policy {
   policy& cpu_limit(std::chrono::nanoseconds time);  // CPU time of the worker's whole life
   policy& default_memory_limit(std::size_t bytes);   // of the address space alone
   policy& threads(unsigned count);                   // and processes
-  policy& file_size_limit(std::size_t bytes);
-  policy& descriptors(unsigned count);  // open at once, from 64 on; 256 unless said
+  policy& file_size_limit(std::size_t bytes);        // of each file that it writes
+  policy& descriptors(unsigned count);               // open at once, from 64 on; 256 unless said
 
   // A denied system call kills the worker instead of returning an error to the plugin; with subprocesses, one of theirs
   // does, too.
@@ -95,6 +102,7 @@ class policy {
 
   // For diagnosis and tests: leaves out a layer, or caps the Landlock ABI that is used. The level suffers.
   policy& without(const std::string& layer);
+  // The highest Landlock ABI that is used.
   policy& landlock_abi_at_most(int abi);
   // Denied file accesses are reported as well; each open costs some microseconds more.
   policy& explain();
@@ -106,6 +114,7 @@ class policy {
   policy& add(std::string_view line);
   // All of it, one line each, sorted: equal policies have equal texts.
   std::string to_text() const;
+  // What to_text() wrote; empty lines and those that begin with # are left out. Throws std::invalid_argument.
   static policy from_text(std::string_view text);
   // TOML: `profile = "files"`, then keys as in the text form: `read = ["/a", "/b"]`, `memory = "256 MiB"`, `threads = 4`,
   // `handles = true`. Throws std::invalid_argument with the line.
@@ -119,6 +128,7 @@ class policy {
   // Those of the grants, in text form, that no request covers in full: intersect() leaves them out or narrows them.
   std::vector<std::string> unasked(const std::vector<std::string>& requests) const;
 
+  // All of it as plain values.
   struct values {
     std::string profile = "strict";
     std::set<std::string> read, write, create, syscalls, environment, without;
@@ -129,17 +139,21 @@ class policy {
     unsigned threads = 64, descriptors = 256;
     unsigned milli_cpus = 0;
     bool counted_memory = false;  // not a grant: the limit was set here, and is not the default of load_options
-    int landlock_abi = 1000;
-    sandbox_level required = sandbox_level::confined;
+    int landlock_abi = 1000;      // the highest that is used
+    sandbox_level required = sandbox_level::confined;  // at_least()
+    // Whether all of it is equal.
     bool operator==(const values&) const = default;
     // Whether there is anything that a plugin may ask for in its manifest.
     bool any() const {
       return handles || subprocesses || all_files || needs_network() ||
              !(read.empty() && write.empty() && create.empty() && syscalls.empty());
     }
+    // Whether any TCP port is granted.
     bool needs_network() const { return !connect.empty() || !bind.empty(); }
   };
+  // All of it as plain values.
   const values& granted() const { return values_; }
+  // Whether both grant the same.
   bool operator==(const policy&) const = default;
 
  private:

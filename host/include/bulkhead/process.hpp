@@ -22,11 +22,14 @@ enum class process_error {
   output_limit,  // it wrote more than max_output, and was killed
   aborted,       // a stop was requested, and it was killed
 };
+// Category "bulkhead process".
 const boost::system::error_category& process_category() noexcept;
+// For boost::system: a process_error is an error code.
 inline boost::system::error_code make_error_code(process_error value) noexcept {
   return {static_cast<int>(value), process_category()};
 }
 
+// What a launcher is made with. All of it is optional.
 struct launcher_options {
   std::filesystem::path worker_path{};  // of bulkhead-worker; see host_options
   unsigned worker_user = 65534;         // whom sandboxed children run as when the application is root
@@ -34,14 +37,16 @@ struct launcher_options {
   std::function<void(std::exception_ptr)> on_exception{};
 };
 
+// How a program is run whose output is collected.
 struct exec_options {
-  process_options process{};
+  process_options process{};                      // how it is started
   std::string input{};                            // for its standard input
   std::size_t max_output = std::size_t{1} << 20;  // bytes of its output, and of its errors
 };
 
+// What came of it.
 struct exec_result {
-  exit_status status{};
+  exit_status status{};                 // how it ended
   std::string out{}, err{};             // what was read, whatever the error
   std::vector<violation> violations{};  // what its sandbox denied
 };
@@ -52,6 +57,7 @@ class launcher_core;
 // and exec_file() until it has ended. With one they return at once.
 class launcher {
  public:
+  // Starts no process yet. Handlers run on a thread of its own.
   explicit launcher(launcher_options options = {});
   // Events and handlers run on the embedder's executor instead of a thread of the launcher's own.
   explicit launcher(boost::asio::any_io_executor executor, launcher_options options = {});
@@ -80,8 +86,9 @@ class launcher {
   // Runs a command with /bin/sh -c and collects what it writes. Throws boost::system::system_error when it could not be
   // started; a process_error is in `error`.
   struct outcome : exec_result {
-    boost::system::error_code error{};
+    boost::system::error_code error{};  // none, or a process_error
   };
+  // Runs it and waits for its end.
   outcome exec(const std::string& command, exec_options options = {});
   // The same without a shell.
   outcome exec_file(const std::string& file, const std::vector<std::string>& arguments = {}, exec_options options = {});
@@ -90,6 +97,7 @@ class launcher {
   auto exec(const std::string& command, exec_options options, Token&& token) {
     return exec_file("/bin/sh", {"-c", command}, std::move(options), std::forward<Token>(token));
   }
+  // The same without a shell. void(boost::system::error_code, exec_result)
   template <class Token>
   auto exec_file(const std::string& file, const std::vector<std::string>& arguments, exec_options options,
                  Token&& token) {
@@ -110,6 +118,7 @@ class launcher {
   // progress end. Idempotent.
   void shutdown();
 
+  // Where handlers run that have no executor of their own.
   boost::asio::any_io_executor executor();
   // Of the process that starts children; -1 before the first of that kind.
   pid_t server_pid() const;

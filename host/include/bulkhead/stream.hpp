@@ -21,7 +21,9 @@ class plugin_pool;
 class streaming_call {
  public:
   streaming_call() = default;
+  // Movable; what was moved from is no call.
   streaming_call(streaming_call&&) noexcept = default;
+  // A call that it was before is cancelled.
   streaming_call& operator=(streaming_call&& other) noexcept;
   ~streaming_call();
 
@@ -35,8 +37,10 @@ class streaming_call {
     packed_arguments out;
     ipc::packer packer(out.params);
     detail::pack_argument(out, packer, value);
+    // The untyped form: one MessagePack value.
     return send_packed(out.params.view());
   }
+  // The untyped form: one MessagePack value.
   bool send_packed(ipc::byte_span value);
   // No more arguments will come. Does not block.
   void close();
@@ -46,6 +50,8 @@ class streaming_call {
   // given out first; then it throws call_error. A result that is no T is a call_error `plugin_error`, and is lost.
   template <class T>
   std::optional<T> next() {
+    // The untyped form: one MessagePack value.
+    // The untyped form: one MessagePack value.
     const auto item = next_packed();
     if (!item) return std::nullopt;
     const msgpack::object_handle unpacked = ipc::unpack(*item);
@@ -64,6 +70,7 @@ class streaming_call {
   // Nothing happens when it has ended. Does not block.
   void cancel();
 
+  // Whether it is a call at all.
   explicit operator bool() const { return stream_ != nullptr; }
 
  private:

@@ -33,27 +33,27 @@ enum class restart_strategy {
 // its plugins together). One more, and the plugin is given up. Requested recycles and rejected loads never count.
 // 0 restarts: the first failure gives it up.
 struct restart_intensity {
-  unsigned restarts = 5;
-  std::chrono::nanoseconds period = std::chrono::seconds(60);
+  unsigned restarts = 5;                                       // how many
+  std::chrono::nanoseconds period = std::chrono::seconds(60);  // in how long
 };
 
 // The delay before a restart: none the first time, then `first`, doubled each time until `longest`; each ± `jitter` of
 // itself (0.2: 20 %; applied last, so a delay may exceed `longest` by as much). The first time comes again once the
 // plugin has had all its workers ready for `healthy_after` without a failure.
 struct restart_backoff {
-  std::chrono::nanoseconds first = std::chrono::milliseconds(100);
-  std::chrono::nanoseconds longest = std::chrono::seconds(10);
-  double jitter = 0.2;
-  std::chrono::nanoseconds healthy_after = std::chrono::seconds(60);
+  std::chrono::nanoseconds first = std::chrono::milliseconds(100);    // the second delay
+  std::chrono::nanoseconds longest = std::chrono::seconds(10);        // to which it doubles
+  double jitter = 0.2;                                                // a share of the delay
+  std::chrono::nanoseconds healthy_after = std::chrono::seconds(60);  // how long well counts as well
 };
 
 // How a worker is ended in good order: it gets no new calls, then calls in progress may finish for `calls`, then it is
 // told to shut down and may clean up for `shutdown`, then it is killed. One whose end the kernel has not reported
 // `undead_after` the kill is reported as undead, and waited for no longer.
 struct drain_limits {
-  std::chrono::nanoseconds calls = std::chrono::seconds(5);
-  std::chrono::nanoseconds shutdown = std::chrono::seconds(1);
-  std::chrono::nanoseconds undead_after = std::chrono::seconds(5);
+  std::chrono::nanoseconds calls = std::chrono::seconds(5);         // for calls in progress
+  std::chrono::nanoseconds shutdown = std::chrono::seconds(1);      // for the plugin to clean up
+  std::chrono::nanoseconds undead_after = std::chrono::seconds(5);  // after the kill
 };
 
 // When a healthy worker is replaced: the new one is started first, and the old one drained when it is ready; one worker
@@ -63,23 +63,24 @@ struct recycle_limits {
   std::uint64_t calls = 0;          // served; 0: no limit
   std::chrono::nanoseconds age{0};  // since it got ready; 0: no limit
   double memory = 0.8;              // its resident set as a share of load_options::memory_limit; 0: no limit
-  double jitter = 0.1;
+  double jitter = 0.1;              // a share of each limit
 };
 
 // Idle workers are asked for a sign of life each `interval`, answered by the thread that runs calls; one that is silent
 // for `silence` is killed as hung. A busy one is judged by its calls' deadlines instead. Interval 0: never asked.
 struct heartbeat_limits {
-  std::chrono::nanoseconds interval = std::chrono::seconds(1);
-  std::chrono::nanoseconds silence = std::chrono::seconds(5);
+  std::chrono::nanoseconds interval = std::chrono::seconds(1);  // between two questions
+  std::chrono::nanoseconds silence = std::chrono::seconds(5);   // that is too long
 };
 
+// All of it together, for load_options::supervision.
 struct supervision_options {
-  restart_kind restart = restart_kind::transient;
-  restart_intensity intensity{};
-  restart_backoff backoff{};
-  drain_limits drain{};
-  recycle_limits recycle{};
-  heartbeat_limits heartbeat{};
+  restart_kind restart = restart_kind::transient;  // which ends are followed by a restart
+  restart_intensity intensity{};                   // how often
+  restart_backoff backoff{};                       // how soon
+  drain_limits drain{};                            // how a worker is ended in good order
+  recycle_limits recycle{};                        // when a healthy one is replaced
+  heartbeat_limits heartbeat{};                    // when an idle one is taken for hung
   // Workers kept ready beside the instances; one of them takes the place of an instance that fails, at once.
   unsigned spares = 0;
   // When not 0: a plugin that was given up is tried again after this time, half open: one worker, which gets calls. If
@@ -92,8 +93,8 @@ struct supervision_options {
 // What all plugins of a host may spend on spawns together: workers that start at the same time, and restarts (not first
 // starts, not recycles). More wait for their turn.
 struct spawn_limits {
-  unsigned at_once = 4;
-  restart_intensity restarts{50, std::chrono::seconds(10)};
+  unsigned at_once = 4;                                      // workers that start at the same time
+  restart_intensity restarts{50, std::chrono::seconds(10)};  // of all plugins together
 };
 
 }  // namespace bulkhead

@@ -6,6 +6,7 @@
 
 namespace bulkhead {
 
+// How a call ended: exactly one for each.
 enum class outcome {
   ok = 0,
   plugin_error,  // the plugin answered with an error
@@ -36,6 +37,7 @@ constexpr std::string_view to_string(outcome value) {
   return "unknown";
 }
 
+// The outcome of that name; none for any other text.
 constexpr std::optional<outcome> outcome_from_string(std::string_view name) {
   for (int i = 0; i <= static_cast<int>(outcome::rejected); ++i)
     if (to_string(static_cast<outcome>(i)) == name) return static_cast<outcome>(i);

@@ -30,19 +30,21 @@ extern "C" {
  * its code (the manifest states it too). */
 #define BULKHEAD_ABI_VERSION 1
 
-typedef struct bulkhead_host bulkhead_host_t;
-typedef struct bulkhead_plugin bulkhead_plugin_t;
-typedef struct bulkhead_method bulkhead_method_t;
+/* What the worker offers, what the plugin is, what one of its methods is: see below. */
+typedef struct bulkhead_host bulkhead_host_t;     /* see struct bulkhead_host */
+typedef struct bulkhead_plugin bulkhead_plugin_t; /* see struct bulkhead_plugin */
+typedef struct bulkhead_method bulkhead_method_t; /* see struct bulkhead_method */
 
 /* One call in progress, from method->invoke() until reply() or fail() is called for it; both end its life. */
 typedef struct bulkhead_call bulkhead_call_t;
 
+/* How much a log line matters. */
 typedef enum bulkhead_log_level {
   BULKHEAD_LOG_DEBUG = 0,
   BULKHEAD_LOG_INFO = 1,
   BULKHEAD_LOG_WARNING = 2,
   BULKHEAD_LOG_ERROR = 3
-} bulkhead_log_level_t;
+} bulkhead_log_level_t; /* see enum bulkhead_log_level */
 
 /* What became of something asked of the host. */
 typedef enum bulkhead_status {
@@ -57,20 +59,20 @@ typedef enum bulkhead_status {
 /* The answer to call_host(). `data` is the MessagePack result (status OK) or a UTF-8 error text (otherwise). It
  * belongs to the worker until given back with release_answer(). */
 typedef struct bulkhead_answer {
-  const uint8_t* data;
-  size_t size;
-  void* owner; /* private to the worker */
+  const uint8_t* data; /* the result, or the text */
+  size_t size;         /* in bytes */
+  void* owner;         /* private to the worker */
 } bulkhead_answer_t;
 
 /* A block of bytes for bulk data (images, audio, tensors). Writable by the plugin until it is sent in a reply or
  * released; it may be sent more than once. To send it, pack it into the MessagePack result: as ext type 2 holding `reference` when
  * reference_size > 0 (it lies in memory shared with the host), as bin holding data/size otherwise. */
 typedef struct bulkhead_blob {
-  uint8_t* data;
-  size_t size;
-  uint8_t reference[24];
-  uint32_t reference_size;
-  void* owner; /* private to the worker */
+  uint8_t* data;           /* where its bytes are */
+  size_t size;             /* in bytes */
+  uint8_t reference[24];   /* what stands for it in a result */
+  uint32_t reference_size; /* how much of that; 0: it is sent as bytes */
+  void* owner;             /* private to the worker */
 } bulkhead_blob_t;
 
 /* MessagePack extension types used in arguments and results. */
@@ -118,6 +120,7 @@ struct bulkhead_host {
      * cancellation end the wait. Always fills *answer; give it back with release_answer(). [any-thread] */
   bulkhead_status_t (*call_host)(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
                                  const void* arguments, size_t size, bulkhead_answer_t* answer);
+  /* Gives an answer, or an item of a stream, back. [any-thread] */
   void (*release_answer)(const bulkhead_host_t* host, bulkhead_answer_t* answer);
 
   /* Takes a file descriptor that came with `call`: `index` is the payload of its BULKHEAD_EXT_HANDLE. The plugin
@@ -145,20 +148,23 @@ struct bulkhead_host {
 /* get_extension(host, BULKHEAD_SEND_HANDLES): file descriptors in results. The host takes them only from plugins whose
  * policy grants handles; without that the extension is NULL. */
 #define BULKHEAD_SEND_HANDLES "bulkhead.send-handles/1"
+/* What BULKHEAD_SEND_HANDLES gives. */
 typedef struct bulkhead_send_handles {
   /* Has a duplicate of `fd` go with the answer of `call`. Gives the index that stands for it there: the one byte of a
    * BULKHEAD_EXT_HANDLE. Every descriptor attached must occur in the result once, in order. -1 when there are too many
    * or `fd` is not open. [any-thread] */
   int (*attach)(const bulkhead_host_t* host, bulkhead_call_t* call, int fd);
-} bulkhead_send_handles_t;
+} bulkhead_send_handles_t; /* see struct bulkhead_send_handles */
 
 /* get_extension(host, BULKHEAD_LEAVE): a plugin that knows it must go (a leak it can't stop, a licence that ran out)
  * says so. Another worker is started, then this one gets no more calls, finishes those it has and is shut down. Later
  * calls change nothing. [any-thread] */
 #define BULKHEAD_LEAVE "bulkhead.leave/1"
+/* What BULKHEAD_LEAVE gives. */
 typedef struct bulkhead_leave {
+  /* `why` is for people: UTF-8, `size` bytes. */
   void (*leave)(const bulkhead_host_t* host, const char* why, size_t size);
-} bulkhead_leave_t;
+} bulkhead_leave_t; /* see struct bulkhead_leave */
 
 /* get_extension(host, BULKHEAD_BULK): results in bulk. Whatever a plugin replies with, strings and byte arrays of
  * threshold() bytes and more are moved to memory shared with the host; a plugin that makes a blob for them in the first
@@ -196,6 +202,7 @@ typedef struct bulkhead_published {
  * order when one thread at a time sends (or receives) them; both directions may be used at once. All may be called until
  * the call is answered. Where results are streamed, the answer ends them. */
 #define BULKHEAD_STREAMS "bulkhead.streams/1"
+/* What BULKHEAD_STREAMS gives. */
 typedef struct bulkhead_streams {
   /* The most bytes that an item of results may have: the caller's window. 0 when the caller did not open the call as a
    * stream: then the others are REJECTED. [any-thread] */
@@ -212,12 +219,13 @@ typedef struct bulkhead_streams {
 
   /* Says that there are no more results, before the call is answered. [any-thread] */
   void (*end)(const bulkhead_host_t* host, bulkhead_call_t* call);
-} bulkhead_streams_t;
+} bulkhead_streams_t; /* see struct bulkhead_streams */
 
 /* plugin->get_extension(plugin, BULKHEAD_STATE): the plugin can hand what it knows to its successor: a new version, or
  * the next worker after a crash. The state is bytes of its own format, which later versions have to read, too; restore()
  * gets them as save() gave them, and should trust them no more than a file. */
 #define BULKHEAD_STATE "bulkhead.state/1"
+/* What a plugin gives for BULKHEAD_STATE. */
 typedef struct bulkhead_state {
   /* Calls `take` with its state, once, and returns true; or returns false with a text (static or living as long as the
    * plugin) in *error. Called between calls; those that are answered later may be in progress, as may others if the
@@ -227,7 +235,7 @@ typedef struct bulkhead_state {
   /* Takes a state over, after init() and before the first call; or returns false as above: then the worker can't start.
    * [dispatch-thread] */
   bool (*restore)(const bulkhead_plugin_t* plugin, const uint8_t* state, size_t size, const char** error);
-} bulkhead_state_t;
+} bulkhead_state_t; /* see struct bulkhead_state */
 
 /* Flags of a method. */
 #define BULKHEAD_METHOD_IDEMPOTENT 1u /* running it twice is as good as once: it may be retried after a crash */
@@ -243,8 +251,8 @@ struct bulkhead_method {
      * behind the result (or in its place, if that is nil): "(str pattern, stream<str>) -> int, stream<map>". Streamed
      * items are no part of the arguments. */
   const char* signature;
-  const char* doc; /* one sentence; may be "" */
-  uint32_t flags;
+  const char* doc;   /* one sentence; may be "" */
+  uint32_t flags;    /* BULKHEAD_METHOD_…, or 0 */
   void* method_data; /* the plugin's own */
 
   /* Serves one call. `arguments` is one MessagePack array, valid until this call has been answered. May answer
@@ -258,7 +266,7 @@ struct bulkhead_plugin {
   void* plugin_data; /* the plugin's own */
 
   const bulkhead_method_t* methods; /* an array, not of pointers */
-  size_t method_count;
+  size_t method_count;              /* how many there are */
 
   /* Prepares the plugin for calls: open files, allocate, start threads. On failure, returns false with a text
      * (static or living as long as the plugin) in *error. [dispatch-thread] */
@@ -279,6 +287,7 @@ typedef struct bulkhead_entry {
   const bulkhead_plugin_t* (*create)(const bulkhead_host_t* host);
 } bulkhead_entry_t;
 
+/* What makes a symbol visible outside the library: for bulkhead_entry alone. */
 #if defined(__GNUC__)
 #define BULKHEAD_EXPORT __attribute__((visibility("default")))
 #else
@@ -300,16 +309,19 @@ typedef struct bulkhead_entry {
 #else
 #define BULKHEAD_RETAIN_ __attribute__((used, retain))
 #endif
+/* One line of the manifest. */
 #define BULKHEAD_MANIFEST(unique, text)                                                                    \
   static const char bulkhead_manifest_##unique[] __attribute__((section("bulkhead_manifest"), aligned(1))) \
   BULKHEAD_RETAIN_ = text
 #define BULKHEAD_MANIFEST_STRING_(x) #x
 #define BULKHEAD_MANIFEST_ABI_(version) "abi=" BULKHEAD_MANIFEST_STRING_(version)
+/* The lines that every manifest has. */
 #define BULKHEAD_MANIFEST_BEGIN(id, version)                             \
   BULKHEAD_MANIFEST(abi_, BULKHEAD_MANIFEST_ABI_(BULKHEAD_ABI_VERSION)); \
   BULKHEAD_MANIFEST(id_, "id=" id);                                      \
   BULKHEAD_MANIFEST(version_, "version=" version)
 
+/* States thread_safe=yes. */
 #define BULKHEAD_THREAD_SAFE BULKHEAD_MANIFEST(thread_safe_, "thread_safe=yes")
 
 #ifdef __cplusplus

@@ -27,6 +27,7 @@ namespace bulkhead {
 // What the body of BULKHEAD_PLUGIN fills.
 class plugin_definition {
  public:
+  // Made by BULKHEAD_PLUGIN.
   explicit plugin_definition(const bulkhead_host_t* host) : host_(host) {}
 
   // Declares a method. `doc` is one sentence; `names` are the parameters' names, for people and error texts.

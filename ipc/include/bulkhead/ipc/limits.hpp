@@ -8,9 +8,12 @@
 namespace bulkhead::ipc {
 
 using clock = std::chrono::steady_clock;  // CLOCK_MONOTONIC: wall clock jumps move no deadline
+// When, on a clock that never jumps.
 using time_point = clock::time_point;
+// No deadline.
 inline constexpr time_point never = time_point::max();
 
+// What a channel takes. Each has a default that suits most plugins.
 struct limits {
   std::size_t frame = std::size_t{16} << 20;         // bytes of one message
   unsigned depth = 64;                               // nested arrays and maps

@@ -17,7 +17,9 @@ namespace bulkhead {
 // Thrown by a method to fail its call with a text and, if wanted, details for the caller's program.
 class error : public std::runtime_error {
  public:
+  // Fails the call with this text.
   explicit error(const std::string& text) : std::runtime_error(text) {}
+  // And with details, which callers find in call_error::data().
   template <class T>
   error(const std::string& text, const T& details) : std::runtime_error(text) {
     msgpack::sbuffer packed;
@@ -52,8 +54,11 @@ inline std::string text_of_exception() {
 class handle {
  public:
   handle() = default;
+  // Takes a descriptor over.
   explicit handle(int fd) : fd_(fd) {}
+  // Movable; what was moved from is empty.
   handle(handle&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  // Closes what it was before.
   handle& operator=(handle&& other) noexcept {
     std::swap(fd_, other.fd_);
     return *this;
@@ -61,8 +66,11 @@ class handle {
   ~handle() {
     if (fd_ >= 0) ::close(fd_);
   }
+  // The descriptor; still owned here. -1: none.
   int fd() const { return fd_; }
+  // The descriptor, the caller's own from now on.
   int release() { return std::exchange(fd_, -1); }
+  // Whether there is one.
   explicit operator bool() const { return fd_ >= 0; }
 
  private:
@@ -80,12 +88,16 @@ struct typed::type_name<handle> {
 class blob {
  public:
   blob() = default;
+  // One that the worker has made.
   blob(const bulkhead_host_t* host, const bulkhead_blob_t& raw) : host_(host), raw_(raw) {}
+  // Bytes that are somebody else's, to read only.
   explicit blob(bytes_view view) {
     raw_.data = const_cast<std::uint8_t*>(view.data());
     raw_.size = view.size();
   }
+  // Movable; what was moved from is empty.
   blob(blob&& other) noexcept : host_(std::exchange(other.host_, nullptr)), raw_(other.raw_) {}
+  // Gives back what it was before.
   blob& operator=(blob&& other) noexcept {
     std::swap(host_, other.host_);
     std::swap(raw_, other.raw_);
@@ -94,10 +106,15 @@ class blob {
   ~blob() {
     if (host_) host_->release_blob(host_, &raw_);
   }
+  // In bytes.
   std::size_t size() const { return raw_.size; }
+  // Whether it has no bytes.
   bool empty() const { return raw_.size == 0; }
+  // Where its bytes are; null if there are none.
   const std::uint8_t* data() const { return raw_.data; }
+  // All of it, to read only.
   bytes_view view() const { return {raw_.data, raw_.size}; }
+  // The same.
   operator bytes_view() const { return view(); }
   // To fill a blob of one's own; empty for one that came as a parameter.
   std::span<std::uint8_t> writable() { return {raw_.data, host_ ? raw_.size : 0}; }
@@ -170,12 +187,14 @@ class snapshot {
 // The worker's side of the host. Copyable, any thread, valid until the plugin's destroy() has returned.
 class host_api {
  public:
+  // Made by the SDK.
   explicit host_api(const bulkhead_host_t* host) : host_(host) {}
 
   // A line for the host's log.
   void log(bulkhead_log_level level, std::string_view text) const {
     host_->log(host_, level, text.data(), text.size());
   }
+  // A line of the level info.
   void log(std::string_view text) const { log(BULKHEAD_LOG_INFO, text); }
 
   // An event for the application. May wait for credit; false when the host is gone.
@@ -217,9 +236,11 @@ class host_api {
     return {host_, raw};
   }
 
+  // What is underneath, for functions of the C ABI.
   const bulkhead_host_t* raw() const { return host_; }
 
  protected:
+  // As call_host(), on behalf of a call: ends when that is cancelled or its deadline passes.
   template <class R, class... A>
   R call_host_for(bulkhead_call_t* call, const std::string& function, const A&... arguments) const {
     msgpack::sbuffer packed;
@@ -252,16 +273,19 @@ class host_api {
 // A call in progress. Valid until the call has been answered; any thread.
 class context : public host_api {
  public:
+  // Made by the SDK.
   context(const bulkhead_host_t* host, bulkhead_call_t* call) : host_api(host), call_(call) {}
 
   // Whether to stop: the caller cancelled, or the deadline passed. Cheap.
   bool cancelled() const { return host_->cancelled(host_, call_); }
+  // Throws cancelled_error when the call is; let that out of the method.
   void throw_if_cancelled() const {
     if (cancelled()) throw cancelled_error();
   }
   // Time until the deadline; nanoseconds::max() when there is none.
   std::chrono::nanoseconds remaining() const { return std::chrono::nanoseconds(host_->remaining_ns(host_, call_)); }
 
+  // Tells the caller how far it is, by a value of any kind. Dropped when it was cancelled; may wait for the host.
   template <class T>
   void progress(const T& value) const {
     msgpack::sbuffer packed;
@@ -275,6 +299,7 @@ class context : public host_api {
     return call_host_for<R>(call_, function, arguments...);
   }
 
+  // What is underneath, for functions of the C ABI.
   bulkhead_call_t* call() const { return call_; }
 
  private:

@@ -22,6 +22,7 @@ class open_answer {
   void reply(const result_buffer& packed) noexcept {
     if (claim()) context_.raw()->reply(context_.raw(), context_.call(), packed.data(), packed.size());
   }
+  // Fails the call with a text. Any thread.
   void fail(std::string_view text) noexcept {
     if (claim()) context_.raw()->fail(context_.raw(), context_.call(), text.data(), text.size(), nullptr, 0);
   }
@@ -36,18 +37,24 @@ class open_answer {
 template <class R>
 class responder {
  public:
+  // Made by the SDK.
   responder(context cx, std::shared_ptr<open_answer> answer) : context_(cx), answer_(std::move(answer)) {}
+  // Movable; what was moved from answers nothing.
   responder(responder&&) noexcept = default;
+  // A call that it had before is failed.
   responder& operator=(responder&&) noexcept = default;
 
   // The call's deadline, cancellation and so on, until it is answered.
   const context& cx() const { return context_; }
 
+  // Answers with nothing.
   void reply() requires std::is_void_v<R> { pack(msgpack::type::nil_t{}); }
+  // Answers with a value. The first answer counts. Any thread.
   template <class T>
   void reply(const T& value) requires std::is_convertible_v<const T&, R> || std::is_same_v<T, R> {
     pack(value);
   }
+  // Fails the call with a text. Any thread.
   void fail(std::string_view text) noexcept {
     if (answer_) answer_->fail(text);
   }

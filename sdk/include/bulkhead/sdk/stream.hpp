@@ -54,8 +54,11 @@ class stream_use {
 template <class T>
 class reader {
  public:
+  // Made by the SDK.
   explicit reader(std::shared_ptr<stream_use> use) : use_(std::move(use)) {}
+  // Movable; what was moved from is ended.
   reader(reader&&) noexcept = default;
+  // The same.
   reader& operator=(reader&&) noexcept = default;
 
   // The next item; nothing when there are no more. Blocks until the caller has sent one. Views in a T are valid until
@@ -99,6 +102,7 @@ class reader {
 template <class T>
 class writer {
  public:
+  // Made by the SDK.
   explicit writer(std::shared_ptr<stream_use> use) : use_(std::move(use)) {}
 
   // Sends one item. Blocks while the caller is more than its window behind. Throws cancelled_error when the call was
