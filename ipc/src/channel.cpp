@@ -124,7 +124,8 @@ bool channel::write_one(byte_span first, byte_span second, std::vector<unique_fd
     std::size_t count = 0;
     for (const unique_fd& handle : handles) fds[count++] = handle.get();
     const std::size_t from_first = std::min(written, first.size());
-    const auto result = transport_->write(first.subspan(from_first), second.subspan(written - from_first), {fds, count});
+    const auto result =
+        transport_->write(first.subspan(from_first), second.subspan(written - from_first), {fds, count});
     if (result.status == transport::io::closed) {
       // The reader notices by itself, after all that the peer had still sent.
       written_closed_ = true;

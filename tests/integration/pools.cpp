@@ -76,7 +76,8 @@ TEST_CASE("calls that wait while their like kills workers are refused with it; o
   REQUIRE(deadly.wait_for(calls));
   REQUIRE(harmless.wait_for(calls));
   const auto dead = deadly.values();
-  CHECK(std::count(dead.begin(), dead.end(), outcome::worker_lost) <= 4);  // three, and one at the same time as the third
+  CHECK(std::count(dead.begin(), dead.end(), outcome::worker_lost) <=
+        4);  // three, and one at the same time as the third
   CHECK(std::count(dead.begin(), dead.end(), outcome::rejected) >= calls - 4);
   const auto alive = harmless.values();
   CHECK(std::count(alive.begin(), alive.end(), outcome::ok) == calls);

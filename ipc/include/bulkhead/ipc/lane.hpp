@@ -27,7 +27,7 @@ struct lane_control {
   // changes each time.
   alignas(64) std::atomic<std::uint32_t> reader_waits;
   std::atomic<std::uint32_t> writer_waits;
-  std::atomic<std::uint32_t> bell;    // counts up when the other side is woken; what it sleeps on
+  std::atomic<std::uint32_t> bell;     // counts up when the other side is woken; what it sleeps on
   std::atomic<std::uint32_t> one_cpu;  // the number plus 1 of the only CPU it may run on; 0: it has a choice
 };
 static_assert(std::atomic<std::uint32_t>::is_always_lock_free);

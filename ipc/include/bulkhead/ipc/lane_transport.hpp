@@ -62,10 +62,10 @@ class lane_transport final : public transport {
 
   // Of the reading thread.
   spin_policy policy_;
-  std::vector<unique_fd> early_;  // descriptors ahead of their message
+  std::vector<unique_fd> early_;    // descriptors ahead of their message
   std::atomic<bool> ended_{false};  // the socket has
   std::uint32_t reader_epoch_ = 0, writer_epoch_ = 0;
-  std::uint32_t rung_room_ = 0;   // the peer's writer_waits when it was woken last
+  std::uint32_t rung_room_ = 0;  // the peer's writer_waits when it was woken last
   unsigned looked_ = 0;
   bool watching_read_ = false, watching_write_ = false;  // the event loop waits in the reader's place
   std::uint32_t bells_due_ = 0;                          // that the peer was asked for and that have not come
