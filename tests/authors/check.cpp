@@ -161,6 +161,12 @@ TEST_CASE("check finds ends that are no good ones, and a state that can't be tak
   finds("forgets", "life", "can't make sense of it");
 }
 
+TEST_CASE("check finds a plugin that does not come back when its worker was killed in a call") {
+  std::filesystem::remove("/var/tmp/bulkhead-test-lock");
+  finds("leaves_lock", "life", "after its worker was killed in a call: 'work' ends with plugin_error", {"permissions"});
+  CHECK(std::filesystem::remove("/var/tmp/bulkhead-test-lock"));
+}
+
 #ifndef BULKHEAD_SANITIZED  // with a sanitizer, the sandbox is laxer
 TEST_CASE("check finds what a plugin needs and does not ask for, and the reverse") {
   finds("needs file", "permissions", "read:/etc/hostname");
