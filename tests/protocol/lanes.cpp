@@ -218,7 +218,7 @@ struct counted_end final : ipc::async_completion {
   int& ended;
 };
 
-TEST_CASE("while answers keep coming the event loop looks again and the peer need not ring; then it is armed") {
+TEST_CASE("while answers keep coming the event loop looks again and the peer need not ring") {
   lane_pair pair;
   idle_loop loop;
   recorder seen;
