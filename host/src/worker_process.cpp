@@ -24,7 +24,7 @@
 namespace bulkhead {
 namespace {
 
-enum tag { channel_tag, pidfd_tag, log_tag, reports_tag };
+enum tag { channel_tag, look_tag, pidfd_tag, log_tag, reports_tag };
 
 constexpr unsigned event_credit = 1024, credit_batch = 256;
 constexpr unsigned host_calls_limit = 8;
@@ -623,6 +623,10 @@ void worker_process::arm(bool reading, bool writing) {
   core_->reactor->arm(socket_, socket_watch_, (reading ? EPOLLIN | EPOLLRDHUP : 0u) | (writing ? EPOLLOUT : 0u));
 }
 
+// Only where handlers run in the same executor, and get their turn in between: a thread that does nothing else had better
+// sleep until there is more to hand on.
+bool worker_process::again() { return core_->needs_help() && core_->reactor->again(weak_from_this(), look_tag); }
+
 void worker_process::stop_watching() {
   core_->reactor->remove(socket_, socket_watch_);
   core_->reactor->remove(pidfd_.get(), pidfd_watch_);
@@ -639,6 +643,8 @@ void worker_process::schedule(ipc::time_point when) {
 void worker_process::on_ready(int tag, std::uint32_t events) {
   if (tag == channel_tag) {
     channel_.on_event(events & ~static_cast<std::uint32_t>(EPOLLOUT), events & EPOLLOUT);
+  } else if (tag == look_tag) {
+    channel_.look_again();
   } else if (tag == log_tag) {
     read_log(false);
   } else if (tag == reports_tag) {

@@ -125,6 +125,7 @@ class worker_process final : public reactor::target,
   // ipc::channel::wakeups
   void arm(bool reading, bool writing) override;
   void schedule(ipc::time_point when) override;
+  bool again() override;
 
   ipc::channel::started begin(call_request& request, ipc::waiter* sync, std::unique_ptr<ipc::async_completion>* async,
                               std::optional<std::uint32_t>* known_id);
