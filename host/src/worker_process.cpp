@@ -25,7 +25,7 @@
 namespace bulkhead {
 namespace {
 
-enum tag { channel_tag, pidfd_tag, log_tag, reports_tag };
+enum tag { channel_tag, look_tag, pidfd_tag, log_tag, reports_tag };
 
 constexpr unsigned event_credit = 1024, credit_batch = 256;
 constexpr unsigned host_calls_limit = 8;
@@ -520,6 +520,8 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
     const char* wrong = blobs_->on_request(request);
     return wrong ? kill(exit_reason::protocol, std::string("$/arena: ") + wrong) : void();
   }
+  const ipc::time_point deadline = next_deadline_.first == id ? next_deadline_.second : ipc::never;
+  next_deadline_ = {};
   if (host_calls_.fetch_add(1) >= host_calls_limit) {
     --host_calls_;
     channel_.send(
@@ -527,9 +529,9 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
     return;
   }
   std::vector<std::uint8_t> params(request.params.begin(), request.params.end());
-  boost::asio::post(core_->handlers(), [self = shared_from_this(), id, name = std::string(request.method),
+  boost::asio::post(core_->handlers(), [self = shared_from_this(), id, deadline, name = std::string(request.method),
                                         params = std::move(params)] {
-    ipc::completion result = run_function(self->settings_->options.functions, name, params);
+    ipc::completion result = run_function(self->settings_->options.functions, name, params, deadline);
     --self->host_calls_;
     self->channel_.send(result.code == outcome::ok ? ipc::make_response(id, result.result()).take()
                                                    : ipc::make_error_response(id, result.failure).take());
@@ -569,6 +571,9 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
         no_plugin_ = why.code == outcome::rejected && !ready_;
       }
       if (const auto owner = owner_.lock(); owner && ready_) owner->on_leaving(id_);
+    } else if (notification.method == "$/deadline") {
+      const auto left = std::chrono::milliseconds(params.at(1).as<std::uint32_t>());
+      next_deadline_ = {params.at(0).as<std::uint32_t>(), left.count() > 0 ? ipc::clock::now() + left : ipc::never};
     } else if (notification.method == "$/log") {
       const auto level = std::clamp(params.at(0).as<int>(), 0, 3);
       log_->record(static_cast<log_level>(level), params.at(1).as<std::string_view>(), ipc::clock::now());
@@ -625,6 +630,10 @@ void worker_process::arm(bool reading, bool writing) {
   core_->reactor->arm(socket_, socket_watch_, (reading ? EPOLLIN | EPOLLRDHUP : 0u) | (writing ? EPOLLOUT : 0u));
 }
 
+// Only where handlers run in the same executor, and get their turn in between: a thread that does nothing else had better
+// sleep until there is more to hand on.
+bool worker_process::again() { return core_->needs_help() && core_->reactor->again(weak_from_this(), look_tag); }
+
 void worker_process::stop_watching() {
   core_->reactor->remove(socket_, socket_watch_);
   core_->reactor->remove(end_pipe_ && !end_lost_ ? end_pipe_.get() : pidfd_.get(), pidfd_watch_);
@@ -641,6 +650,8 @@ void worker_process::schedule(ipc::time_point when) {
 void worker_process::on_ready(int tag, std::uint32_t events) {
   if (tag == channel_tag) {
     channel_.on_event(events & ~static_cast<std::uint32_t>(EPOLLOUT), events & EPOLLOUT);
+  } else if (tag == look_tag) {
+    channel_.look_again();
   } else if (tag == log_tag) {
     read_log(false);
   } else if (tag == reports_tag) {

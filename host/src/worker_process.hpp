@@ -125,6 +125,7 @@ class worker_process final : public reactor::target,
   // ipc::channel::wakeups
   void arm(bool reading, bool writing) override;
   void schedule(ipc::time_point when) override;
+  bool again() override;
 
   ipc::channel::started begin(call_request& request, ipc::waiter* sync, std::unique_ptr<ipc::async_completion>* async,
                               std::optional<std::uint32_t>* known_id);
@@ -175,6 +176,7 @@ class worker_process final : public reactor::target,
   std::atomic<ipc::time_point> next_timer_{ipc::never};
   std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet
   std::atomic<unsigned> host_calls_{0};
+  std::pair<std::uint32_t, ipc::time_point> next_deadline_{0, ipc::never};  // of the call to the host that comes next
   std::atomic<unsigned> events_{0}, events_to_credit_{0};
 
   std::mutex reading_reports_;
