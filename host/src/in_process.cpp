@@ -204,9 +204,10 @@ bool in_process_instance::emit(std::string_view name, ipc::byte_span value, std:
   return true;
 }
 
-ipc::completion in_process_instance::call_host(bulkhead_call*, std::string_view function, ipc::byte_span arguments,
-                                               std::vector<unique_fd> handles) {
-  return run_function(options_.functions, std::string(function), arguments, handles);
+ipc::completion in_process_instance::call_host(bulkhead_call* on_behalf_of, std::string_view function,
+                                               ipc::byte_span arguments, std::vector<unique_fd> handles) {
+  return run_function(options_.functions, std::string(function), arguments, handles,
+                      on_behalf_of ? on_behalf_of->deadline : ipc::never);
 }
 
 std::optional<ipc::byte_span> in_process_instance::open_blob(bulkhead_call& call,

@@ -36,8 +36,9 @@ class instance_owner {
 // Reads a description as in $/ready. Any shape is accepted and sanitised.
 plugin_info read_description(const msgpack::object& value);
 
-// Runs a function lent to a plugin; its failure becomes the outcome. What it leaves of the handles is the caller's to close.
+// Runs a function lent to a plugin, unless the deadline has passed; its failure becomes the outcome. What it leaves of the
+// handles is the caller's to close.
 ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments,
-                             std::vector<unique_fd>& handles);
+                             std::vector<unique_fd>& handles, ipc::time_point deadline);
 
 }  // namespace bulkhead

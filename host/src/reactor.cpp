@@ -1,6 +1,8 @@
 // See reactor.hpp.
 #include "reactor.hpp"
 
+#include <boost/asio/post.hpp>
+
 #include <algorithm>
 
 #include <fcntl.h>
@@ -14,7 +16,8 @@ constexpr std::uint64_t timer_id = 0;
 }
 
 reactor::reactor(boost::asio::any_io_executor executor)
-    : epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+    : executor_(executor),
+      epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
       timer_(checked(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
       descriptor_(executor) {
   unique_fd copy(checked(::fcntl(epoll_.get(), F_DUPFD_CLOEXEC, 3), "fcntl(F_DUPFD_CLOEXEC)"));
@@ -47,6 +50,13 @@ void reactor::wait() {
 }
 
 void reactor::help(ipc::time_point until) {
+  {
+    std::unique_lock held(mutex_);
+    if (!again_.empty()) {
+      held.unlock();
+      return run_again();
+    }
+  }
   pollfd ready{epoll_.get(), POLLIN, 0};
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - ipc::clock::now()).count();
   if (::poll(&ready, 1, static_cast<int>(std::clamp<std::int64_t>(left, 0, 1000))) > 0) run_ready();
@@ -83,6 +93,25 @@ void reactor::run_ready() {
     }
     if (alive) alive->on_ready(tag, events[i].events);
   }
+}
+
+bool reactor::again(std::weak_ptr<target> target, int tag) {
+  std::lock_guard held(mutex_);
+  if (stopped_) return false;
+  again_.push_back({std::move(target), tag});
+  if (again_.size() == 1) boost::asio::post(executor_, [self = shared_from_this()] { self->run_again(); });
+  return true;
+}
+
+void reactor::run_again() {
+  std::lock_guard turn(turn_);
+  {
+    std::lock_guard held(mutex_);
+    turning_.swap(again_);
+  }
+  for (const watched& each : turning_)
+    if (const auto alive = each.target.lock()) alive->on_ready(each.tag, 0);
+  turning_.clear();
 }
 
 void reactor::add(std::uint64_t id, int fd, std::weak_ptr<target> target, int tag, std::uint32_t events) {

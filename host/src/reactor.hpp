@@ -16,6 +16,7 @@
 #include <mutex>
 #include <unordered_map>
 #include <utility>  // before Asio: see plugin.hpp
+#include <vector>
 
 namespace bulkhead {
 
@@ -45,6 +46,9 @@ class reactor : public std::enable_shared_from_this<reactor> {
   // Calls on_timer() once, at `when` or a little later.
   void schedule(ipc::time_point when, std::weak_ptr<target> target);
 
+  // Calls on_ready(tag, 0) when what is in the executor's queue has had its turn. False when it has been stopped.
+  bool again(std::weak_ptr<target> target, int tag);
+
   // For a thread that waits for something to happen while perhaps nobody runs the executor: does its work for one turn,
   // which comes at `until` at the latest.
   void help(ipc::time_point until);
@@ -52,12 +56,14 @@ class reactor : public std::enable_shared_from_this<reactor> {
  private:
   void wait();
   void run_ready();
+  void run_again();
   void set_timer();
 
   struct watched {
     std::weak_ptr<reactor::target> target;
     int tag;
   };
+  const boost::asio::any_io_executor executor_;
   unique_fd epoll_;
   unique_fd timer_;
   boost::asio::posix::stream_descriptor descriptor_;  // a duplicate of epoll_
@@ -66,6 +72,7 @@ class reactor : public std::enable_shared_from_this<reactor> {
   std::atomic<std::uint64_t> next_id_{1};
   std::unordered_map<std::uint64_t, watched> watched_;
   std::multimap<ipc::time_point, std::weak_ptr<target>> timers_;
+  std::vector<watched> again_, turning_;  // turning_: with turn_
   bool stopped_ = false;
 };
 

@@ -1,4 +1,5 @@
 // See channel.hpp. Every decision is taken under one mutex; system calls that may block are made outside it.
+#include "futex.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
 #include <algorithm>
@@ -178,26 +179,43 @@ channel::wait_result channel::wait(waiter& caller, time_point deadline) {
   lock held(mutex_);
   auto result = wait_result::done;
   bool block = !caller.interruptible;
-  while (!caller.done) {
+  while (caller.state_ != waiter::done) {
     if (closed_) {
       result = wait_result::closed;
       break;
     }
-    if (!reading_) {
-      block = read_turn(held, deadline, block);
-    } else {
-      followers_.push_back(&caller);
-      if (deadline == never) caller.woken.wait(held);
-      else caller.woken.wait_until(held, deadline);
-      std::erase(followers_, &caller);
-    }
-    if (!caller.done && !closed_ && deadline != never && clock::now() >= deadline) {
+    if (!reading_) block = read_turn(held, deadline, block);
+    else if (follow(held, caller, deadline)) return result;
+    if (caller.state_ != waiter::done && !closed_ && deadline != never && clock::now() >= deadline) {
       result = wait_result::deadline;
       break;
     }
   }
   if (!reading_) release_reader(held, true);
   return result;
+}
+
+// Sleeps while another thread reads, until it is done (then true, and without the lock), nudged, or the deadline.
+bool channel::follow(lock& held, waiter& caller, time_point deadline) {
+  std::uint32_t state = waiter::nudged;
+  caller.state_.compare_exchange_strong(state, waiter::waiting);
+  followers_.push_back(&caller);
+  held.unlock();
+  while ((state = caller.state_.load(std::memory_order_acquire)) == waiter::waiting) {
+    const auto left = deadline == never ? std::chrono::nanoseconds::max() : deadline - clock::now();
+    if (left.count() <= 0) break;
+    futex_wait(caller.state_, waiter::waiting, left, futex::own);
+  }
+  if (state == waiter::done) return true;
+  held.lock();
+  std::erase(followers_, &caller);
+  return false;
+}
+
+// (locked) It looks around. One that was told already is on its way.
+void channel::nudge(waiter& follower) {
+  std::uint32_t state = waiter::waiting;
+  if (follower.state_.compare_exchange_strong(state, waiter::nudged)) futex_wake(follower.state_, futex::own);
 }
 
 // Takes the reader's role for one wait and what it brings; writes what others left in the queue. With `block` it may
@@ -238,11 +256,11 @@ bool channel::read_turn(lock& held, time_point deadline, bool block) {
 
 bool channel::wait_closed(waiter& caller, time_point deadline) {
   lock held(mutex_);
-  followers_.push_back(&caller);
-  if (deadline == never) caller.woken.wait(held, [&] { return caller.done; });
-  else caller.woken.wait_until(held, deadline, [&] { return caller.done; });
-  std::erase(followers_, &caller);
-  return caller.done;
+  while (caller.state_ != waiter::done) {
+    if (follow(held, caller, deadline)) break;
+    if (deadline != never && clock::now() >= deadline) break;
+  }
+  return caller.state_ == waiter::done;
 }
 
 bool channel::run(const std::function<bool()>& stop, time_point deadline) {
@@ -254,14 +272,8 @@ bool channel::run(const std::function<bool()>& stop, time_point deadline) {
       in_time = false;
       break;
     }
-    if (!reading_) {
-      read_turn(held, deadline, !loop_);
-    } else {
-      followers_.push_back(&runner);
-      if (deadline == never) runner.woken.wait(held);
-      else runner.woken.wait_until(held, deadline);
-      std::erase(followers_, &runner);
-    }
+    if (!reading_) read_turn(held, deadline, !loop_);
+    else follow(held, runner, deadline);
   }
   if (!reading_) release_reader(held, true);
   return in_time;
@@ -269,7 +281,7 @@ bool channel::run(const std::function<bool()>& stop, time_point deadline) {
 
 void channel::wake() {
   lock held(mutex_);
-  for (waiter* follower : followers_) follower->woken.notify_one();
+  for (waiter* follower : followers_) nudge(*follower);
   if (reading_) transport_->wake();
 }
 
@@ -289,11 +301,23 @@ void channel::on_event(bool readable, bool writable) {
   write_some(held);
   if (reading_) return rearm(held);
   transport_->on_event();
-  if (readable || writable) {
-    reading_ = true;
-    read_some(held);
-    reading_ = false;
-  }
+  if (readable || writable) look(held);
+  else release_reader(held, false);
+}
+
+void channel::look_again() {
+  lock held(mutex_);
+  if (!std::exchange(looking_, false) || closed_ || reading_) return;  // who reads will arm
+  write_some(held);
+  look(held);
+}
+
+// For the event loop: reads, then waits for more in one of two ways.
+void channel::look(lock& held) {
+  reading_ = true;
+  const bool any = read_some(held);
+  reading_ = false;
+  looking_ = !closed_ && async_pending_ > 0 && followers_.empty() && transport_->linger(any) && loop_->again();
   release_reader(held, false);
 }
 
@@ -301,10 +325,7 @@ void channel::on_event(bool readable, bool writable) {
 // next one is likely to follow soon, and arming and disarming costs two system calls: unless asynchronous calls are
 // open, the event loop is then armed only when a while has passed without a reader (see tick()).
 void channel::release_reader(lock& held, bool more_likely) {
-  if (!followers_.empty()) {
-    followers_.front()->woken.notify_one();
-    return;
-  }
+  if (!followers_.empty()) return nudge(*followers_.front());
   if (!more_likely || async_pending_ > 0) unwatched_ = false;
   else if (loop_ && opened_ && !closed_ && !unwatched_ && !armed_read_) {
     unwatched_ = true;
@@ -315,7 +336,8 @@ void channel::release_reader(lock& held, bool more_likely) {
 
 void channel::rearm(lock&) {
   if (!loop_ || !opened_ || closed_) return;
-  const bool read = !reading_ && !unwatched_, write = !out_.empty() && !held_back_ && (!reading_ || blocking_);
+  const bool read = !reading_ && !unwatched_ && !looking_,
+             write = !out_.empty() && !held_back_ && (!reading_ || blocking_);
   if (read == armed_read_ && write == armed_write_) return;
   armed_read_ = read;
   armed_write_ = write;
@@ -350,6 +372,9 @@ bool channel::read_unlocked(bool block, bool& ended) {
       ended = !violate("file descriptors that no message refers to");
     if (got.bytes < read_chunk) break;  // most likely all there was; if not, the next wait says so at once
   }
+  // Not sooner: one that is woken may take the CPU from this thread, which has more for others.
+  for (const auto* each : answered_) futex_wake(*each, futex::own);
+  answered_.clear();
   return any;
 }
 
@@ -435,7 +460,7 @@ bool channel::on_response(const message& response, byte_span frame, std::vector<
     result.failure = parse_failure(response.error);
     result.code = result.failure.code;
   }
-  finish(held, response.id & slot_mask, std::move(result));
+  if (const sleeper to = finish(held, response.id & slot_mask, std::move(result))) answered_.push_back(to);
   return true;
 }
 
@@ -447,7 +472,7 @@ bool channel::violate(std::string what) {
 void channel::close(lock& held, const std::string& violation) {
   if (closed_) return;
   closed_ = true;
-  for (waiter* follower : followers_) follower->woken.notify_all();
+  for (waiter* follower : followers_) nudge(*follower);
   drained_.notify_all();
   held.unlock();
   receiver_.on_closed(violation);
@@ -480,20 +505,27 @@ std::unique_ptr<async_completion> channel::take_async(slot& slot) {
 }
 
 // Hands a pending call its result and frees the slot.
-void channel::finish(lock& held, std::uint32_t index, completion&& result) {
+channel::sleeper channel::finish(lock& held, std::uint32_t index, completion&& result) {
   slot& slot = slots_[index];
   if (slot.sync) {
-    slot.sync->result = std::move(result);
-    slot.sync->done = true;
-    slot.sync->woken.notify_all();
+    const sleeper to = hand_over(*slot.sync, std::move(result));
     free_slot(index);
-    return;
+    return to;
   }
   auto async = take_async(slot);
   free_slot(index);
   held.unlock();
   if (async) async->complete(std::move(result));
   held.lock();
+  return nullptr;
+}
+
+// (locked) The waiter may be gone as soon as it has been told.
+channel::sleeper channel::hand_over(waiter& to, completion&& result) {
+  to.result = std::move(result);
+  const bool sleeps = std::erase(followers_, &to) > 0;
+  to.state_.store(waiter::done, std::memory_order_release);
+  return sleeps ? &to.state_ : nullptr;
 }
 
 bool channel::abandon(std::uint32_t id, outcome code, const std::string& why) {
@@ -521,10 +553,9 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
     enqueue(held, cancel.view(), {}, {});
   }
   if (sync) {
-    sync->result = std::move(ended);
-    sync->done = true;
-    sync->woken.notify_all();
-    if (reading_) transport_->wake();  // it may be the one who reads
+    if (const sleeper to = hand_over(*sync, std::move(ended))) futex_wake(*to, futex::own);
+    if (reading_) transport_->wake();               // it may be the one who reads
+    else if (!closed_) release_reader(held, true);  // or the one who was to
   } else if (async) {
     held.unlock();
     async->complete(std::move(ended));
@@ -572,8 +603,10 @@ void channel::fail_all(const std::function<completion(const open_call&)>& decide
   failed_ = true;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     slot& slot = slots_[i];
-    if (slot.state == slot::state::pending) finish(held, i, decide({slot.sequence, slot.first_byte < written_total_}));
-    else if (slot.state == slot::state::abandoned) free_slot(i);
+    if (slot.state == slot::state::pending) {
+      const open_call call{slot.sequence, slot.first_byte < written_total_};
+      if (const sleeper to = finish(held, i, decide(call))) futex_wake(*to, futex::own);
+    } else if (slot.state == slot::state::abandoned) free_slot(i);
   }
   out_.clear();
   out_bytes_ = 0;

@@ -1,16 +1,14 @@
 // See lane_transport.hpp. The order that everything here rests on: who goes to sleep stores its word and then loads the
 // other's cursor; who has news stores its cursor and then loads the other's word. Both are sequentially consistent, so at
 // least one of the two sees the other.
+#include "futex.hpp"
 #include <bulkhead/ipc/lane_transport.hpp>
 
-#include <climits>
 #include <cstring>
 
-#include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 
 namespace bulkhead::ipc {
 namespace {
@@ -20,6 +18,7 @@ constexpr std::size_t early_limit = 4 * socket_transport::most_handles;
 constexpr unsigned looks_per_affinity = 64;  // sleeps between two looks at which CPUs there are
 constexpr int spurious_limit = 64;           // wake-ups for nothing before it sleeps where they are counted
 constexpr int pauses = 32;                   // between two looks at the clock
+constexpr std::chrono::nanoseconds price_of_look{500};
 
 void pause() noexcept {
 #if defined(__x86_64__) || defined(__i386__)
@@ -27,21 +26,6 @@ void pause() noexcept {
 #elif defined(__aarch64__)
   asm volatile("isb");
 #endif
-}
-
-timespec to_timespec(std::chrono::nanoseconds left) {
-  const auto ns = std::max<std::int64_t>(left.count(), 0);
-  return {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
-}
-
-// Shared futexes: by the memory's place in its file, wherever each side has mapped it.
-void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected, std::chrono::nanoseconds most) {
-  const timespec timeout = to_timespec(most);
-  ::syscall(SYS_futex, &word, FUTEX_WAIT, expected, &timeout, nullptr, 0);
-}
-
-long futex_wake(const std::atomic<std::uint32_t>& word) {
-  return ::syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
 std::chrono::nanoseconds since_epoch(time_point when) { return when.time_since_epoch(); }
@@ -229,7 +213,7 @@ void lane_transport::sleep_by_futex(bool reading, bool writing, time_point until
   const auto& bell = theirs_.control().bell;
   const std::uint32_t heard = bell.load(std::memory_order_acquire);
   say_all(reading, writing, by_futex);
-  if (!ready(reading, writing)) futex_wait(bell, heard, until - clock::now());
+  if (!ready(reading, writing)) futex_wait(bell, heard, until - clock::now(), futex::shared);
   say_all(reading, writing, 0);
 }
 
@@ -259,7 +243,7 @@ void lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t
   if ((word & lane_wait_mask) == by_futex) {
     auto& bell = mine_.control().bell;
     bell.fetch_add(1, std::memory_order_seq_cst);
-    futex_wake(bell);
+    futex_wake(bell, futex::shared);
   } else {
     socket_->write({&nil, 1}, {}, {});  // when the socket is full of them, the peer will hear of it anyway
   }
@@ -269,7 +253,7 @@ void lane_transport::wake() noexcept {
   if (!engaged_) return socket_->wake();
   woken_ = true;
   // Between the reader's last look and its sleep on a futex there is a moment in which a wake-up finds nobody.
-  while (woken_ && sleeping_ == by_futex && futex_wake(theirs_.control().bell) == 0) ::sched_yield();
+  while (woken_ && sleeping_ == by_futex && futex_wake(theirs_.control().bell, futex::shared) == 0) ::sched_yield();
   if (sleeping_ == by_socket) socket_->wake();
 }
 
@@ -293,6 +277,23 @@ transport::interest lane_transport::watch(bool reading, bool writing) noexcept {
   const bool wanted = reading || writing;
   // What is there already comes as an event at once, for the socket has room. (A wake-up is no business of the loop's.)
   return {wanted, wanted && ((reading && readable()) || (writing && writable()) || socket_full_)};
+}
+
+// Counted as spinning is, each look as what it costs with the way through the loop; what the loop does for others is not.
+bool lane_transport::linger(bool found) noexcept {
+  if (!engaged_) return false;
+  const time_point now = clock::now();
+  if (found) {
+    if (looks_ > 0 || lingered_out_) policy_.ended(now - lingers_since_, looks_ * price_of_look, lingered_out_);
+    lingers_since_ = now;
+    looks_ = 0;
+    linger_window_ = policy_.window(since_epoch(now), other_cpu());
+    lingered_out_ = linger_window_.count() == 0;
+    return !lingered_out_;
+  }
+  ++looks_;
+  lingered_out_ = lingered_out_ || now - lingers_since_ >= linger_window_;
+  return !lingered_out_;
 }
 
 void lane_transport::on_event() noexcept {

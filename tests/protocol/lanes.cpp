@@ -203,6 +203,92 @@ TEST_CASE("an event loop is told of bytes that are there, and of those that come
   CHECK(read_once(*host).size() == 20);
 }
 
+// An event loop that does nothing by itself and remembers what it was asked for.
+struct idle_loop final : ipc::channel::wakeups {
+  bool armed = false;
+  int looks = 0;
+  void arm(bool reading, bool) override { armed = reading; }
+  void schedule(ipc::time_point) override {}
+  bool again() override { return ++looks > 0; }
+};
+
+struct counted_end final : ipc::async_completion {
+  explicit counted_end(int& count) : ended(count) {}
+  void complete(ipc::completion&&) override { ++ended; }
+  int& ended;
+};
+
+TEST_CASE("while answers keep coming the event loop looks again and the peer need not ring") {
+  lane_pair pair;
+  idle_loop loop;
+  recorder seen;
+  auto worker = pair.worker();
+  const bool spins = GENERATE(true, false);
+  ipc::channel channel(pair.host(spins ? ipc::lane_options{.spin = 10ms} : sleepy), {}, seen, &loop);
+  channel.open();
+  REQUIRE(loop.armed);
+  const auto event = [&] {
+    loop.armed = false;  // once
+    channel.on_event(true, false);
+  };
+  int ended = 0;
+  const auto call = [&] {
+    std::unique_ptr<ipc::async_completion> end = std::make_unique<counted_end>(ended);
+    const auto started = channel.start(request("m"), {}, ipc::never, nullptr, &end);
+    REQUIRE(started.code == outcome::ok);
+    return started.id;
+  };
+  const auto first = call(), second = call();
+  REQUIRE(worker->write(answer(first, 1), {}, {}).status == io::ok);
+  pollfd socket{pair.host_socket, POLLIN, 0};
+  REQUIRE(::poll(&socket, 1, 10'000) == 1);  // it was asked to ring
+  event();
+  CHECK(ended == 1);
+  CHECK(loop.armed == !spins);
+  CHECK(loop.looks == (spins ? 1 : 0));
+  if (!spins) return;
+  REQUIRE(worker->write(answer(second, 1), {}, {}).status == io::ok);
+  CHECK(::poll(&socket, 1, 0) == 0);
+  const auto third = call();
+  channel.look_again();
+  CHECK(ended == 2);
+  CHECK_FALSE(loop.armed);
+  while (!loop.armed) channel.look_again();  // nothing comes for longer than it is worth
+  REQUIRE(worker->write(answer(third, 1), {}, {}).status == io::ok);
+  REQUIRE(::poll(&socket, 1, 10'000) == 1);
+  event();
+  CHECK(ended == 3);
+  CHECK(loop.armed);  // no call is open
+}
+
+TEST_CASE("a thread that waits reads in the place of an event loop that meant to look again") {
+  lane_pair pair;
+  idle_loop loop;
+  recorder seen;
+  auto worker = pair.worker();
+  ipc::channel channel(pair.host(ipc::lane_options{.spin = 10ms}), {}, seen, &loop);
+  channel.open();
+  int ended = 0;
+  std::unique_ptr<ipc::async_completion> ends[2];
+  std::uint32_t ids[2];
+  for (int i = 0; i < 2; ++i) {
+    ends[i] = std::make_unique<counted_end>(ended);
+    ids[i] = channel.start(request("m"), {}, ipc::never, nullptr, &ends[i]).id;
+  }
+  REQUIRE(worker->write(answer(ids[0], 1), {}, {}).status == io::ok);
+  loop.armed = false;
+  channel.on_event(true, false);
+  REQUIRE(loop.looks == 1);
+  ipc::waiter waiter;
+  const auto mine = channel.start(request("m"), {}, ipc::never, &waiter, nullptr);
+  REQUIRE(worker->write(answer(mine.id, 7), {}, {}).status == io::ok);
+  REQUIRE(channel.wait(waiter, ipc::clock::now() + 10s) == ipc::channel::wait_result::done);
+  REQUIRE(worker->write(answer(ids[1], 1), {}, {}).status == io::ok);
+  for (int i = 0; i < 1000 && ended < 2 && !loop.armed; ++i) channel.look_again();
+  if (loop.armed) channel.on_event(true, false);
+  CHECK(ended == 2);
+}
+
 TEST_CASE("a lane's memory can't be resized, punched or mapped for writing once it is sealed") {
   const unique_fd fd = ipc::lane_memory::make(4096);
   CHECK_FALSE(ipc::lane_memory::sealed(fd.get()));

@@ -53,6 +53,34 @@ TEST_CASE("nobody spins where the other side could not run meanwhile, nor when t
   CHECK(broke.window(2s, true) == 0us);
 }
 
+TEST_CASE("when one spin after the other has ended in a sleep, nobody spins for a while, and longer each time") {
+  spin_policy policy(50us, 1);
+  auto now = 1s + 0ns;
+  const auto fail = [&] {
+    CHECK(policy.window(now, true) > 0us);
+    policy.ended(50us, 50us, true);  // so short that it would be worth another try
+    now += 50us;
+  };
+  const auto silent_for = [&] {
+    auto left = 0us;
+    for (; policy.window(now, true) == 0us; now += 100us, left += 100us) policy.ended(20us, 0us, true);
+    return left;
+  };
+  for (int i = 0; i < 4; ++i) fail();
+  const auto first = silent_for();
+  CHECK(first >= 900us);
+  fail();
+  const auto second = silent_for();
+  CHECK(second >= first + 900us);
+  for (int i = 0; i < 10; ++i) {
+    fail();
+    CHECK(silent_for() < 40ms);
+  }
+  policy.ended(10us, 10us, false);  // one that went well: all is forgotten
+  for (int i = 0; i < 4; ++i) fail();
+  CHECK(silent_for() <= first + 100us);
+}
+
 TEST_CASE(
     "what is spent on spinning stays within the budget in the long run, but for waits shorter than a sleep costs") {
   spin_policy policy(50us, 0.25);

@@ -5,6 +5,7 @@
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/sdk/typed.hpp>
 
+#include <chrono>
 #include <memory>
 
 namespace BULKHEAD_PUBLIC bulkhead {
@@ -27,9 +28,14 @@ struct passed_handles {
 //
 // They run on the host's handler threads, several at once, and may block; what they throw goes back to the plugin as
 // an error with its text. Arguments come from a worker: they have the declared types, and nothing else is certain.
+//
 // A parameter may be a unique_fd: a descriptor from a plugin whose policy grants handles; expect any kind of file, one
 // that never gets ready and one whose last close blocks. A result that is a unique_fd goes to the plugin, whatever its
 // policy: it can do with it what it was opened for.
+//
+// One that runs on behalf of a call ends in vain once that call's time is up, so calls of plugins that it makes, on its own
+// thread, end by then, too; so does whatever it limits by current_deadline(). The worker says how much time is left, so a
+// hostile one can say anything: that ends only its own functions' calls earlier, or no earlier than without.
 class functions {
  public:
   // A function without types: its arguments as one array, its result as one packed value.
@@ -111,5 +117,9 @@ class functions {
 
   std::map<std::string, handle_function> table_;
 };
+
+// In a lent function, on its thread: until when the call that the plugin makes it for has time, as the plugin says.
+// time_point::max() elsewhere, and when there is no such limit. Never blocks.
+std::chrono::steady_clock::time_point current_deadline();
 
 }  // namespace bulkhead

@@ -3,7 +3,8 @@
 // The idea: one thread reads at a time, and whoever waits for an answer reads. A thread in wait() takes the reader's
 // role when it is free, hands answers to the other waiters as they arrive, and passes the role on when its own has
 // come. So a synchronous call needs no other thread and no hop. While nobody waits, the owner's event loop reads: the
-// channel arms it through `wakeups`, and on_event() does the work.
+// channel arms it through `wakeups`, and on_event() does the work. While answers to asynchronous calls keep coming it is
+// not armed but called again at once: then the peer need not ring.
 //
 // Every call of ours takes a slot; its id is slot + generation, so an answer is matched exactly once and a forged or
 // repeated id is a violation. A call given up (deadline, cancel) leaves its slot behind as a tombstone until the late
@@ -34,8 +35,9 @@ class waiter {
 
  private:
   friend class channel;
-  std::condition_variable woken;
-  bool done = false;
+  // What one that another thread reads for sleeps on: `nudged` to look around. Once it is `done` nobody touches it any more.
+  enum state : std::uint32_t { waiting, nudged, done };
+  std::atomic<std::uint32_t> state_{waiting};
 };
 
 // Asynchronous completion: called exactly once, on whichever thread learns of the end, without the channel's lock.
@@ -72,6 +74,8 @@ class channel {
     virtual void arm(bool reading, bool writing) = 0;
     // Call tick() no later than this.
     virtual void schedule(time_point when) = 0;
+    // Call look_again() soon, when others have had their turn. Nothing is armed for reading meanwhile. False: it can't.
+    virtual bool again() { return false; }
   };
 
   // `loop` may be null: then nobody reads but those who wait(), and send() blocks until its bytes are written.
@@ -131,6 +135,7 @@ class channel {
 
   // For the event loop.
   void on_event(bool readable, bool writable);
+  void look_again();
 
   struct tick_result {
     time_point next = never;  // when to come again
@@ -190,12 +195,17 @@ class channel {
   bool read_turn(lock& held, time_point deadline, bool block);
   bool read_some(lock& held);
   bool read_unlocked(bool block, bool& ended);
-  void finish(lock& held, std::uint32_t index, completion&& result);
+  using sleeper = const std::atomic<std::uint32_t>*;  // to be woken; null: nobody
+  sleeper finish(lock& held, std::uint32_t index, completion&& result);
+  sleeper hand_over(waiter& to, completion&& result);
   bool take_bytes(byte_span bytes);
   bool dispatch(byte_span frame, unsigned handle_count, unsigned blobs);
   bool on_response(const message& response, byte_span frame, std::vector<unique_fd>&& handles);
   bool violate(std::string what);
   void close(lock& held, const std::string& violation);
+  bool follow(lock& held, waiter& caller, time_point deadline);
+  void nudge(waiter& follower);
+  void look(lock& held);
   void release_reader(lock& held, bool more_likely);
   void rearm(lock& held);
   slot* find(std::uint32_t id);
@@ -222,6 +232,7 @@ class channel {
   bool reading_ = false;
   bool blocking_ = false;       // the reader waits inside the read
   bool unwatched_ = false;      // nobody reads and the event loop is not armed yet
+  bool looking_ = false;        // look_again() is to come
   unsigned async_pending_ = 0;  // with an event loop
   std::uint64_t turns_ = 0, turns_seen_ = 0;
   static constexpr std::chrono::milliseconds watch_delay_least{1};
@@ -235,6 +246,7 @@ class channel {
   std::atomic<std::uint64_t> late_{0};
 
   // Of the reading thread alone.
+  std::vector<sleeper> answered_;  // sleepers to wake when what has come is dealt with
   scanner scanner_;
   std::vector<std::uint8_t> partial_;
   std::vector<unique_fd> handles_;

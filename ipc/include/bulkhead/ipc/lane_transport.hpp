@@ -33,6 +33,7 @@ class lane_transport final : public transport {
   int native_handle() const noexcept override { return socket_->native_handle(); }
   interest watch(bool reading, bool writing) noexcept override;
   bool reads_deaf() const noexcept override { return !engaged_.load(std::memory_order_relaxed); }
+  bool linger(bool found) noexcept override;
   void on_event() noexcept override;
   void collect(std::vector<unique_fd>& handles) noexcept override;
   const char* violation() const noexcept override { return broken_ ? broken_.load() : socket_->violation(); }
@@ -69,6 +70,11 @@ class lane_transport final : public transport {
   unsigned looked_ = 0;
   bool watching_read_ = false, watching_write_ = false;  // the event loop waits in the reader's place
   std::uint32_t bells_due_ = 0;                          // that the peer was asked for and that have not come
+  // Of the event loop that looks again instead of waiting: since when, for how long, how often so far, and for too long.
+  time_point lingers_since_{};
+  std::chrono::nanoseconds linger_window_{0};
+  int looks_ = 0;
+  bool lingered_out_ = false;
   std::atomic<bool> woken_{false};
   std::atomic<std::uint32_t> sleeping_{0};  // how the reader sleeps
 

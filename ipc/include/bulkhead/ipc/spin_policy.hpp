@@ -4,6 +4,9 @@
 // spins while the other is likely to answer soon, which is judged by how long the last waits were, slept through or not;
 // and for longer than a wake-up takes, or two sides that sleep would wake each other for ever and never find the fast
 // state. What spinning costs beyond the price of a sleep comes out of a budget that fills up with time.
+//
+// Where others want the CPUs, the peer may have none while this side spins, and who has spun finds the scheduler against
+// it afterwards. So when one spin after the other has ended in a sleep, nobody spins for a while, twice as long each time.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +27,7 @@ class spin_policy {
     balance_ =
         std::min(balance_ + budget_ * static_cast<double>((now - then_).count()), static_cast<double>(burst.count()));
     then_ = now;
-    if (!other_cpu || trust_ == 0) return nanoseconds(0);
+    if (!other_cpu || trust_ == 0 || now < not_before_) return nanoseconds(0);
     return std::min(longest(), nanoseconds(static_cast<long>(std::max(balance_, 0.0))));
   }
 
@@ -32,8 +35,14 @@ class spin_policy {
   void ended(nanoseconds waited, nanoseconds spun, bool slept) {
     balance_ -= static_cast<double>(std::max(spun - (slept ? nanoseconds(0) : price_of_sleep), nanoseconds(0)).count());
     // What was slept through includes the time to wake up.
-    if (waited <= longest() + (slept ? wake_ : nanoseconds(0))) trust_ = std::min(trust_ + 2, most_trust);
-    else if (trust_ > 0) --trust_;
+    if (waited <= longest() + (slept ? wake_ : nanoseconds(0))) {
+      trust_ = std::min(trust_ + 2, most_trust);
+      if (!slept) failed_ = 0;
+      else if (spun.count() > 0 && ++failed_ >= most_failed)
+        not_before_ = then_ + waited + pause * (1 << std::min(failed_ - most_failed, most_doublings));
+    } else if (trust_ > 0) {
+      --trust_;
+    }
   }
 
   // The peer was woken, and its answer came so much later.
@@ -46,6 +55,8 @@ class spin_policy {
   static constexpr nanoseconds price_of_sleep{10'000};  // on both sides: system calls, switches
   static constexpr nanoseconds burst{10'000'000};       // of budget that can be saved up
   static constexpr int most_trust = 8;
+  static constexpr int most_failed = 4, most_doublings = 5;  // 32 ms
+  static constexpr nanoseconds pause{1'000'000};
 
   nanoseconds longest() const { return std::min(std::max(spin_, 2 * wake_), 4 * spin_); }
 
@@ -53,7 +64,8 @@ class spin_policy {
   double budget_;
   nanoseconds wake_{0}, then_{0};
   double balance_ = static_cast<double>(burst.count());
-  int trust_ = 2;
+  nanoseconds not_before_{0};
+  int trust_ = 2, failed_ = 0;
 };
 
 }  // namespace bulkhead::ipc

@@ -47,6 +47,8 @@ class transport {
     bool in, out;
   };
   virtual interest watch(bool reading, bool writing) noexcept { return {reading, writing}; }
+  // Whether an event loop had better look again for bytes than watch for them; `found`: there have just been some.
+  virtual bool linger(bool /*found*/) noexcept { return false; }
   // Whether a blocking read() may return late from wake().
   virtual bool reads_deaf() const noexcept { return true; }
   // The event loop has seen something there; a reader is about to look.
