@@ -58,8 +58,8 @@ TEST_CASE("when one spin after the other has ended in a sleep, nobody spins for 
   auto now = 1s + 0ns;
   const auto fail = [&] {
     CHECK(policy.window(now, true) > 0us);
-    policy.ended(60us, 50us, true);  // so short that it is worth another try
-    now += 60us;
+    policy.ended(50us, 50us, true);  // so short that it would be worth another try
+    now += 50us;
   };
   const auto silent_for = [&] {
     auto left = 0us;

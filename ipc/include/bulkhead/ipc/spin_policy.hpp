@@ -33,15 +33,16 @@ class spin_policy {
 
   // A wait is over: it took so long in all, so much of it spinning; `slept`: it was not over by then.
   void ended(nanoseconds waited, nanoseconds spun, bool slept) {
-    if (!slept) {
-      failed_ = 0;
-    } else if (spun.count() > 0 && ++failed_ >= most_failed) {
-      not_before_ = then_ + waited + pause * (1 << std::min(failed_ - most_failed, most_doublings));
-    }
     balance_ -= static_cast<double>(std::max(spun - (slept ? nanoseconds(0) : price_of_sleep), nanoseconds(0)).count());
     // What was slept through includes the time to wake up.
-    if (waited <= longest() + (slept ? wake_ : nanoseconds(0))) trust_ = std::min(trust_ + 2, most_trust);
-    else if (trust_ > 0) --trust_;
+    if (waited <= longest() + (slept ? wake_ : nanoseconds(0))) {
+      trust_ = std::min(trust_ + 2, most_trust);
+      if (!slept) failed_ = 0;
+      else if (spun.count() > 0 && ++failed_ >= most_failed)
+        not_before_ = then_ + waited + pause * (1 << std::min(failed_ - most_failed, most_doublings));
+    } else if (trust_ > 0) {
+      --trust_;
+    }
   }
 
   // The peer was woken, and its answer came so much later.
