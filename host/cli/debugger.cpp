@@ -2,6 +2,7 @@
 #include "debugger.hpp"
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <stdexcept>
@@ -22,6 +23,7 @@ void run_in_gdb(const std::vector<std::string>& arguments, const std::string& co
   std::vector<char*> argv;
   for (std::string& each : words) argv.push_back(each.data());
   argv.push_back(nullptr);
+  ::setenv("SHELL", "/bin/sh", 1);  // by which gdb starts the program: another, or none, may not be fit for that
   ::execvp("gdb", argv.data());
   throw std::runtime_error(std::string("gdb can't be started: ") + std::strerror(errno) + "; apt-get install gdb");
 }

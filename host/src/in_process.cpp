@@ -203,8 +203,10 @@ bool in_process_instance::emit(std::string_view name, ipc::byte_span value) {
   return true;
 }
 
-ipc::completion in_process_instance::call_host(bulkhead_call*, std::string_view function, ipc::byte_span arguments) {
-  return run_function(options_.functions, std::string(function), arguments);
+ipc::completion in_process_instance::call_host(bulkhead_call* on_behalf_of, std::string_view function,
+                                               ipc::byte_span arguments) {
+  return run_function(options_.functions, std::string(function), arguments,
+                      on_behalf_of ? on_behalf_of->deadline : ipc::never);
 }
 
 std::optional<ipc::byte_span> in_process_instance::open_blob(bulkhead_call& call,

@@ -35,7 +35,8 @@ class instance_owner {
 // Reads a description as in $/ready. Any shape is accepted and sanitised.
 plugin_info read_description(const msgpack::object& value);
 
-// Runs a function lent to a plugin; its failure becomes the outcome.
-ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments);
+// Runs a function lent to a plugin, unless the deadline has passed; its failure becomes the outcome.
+ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments,
+                             ipc::time_point deadline);
 
 }  // namespace bulkhead

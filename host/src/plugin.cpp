@@ -97,12 +97,29 @@ plugin_info read_description(const msgpack::object& value) {
   return info;
 }
 
-ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments) {
+namespace {
+
+thread_local ipc::time_point lent_until = ipc::never;  // of the function that runs on this thread
+
+}  // namespace
+
+ipc::time_point current_deadline() { return lent_until; }
+
+ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments,
+                             ipc::time_point deadline) {
   const auto* function = table.find(name);
   if (!function)
     return ipc::completion::failed(outcome::rejected, "the application lends no function '" +
                                                           ipc::sanitised(name, 128) +
                                                           "' to this plugin (load_options::functions)");
+  if (deadline <= ipc::clock::now())
+    return ipc::completion::failed(outcome::timeout, "the deadline of the call passed before '" +
+                                                         ipc::sanitised(name, 128) + "' began in the application");
+  struct scope {  // an in-process plugin's function may call a plugin whose function is called in turn
+    ipc::time_point outer = lent_until;
+    ~scope() { lent_until = outer; }
+  } const restored;
+  lent_until = std::min(deadline, restored.outer);
   try {
     const msgpack::object_handle handle = ipc::unpack(arguments);
     ipc::completion done;

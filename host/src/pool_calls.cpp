@@ -34,9 +34,10 @@ void plugin_pool::begin(call_request& request, std::string_view method, packed_a
       break;
     }
   const auto limit = options.deadline.value_or(options_.deadline);
-  request.default_deadline = limit == options_.deadline;
   const auto now = ipc::clock::now();
-  request.deadline = limit >= ipc::never - now ? ipc::never : now + limit;
+  const auto own = limit >= ipc::never - now ? ipc::never : now + limit;
+  request.deadline = std::min(own, current_deadline());
+  request.default_deadline = limit == options_.deadline && request.deadline == own;
   request.stop = options.stop;
   request.key = options.key;
   request.on_progress = options.on_progress;

@@ -516,6 +516,8 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
     const char* wrong = blobs_->on_request(request);
     return wrong ? kill(exit_reason::protocol, std::string("$/arena: ") + wrong) : void();
   }
+  const ipc::time_point deadline = next_deadline_.first == id ? next_deadline_.second : ipc::never;
+  next_deadline_ = {};
   if (host_calls_.fetch_add(1) >= host_calls_limit) {
     --host_calls_;
     channel_.send(
@@ -523,9 +525,9 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
     return;
   }
   std::vector<std::uint8_t> params(request.params.begin(), request.params.end());
-  boost::asio::post(core_->handlers(), [self = shared_from_this(), id, name = std::string(request.method),
+  boost::asio::post(core_->handlers(), [self = shared_from_this(), id, deadline, name = std::string(request.method),
                                         params = std::move(params)] {
-    ipc::completion result = run_function(self->settings_->options.functions, name, params);
+    ipc::completion result = run_function(self->settings_->options.functions, name, params, deadline);
     --self->host_calls_;
     self->channel_.send(result.code == outcome::ok ? ipc::make_response(id, result.result()).take()
                                                    : ipc::make_error_response(id, result.failure).take());
@@ -565,6 +567,9 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
         no_plugin_ = why.code == outcome::rejected && !ready_;
       }
       if (const auto owner = owner_.lock(); owner && ready_) owner->on_leaving(id_);
+    } else if (notification.method == "$/deadline") {
+      const auto left = std::chrono::milliseconds(params.at(1).as<std::uint32_t>());
+      next_deadline_ = {params.at(0).as<std::uint32_t>(), left.count() > 0 ? ipc::clock::now() + left : ipc::never};
     } else if (notification.method == "$/log") {
       const auto level = std::clamp(params.at(0).as<int>(), 0, 3);
       log_->record(static_cast<log_level>(level), params.at(1).as<std::string_view>(), ipc::clock::now());

@@ -171,6 +171,7 @@ class worker_process final : public reactor::target,
   std::atomic<ipc::time_point> next_timer_{ipc::never};
   std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet
   std::atomic<unsigned> host_calls_{0};
+  std::pair<std::uint32_t, ipc::time_point> next_deadline_{0, ipc::never};  // of the call to the host that comes next
   std::atomic<unsigned> events_{0}, events_to_credit_{0};
 
   std::mutex reading_reports_;

@@ -455,7 +455,14 @@ ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view
   frame.append(arguments);
   ipc::waiter waiter;
   const ipc::time_point deadline = on_behalf_of ? on_behalf_of->deadline : ipc::never;
-  const auto started = channel_.start(frame.take(), {}, deadline, &waiter, nullptr);
+  const auto before = [&](std::uint32_t id) {
+    ipc::buffer said = ipc::begin_notification("$/deadline");
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - ipc::clock::now()).count();
+    ipc::packer(said).pack_array(2).pack(id).pack(std::clamp<std::int64_t>(left, 1, UINT32_MAX));
+    return said;
+  };
+  const auto started = channel_.start(frame.take(), {}, deadline, &waiter, nullptr,
+                                      deadline == ipc::never ? std::function<ipc::buffer(std::uint32_t)>() : before);
   if (started.code != outcome::ok)
     return ipc::completion::failed(started.code, "the call to the host could not be sent");
   if (on_behalf_of) on_behalf_of->host_call = started.id + 1;

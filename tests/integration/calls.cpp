@@ -120,6 +120,36 @@ TEST_CASE("a plugin calls the functions lent to it and no others") {
   CHECK(wrong.message() == "rejected: twice: argument 1: expected int, got str");
 }
 
+TEST_CASE("a function that a plugin calls knows how long its call has, and calls that it makes end by then") {
+  const auto where = GENERATE(isolation::process, isolation::none);
+  using clock = std::chrono::steady_clock;
+  mailbox<outcome> nested;  // written by handlers, so outlives the host
+  host host;
+  auto other = host.load(plugin_path("chaos"));
+  functions lent;
+  lent.add("seconds_left", [] {
+    const auto until = current_deadline();
+    return until == clock::time_point::max() ? -1.0 : std::chrono::duration<double>(until - clock::now()).count();
+  });
+  lent.add("ask_another", [&] { nested.put(failure_of([&] { other.call("sleep_ms", 60'000); }).outcome()); });
+  auto chaos = host.load(plugin_path("chaos"), {.isolation = where, .functions = lent});
+
+  const double left = chaos.with({.deadline = 20s}).call<double>("call_host", "seconds_left", std::tuple{});
+  CHECK(left > 5);
+  CHECK(left <= 20);
+  CHECK(chaos.call<double>("call_host", "seconds_left", std::tuple{}) > 20);  // the default
+  CHECK(chaos.with({.deadline = no_deadline}).call<double>("call_host", "seconds_left", std::tuple{}) == -1);
+  CHECK(current_deadline() == clock::time_point::max());
+
+  const auto begun = clock::now();
+  const auto asking = [&] { chaos.with({.deadline = 500ms}).call("call_host", "ask_another", std::tuple{}); };
+  if (where == isolation::process) CHECK(failure_of(asking).outcome() == outcome::timeout);
+  else asking();  // nothing ends a call in this process but itself
+  REQUIRE(nested.wait_for(1));
+  CHECK(nested.values()[0] == outcome::timeout);
+  CHECK(clock::now() - begun < 25s);  // other's own deadline is 30 s
+}
+
 TEST_CASE("a passed descriptor is readable in the worker") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));

@@ -5,6 +5,7 @@
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/sdk/typed.hpp>
 
+#include <chrono>
 #include <memory>
 
 namespace BULKHEAD_PUBLIC bulkhead {
@@ -15,6 +16,10 @@ namespace BULKHEAD_PUBLIC bulkhead {
 //
 // They run on the host's handler threads, several at once, and may block; what they throw goes back to the plugin as
 // an error with its text. Arguments come from a worker: they have the declared types, and nothing else is certain.
+//
+// One that runs on behalf of a call ends in vain once that call's time is up, so calls of plugins that it makes, on its own
+// thread, end by then, too; so does whatever it limits by current_deadline(). The worker says how much time is left, so a
+// hostile one can say anything: that ends only its own functions' calls earlier, or no earlier than without.
 class functions {
  public:
   // A function without types: its arguments as one array, its result as one packed value.
@@ -71,5 +76,9 @@ class functions {
 
   std::map<std::string, packed_function> table_;
 };
+
+// In a lent function, on its thread: until when the call that the plugin makes it for has time, as the plugin says.
+// time_point::max() elsewhere, and when there is no such limit. Never blocks.
+std::chrono::steady_clock::time_point current_deadline();
 
 }  // namespace bulkhead
