@@ -438,7 +438,7 @@ TEST_CASE("a plugin is the child of a real Node parent: calls, errors, a crash, 
   CHECK(seen[6]["id"] == 6);
   CHECK(seen[6]["error"]["code"] == "timeout");
   CHECK(seen[7]["id"] == 7);
-  CHECK(seen[7]["result"] == json{{"$bin", "YnkgYSBzb2NrZXQ="}});
+  CHECK(seen[7]["result"] == "by a socket");
   CHECK(std::count(seen.begin(), seen.end(), json{{"event", "tick"}, {"value", {{"a", 1}}}}) == 1);
 }
 
