@@ -21,7 +21,7 @@ namespace bulkhead {
 namespace {
 
 constexpr std::size_t words_looked_over = 8192;  // 64 KiB of stack
-constexpr unsigned guesses_limit = 32;
+constexpr unsigned guesses_limit = 48;
 constexpr unsigned steps_limit = 300'000;  // of the unwinder: more than a stack of 8 MiB often has
 
 char plugin_file[256];
