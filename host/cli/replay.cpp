@@ -13,7 +13,7 @@
 namespace bulkhead::cli {
 namespace {
 
-struct settings {
+struct replay_settings {
   std::string file;
   bool gdb = false, in_process = false, as_json = false;
   std::vector<std::string> environment;
@@ -47,7 +47,7 @@ void check(const crash_report& report) {
     throw std::runtime_error("the call had file descriptors among its arguments, which are gone");
 }
 
-[[noreturn]] void run_debugger(const settings& with) {
+[[noreturn]] void run_debugger(const replay_settings& with) {
   std::vector<std::string> words = {"replay", "--in-process", with.file};
   for (const std::string& each : with.environment) words.insert(words.end(), {"--env", each});
   run_in_gdb(words);
@@ -62,7 +62,7 @@ int show_failure(const failure& what, bool as_json) {
   return exit_code(what.outcome);
 }
 
-int replay(const crash_report& report, const settings& with) {
+int replay(const crash_report& report, const replay_settings& with) {
   load_options options;
   options.sha256 = report.sha256;
   options.deadline = with.deadline;
@@ -105,7 +105,7 @@ int run_replay(int argc, char** argv) {
       "the same policy.",
       "bulkhead replay");
   app.footer("\n" + std::string(exit_codes_help));
-  settings with;
+  replay_settings with;
   app.add_option("FILE", with.file, "the crash report; its request lies beside it")->required();
   auto* in_process = app.add_flag("--in-process", with.in_process,
                                   "in this process, with no sandbox: for plugins that you trust, under a debugger");

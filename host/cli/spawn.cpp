@@ -20,7 +20,7 @@
 namespace bulkhead::cli {
 namespace {
 
-struct settings {
+struct spawn_settings {
   std::vector<std::string> words;
   std::string policy, directory;
   std::vector<std::string> grants, environment;
@@ -37,7 +37,7 @@ constexpr const char* statuses_help =
     " 126  it can't be executed\n"
     " 127  there is no such program\n";
 
-void declare(CLI::App& app, settings& out) {
+void declare(CLI::App& app, spawn_settings& out) {
   app.add_option("--policy", out.policy, "run it in a sandbox: strict, files, network, program, or a file with TOML")
       ->type_name("NAME|FILE");
   app.add_option("--grant", out.grants, "a grant for its sandbox, as in read:/usr/share/fonts; repeatable")
@@ -53,7 +53,7 @@ void declare(CLI::App& app, settings& out) {
   app.add_flag("--explain", out.explain, "show what its sandbox denied, each with the grant that would allow it");
 }
 
-std::optional<policy> rules_of(const settings& with) {
+std::optional<policy> rules_of(const spawn_settings& with) {
   if (with.policy.empty() && with.grants.empty()) return std::nullopt;
   try {
     policy rules;
@@ -72,7 +72,7 @@ std::optional<policy> rules_of(const settings& with) {
   }
 }
 
-process_options options_of(const settings& with) {
+process_options options_of(const spawn_settings& with) {
   process_options out;
   for (const std::string& variable : with.environment)
     if (variable.find('=') == std::string::npos || variable.starts_with('='))
@@ -127,7 +127,7 @@ void explain(const std::vector<violation>& denied) {
 }  // namespace
 
 int run_spawn(int argc, char** argv) {
-  settings with;
+  spawn_settings with;
   CLI::App app("Runs a program as a child, with this terminal or these pipes as its own.", "bulkhead spawn");
   app.footer(std::string("\n") + statuses_help);
   declare(app, with);
@@ -182,7 +182,7 @@ int run_spawn(int argc, char** argv) {
 }
 
 int run_exec(int argc, char** argv) {
-  settings with;
+  spawn_settings with;
   std::string command, input;
   CLI::App app("Runs a shell command, collects what it writes, and shows it when it has ended.", "bulkhead exec");
   app.footer(std::string("\n") + statuses_help + " 125  it wrote more than --max-output and was killed\n");
