@@ -92,9 +92,10 @@ int status_of(const exit_status& status, bool timed_out) {
 }
 
 nlohmann::json account(const exit_status& status, bool timed_out, const std::vector<violation>& denied) {
-  nlohmann::json out = {{"reason", timed_out       ? "timed_out"
-                                   : status.signal ? "signalled"
-                                                   : "exited"},
+  nlohmann::json out = {{"reason", timed_out              ? "timed_out"
+                                   : status.out_of_memory ? "out_of_memory"
+                                   : status.signal        ? "signalled"
+                                                          : "exited"},
                         {"user_us", status.user_time.count()},
                         {"system_us", status.system_time.count()},
                         {"max_resident_bytes", status.max_resident},

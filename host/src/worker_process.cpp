@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -220,10 +221,16 @@ void worker_process::spawn() {
   std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get(), reports_end.get()};
   if (image_) fds.push_back(image_->get());
   if (lane_to_) fds.insert(fds.end(), {lane_to_.get(), lane_from_.get()});
+  unique_fd end_end;
+  if (!settings_->argv.empty()) {
+    make_pipe(end_pipe_, end_end, O_CLOEXEC | O_NONBLOCK);
+    fds.push_back(end_end.get());
+  }
   auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
   worker_end_.reset();
   log_end.reset();
   reports_end.reset();
+  end_end.reset();
   sandbox_ = std::move(spawned.layers);
   if (counted) sandbox_ += sandbox::to_line(layer);
   {
@@ -241,7 +248,7 @@ void worker_process::spawn() {
 
   const auto self = weak_from_this();
   core_->reactor->add(socket_watch_, socket_, self, channel_tag, 0);
-  core_->reactor->add(pidfd_watch_, pidfd_.get(), self, pidfd_tag, EPOLLIN);
+  core_->reactor->add(pidfd_watch_, end_pipe_ ? end_pipe_.get() : pidfd_.get(), self, pidfd_tag, EPOLLIN);
   core_->reactor->add(log_watch_, log_pipe_.get(), self, log_tag, EPOLLIN);
   core_->reactor->add(reports_watch_, reports_pipe_.get(), self, reports_tag, EPOLLIN);
   channel_.open();
@@ -629,7 +636,7 @@ bool worker_process::again() { return core_->needs_help() && core_->reactor->aga
 
 void worker_process::stop_watching() {
   core_->reactor->remove(socket_, socket_watch_);
-  core_->reactor->remove(pidfd_.get(), pidfd_watch_);
+  core_->reactor->remove(end_pipe_ && !end_lost_ ? end_pipe_.get() : pidfd_.get(), pidfd_watch_);
   core_->reactor->remove(log_pipe_.get(), log_watch_);
   core_->reactor->remove(reports_pipe_.get(), reports_watch_);
 }
@@ -649,6 +656,10 @@ void worker_process::on_ready(int tag, std::uint32_t events) {
     read_log(false);
   } else if (tag == reports_tag) {
     read_reports(false);
+  } else if (end_pipe_ && !end_lost_ && !has_ended(ipc::clock::now())) {  // the fork server has died, and it lives on
+    core_->reactor->remove(end_pipe_.get(), pidfd_watch_);
+    end_lost_ = true;
+    core_->reactor->add(pidfd_watch_, pidfd_.get(), weak_from_this(), pidfd_tag, EPOLLIN);
   } else {
     settle();
   }
@@ -731,10 +742,10 @@ void worker_process::kill(exit_reason reason, const std::string& why) {
 // For a caller's own thread: waits for the process to end, helping it along, and settles. True when that is done.
 bool worker_process::await_exit(ipc::time_point deadline) {
   const ipc::time_point patience = std::min(deadline, ipc::clock::now() + exit_after_close);
-  if (!readable_within(pidfd_.get(), patience)) {
+  if (!has_ended(patience)) {
     if (ipc::clock::now() >= deadline) return false;
     kill(exit_reason::closed);
-    if (!readable_within(pidfd_.get(), deadline)) return false;
+    if (!has_ended(deadline)) return false;
   }
   settle();
   std::unique_lock held(mutex_);
@@ -742,6 +753,17 @@ bool worker_process::await_exit(ipc::time_point deadline) {
   if (deadline == ipc::never) settled_.wait(held, done);
   else settled_.wait_until(held, deadline, done);
   return is_settled_;
+}
+
+// Waits until then for its end to be told: by the kernel, or of a program by its parent, the fork server.
+bool worker_process::has_ended(ipc::time_point deadline) {
+  if (end_pipe_) {
+    if (!readable_within(end_pipe_.get(), deadline)) return false;
+    int told = 0;
+    ::ioctl(end_pipe_.get(), FIONREAD, &told);
+    if (told > 0) return true;  // else the fork server has died, and nobody will tell
+  }
+  return readable_within(pidfd_.get(), deadline);
 }
 
 void worker_process::settle() {
@@ -781,6 +803,37 @@ void worker_process::settle() {
   settled_.notify_all();
 }
 
+struct worker_process::ending_status {
+  bool known = false, exited = false;
+  int status = 0;  // or the signal
+  std::chrono::microseconds cpu_time{0};
+  std::uint64_t peak_memory = 0;
+};
+
+worker_process::ending_status worker_process::status_of_end() {
+  ending_status out;
+  if (end_pipe_) {
+    fork_server::end how;
+    if (::read(end_pipe_.get(), &how, sizeof how) != static_cast<ssize_t>(sizeof how)) return out;
+    out.known = true;
+    out.exited = WIFEXITED(how.status);
+    out.status = out.exited ? WEXITSTATUS(how.status) : WTERMSIG(how.status);
+    out.cpu_time = std::chrono::microseconds(how.cpu_us);
+    out.peak_memory = static_cast<std::uint64_t>(how.max_resident);
+    return out;
+  }
+  siginfo_t info{};
+  rusage used{};  // which the C library's waitid() leaves out
+  out.known =
+      ::syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &info, WEXITED | __WALL | WNOHANG, &used) == 0 && info.si_pid;
+  out.exited = info.si_code == CLD_EXITED;
+  out.status = info.si_status;
+  for (const timeval& each : {used.ru_utime, used.ru_stime})
+    out.cpu_time += std::chrono::seconds(each.tv_sec) + std::chrono::microseconds(each.tv_usec);
+  out.peak_memory = static_cast<std::uint64_t>(used.ru_maxrss) << 10;
+  return out;
+}
+
 crash_report worker_process::make_report(const black_box_copy& box) {
   crash_report report;
   report.plugin = settings_->name;
@@ -799,14 +852,10 @@ crash_report worker_process::make_report(const black_box_copy& box) {
     }
   }
   report.log_tail = log_->tail();
-  siginfo_t info{};
-  rusage used{};  // which the C library's waitid() leaves out
-  const bool known =
-      ::syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &info, WEXITED | __WALL | WNOHANG, &used) == 0 && info.si_pid;
-  for (const timeval& each : {used.ru_utime, used.ru_stime})
-    report.cpu_time += std::chrono::seconds(each.tv_sec) + std::chrono::microseconds(each.tv_usec);
-  report.peak_memory = static_cast<std::uint64_t>(used.ru_maxrss) << 10;
-  const bool killed_by_kill = known && info.si_code != CLD_EXITED && info.si_status == SIGKILL;
+  const auto [known, exited, status, cpu_time, peak_memory] = status_of_end();
+  report.cpu_time = cpu_time;
+  report.peak_memory = peak_memory;
+  const bool killed_by_kill = known && !exited && status == SIGKILL;
 
   std::lock_guard held(mutex_);
   report.message = !why_.empty() ? why_ : box.message;
@@ -828,12 +877,12 @@ crash_report worker_process::make_report(const black_box_copy& box) {
     report.signal = SIGKILL;
   } else if (!known) {
     report.reason = exit_reason::unknown;
-  } else if (info.si_code == CLD_EXITED) {
-    report.reason = leaving_ && info.si_status == 0 ? exit_reason::shut_down : exit_reason::exited;
-    report.exit_code = info.si_status;
+  } else if (exited) {
+    report.reason = leaving_ && status == 0 ? exit_reason::shut_down : exit_reason::exited;
+    report.exit_code = status;
   } else {
     report.reason = exit_reason::signalled;
-    report.signal = info.si_status;
+    report.signal = status;
   }
   if (report.signal == SIGKILL && report.reason == exit_reason::signalled && cgroup_ && cgroup_->ran_out_of_memory())
     report.reason = exit_reason::out_of_memory;
@@ -907,7 +956,7 @@ void worker_process::ask_to_leave() {
 }
 
 void worker_process::end(ipc::time_point deadline) {
-  if (!readable_within(pidfd_.get(), deadline)) kill(exit_reason::shut_down, "it did not exit in time");
+  if (!has_ended(deadline)) kill(exit_reason::shut_down, "it did not exit in time");
   await_exit(ipc::clock::now() + std::chrono::seconds(5));
 }
 

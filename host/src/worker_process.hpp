@@ -140,8 +140,11 @@ class worker_process final : public reactor::target,
   void return_event_credit();
   bool await_exit(ipc::time_point deadline);
   void stop_watching();
+  bool has_ended(ipc::time_point deadline);
   void settle();  // after the process has ended: account, report, clean up
   ipc::completion verdict(const ipc::channel::open_call& call, const crash_report& report, std::uint64_t begun) const;
+  struct ending_status;
+  ending_status status_of_end();
   crash_report make_report(const black_box_copy& box);
   void read_log(bool to_the_end);
   void read_reports(bool to_the_end);
@@ -156,6 +159,7 @@ class worker_process final : public reactor::target,
   ipc::channel channel_;
   std::shared_ptr<log_stream> log_;
   unique_fd pidfd_, log_pipe_, reports_pipe_;
+  unique_fd end_pipe_;  // of a program of others, which is the fork server's child
   std::atomic<pid_t> pid_{-1};
   std::atomic<ipc::time_point> started_{ipc::time_point{}};
   std::unique_ptr<sandbox::cgroup> cgroup_;
@@ -167,6 +171,7 @@ class worker_process final : public reactor::target,
   std::shared_ptr<worker_blobs> blobs_;
   const ipc::time_point start_deadline_;
 
+  std::atomic<bool> end_lost_{false};  // the fork server has died before it could tell
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};
   std::atomic<ipc::time_point> next_timer_{ipc::never};
   std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet

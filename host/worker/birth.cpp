@@ -19,10 +19,11 @@ namespace bulkhead::fork_server {
 namespace {
 
 // 0 is /dev/null already; 1 and 2 become the log, then channel, black box, plugin and lanes. All else is closed.
-void place_descriptors(std::vector<unique_fd>& fds, sandbox::prepared& prepared, int supervisor) {
+void place_descriptors(std::vector<unique_fd>& fds, bool program, sandbox::prepared& prepared, int supervisor) {
   constexpr std::array targets = {channel_fd, 1, black_box_fd, plugin_fd, lane_in_fd, lane_out_fd};
-  std::vector<int> high;                   // out of the way of the targets first
-  fds.erase(fds.begin() + reports_index);  // the fork server's alone
+  std::vector<int> high;  // out of the way of the targets first
+  if (program) fds.erase(fds.begin() + end_index);
+  fds.erase(fds.begin() + reports_index);  // these are the fork server's alone
   for (const unique_fd& fd : fds) high.push_back(::fcntl(fd.get(), F_DUPFD, 64));
   supervisor = ::fcntl(supervisor, F_DUPFD, 64);
   prepared.move_descriptor(64);
@@ -68,7 +69,7 @@ void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
   bool placed = false;
   try {
     prepared.enter_files();
-    place_descriptors(in.fds, prepared, supervisor);
+    place_descriptors(in.fds, !plugin, prepared, supervisor);
     placed = true;
     prepared.enter();
   } catch (const std::exception& e) {

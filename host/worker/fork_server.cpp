@@ -1,5 +1,6 @@
 // See fork_server.hpp. Workers are cloned with CLONE_PARENT and exit_signal 0: the host is their parent and gets their
-// status from the pidfd, while the application's own wait() and SIGCHLD never see them. When the host dies, the end of
+// status from the pidfd, while the application's own wait() and SIGCHLD never see them. Programs of others are this
+// process's children (protocol.hpp says why), which tells the host how each has ended. When the host dies, the end of
 // the control channel makes this process kill every worker that still lives, also those that no longer listen to their
 // own channel.
 #include "fork_server.hpp"
@@ -19,6 +20,7 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -26,6 +28,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 namespace bulkhead {
 namespace {
@@ -33,10 +36,12 @@ namespace {
 using namespace fork_server;
 
 constexpr std::size_t sandboxes_kept = 64;
+constexpr int dying_ms = 300;
 
 struct living {
   unique_fd pidfd;
-  pid_t pid = -1;  // -1 for those adopted
+  pid_t pid = -1;        // -1 for those adopted
+  unique_fd end_pipe{};  // of a program, which is a child of this process
 };
 
 class server {
@@ -59,6 +64,7 @@ class server {
           if (!serve_one()) return kill_all();
         } else if (const auto dead = workers_.find(fd); dead != workers_.end()) {
           denied_.died(dead->second.pid);
+          if (dead->second.end_pipe) reap(dead->second);
           workers_.erase(dead);
         } else {
           denied_.serve(fd);
@@ -77,12 +83,26 @@ class server {
 
   int kill_all() {
     for (const auto& [fd, each] : workers_) ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
+    // A host that is only shutting down may still want to know.
+    for (const auto& [fd, each] : workers_)
+      if (pollfd ended{fd, POLLIN, 0}; each.end_pipe && ::poll(&ended, 1, dying_ms) == 1) reap(each);
     return 0;
   }
 
-  void keep(unique_fd pidfd, pid_t pid) {
+  static void reap(const living& dead) {
+    int status = 0;
+    rusage used{};
+    if (::wait4(dead.pid, &status, __WALL, &used) != dead.pid) return;
+    const auto us = [](const timeval& time) { return std::int64_t{time.tv_sec} * 1'000'000 + time.tv_usec; };
+    const end how{.status = status,
+                  .cpu_us = us(used.ru_utime) + us(used.ru_stime),
+                  .max_resident = std::int64_t{used.ru_maxrss} * 1024};
+    [[maybe_unused]] const ssize_t n = ::write(dead.end_pipe.get(), &how, sizeof how);
+  }
+
+  void keep(unique_fd pidfd, pid_t pid, unique_fd end_pipe = {}) {
     const int fd = pidfd.get();
-    workers_.emplace(fd, living{std::move(pidfd), pid});
+    workers_.emplace(fd, living{std::move(pidfd), pid, std::move(end_pipe)});
     watch(fd);
   }
 
@@ -101,11 +121,13 @@ class server {
       return send(control_, out, text, -1);
     }
     unique_fd pidfd = clone_worker(in, out, text);
+    unique_fd end_pipe;
+    if (pidfd && in.head.kind == request_kind::spawn_program) end_pipe = std::move(in.fds[end_index]);
     // The worker's descriptors are the worker's alone: an end of a log pipe kept here would hide its end-of-file.
     in.fds.clear();
-    if (!send(control_, out, text, pidfd.get())) return false;
-    if (pidfd) keep(std::move(pidfd), out.pid);
-    return true;
+    const bool heard = send(control_, out, text, pidfd.get());
+    if (pidfd) keep(std::move(pidfd), out.pid, std::move(end_pipe));
+    return heard || kill_all();
   }
 
   void examine(const incoming& in, answer& out, std::string& text) {
@@ -144,7 +166,7 @@ class server {
   unique_fd clone_worker(incoming& in, answer& out, std::string& text) {
     const bool plugin = in.head.kind == request_kind::spawn_plugin;
     const std::size_t got = in.fds.size();
-    if (plugin ? got != plugin_index + 1 && got != descriptors_limit : got != plugin_index || in.head.arguments == 0) {
+    if (plugin ? got != plugin_index + 1 && got != descriptors_limit : got != end_index + 1 || in.head.arguments == 0) {
       out.error = EINVAL;
       return {};
     }
@@ -167,7 +189,7 @@ class server {
     int* thread_id = nullptr;
     if (::prctl(PR_GET_TID_ADDRESS, &thread_id) != 0) thread_id = nullptr;
     clone_args args{};
-    args.flags = CLONE_PARENT | CLONE_PIDFD | (prepared->wants_pid_namespace() ? CLONE_NEWPID : 0u) |
+    args.flags = (plugin ? CLONE_PARENT : 0u) | CLONE_PIDFD | (prepared->wants_pid_namespace() ? CLONE_NEWPID : 0u) |
                  (thread_id ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0u);
     args.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
     args.child_tid = reinterpret_cast<std::uint64_t>(thread_id);

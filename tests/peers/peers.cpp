@@ -1,8 +1,15 @@
 // Workers in other languages, run by the real host: the protocol is enough.
 #include "fixture.hpp"
 #include "page.hpp"
+#include "watched_host.hpp"
 
+#include <csignal>
+#include <fstream>
+
+#include <poll.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 
 namespace bulkhead::testing {
 namespace {
@@ -144,6 +151,52 @@ TEST_CASE("a descriptor handed to a worker in another language is the file itsel
   ::lseek(file.get(), 0, SEEK_SET);
   const auto content = peer.call<bytes>("read_handle", pass_fd{file.get()});
   CHECK(std::string(content.begin(), content.end()) == "passed on");
+}
+
+TEST_CASE("the application's own wait() and SIGCHLD do not see a program that was launched, and its end is known") {
+  sigset_t child_ended, before;
+  ::sigemptyset(&child_ended);
+  ::sigaddset(&child_ended, SIGCHLD);
+  ::pthread_sigmask(SIG_BLOCK, &child_ended, &before);
+  {
+    watched_host host;
+    auto peer = host.self.launch(command("python"), patient());
+    const pid_t pid = peer.workers().at(0).pid;
+    const unique_fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+    ::kill(pid, SIGKILL);
+    pollfd ended{pidfd.get(), POLLIN, 0};
+    REQUIRE(::poll(&ended, 1, 60'000) == 1);
+    siginfo_t info{};
+    CHECK(::waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | __WALL) < 0);
+    REQUIRE(host.saw(watched_host::kind::exited));
+    const auto report = host.last(watched_host::kind::exited).report;
+    CHECK(report->reason == exit_reason::signalled);
+    CHECK(report->signal == SIGKILL);
+    CHECK(report->cpu_time > 1ms);
+    CHECK(report->peak_memory > 1 << 20);
+    const auto failure = failure_of([&] { host.self.launch({"/bin/sh", "-c", "exit 3"}, patient()); });
+    CHECK(failure.message().find("exited with status 3") != std::string::npos);
+    sigset_t pending;
+    ::sigpending(&pending);
+    CHECK(::sigismember(&pending, SIGCHLD) == 0);
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+TEST_CASE("a program that outlives its fork server is looked after all the same") {
+  watched_host host;
+  auto peer = host.self.launch(command("python"), patient());
+  const pid_t pid = peer.workers().at(0).pid;
+  std::ifstream status("/proc/" + std::to_string(pid) + "/status");
+  pid_t parent = 0;
+  for (std::string word; parent == 0 && status >> word;)
+    if (word == "PPid:") status >> parent;
+  REQUIRE(parent > 1);
+  ::kill(parent, SIGKILL);
+  CHECK(peer.call<std::string>("upper", "on") == "ON");
+  ::kill(pid, SIGKILL);
+  REQUIRE(host.saw(watched_host::kind::exited));
+  CHECK(peer.call<std::string>("upper", "again") == "AGAIN");
 }
 
 TEST_CASE("the bytes that a host sends are those of the page") {

@@ -1,4 +1,5 @@
-// A program that Node forks: echoes messages, serves one connection of a listener that it is passed, gives a socket back.
+// A program that Node forks: echoes messages, serves one connection of a listener that it is passed, gives a socket and
+// reads from its other end what is written to it.
 #include <bulkhead/node_channel.hpp>
 
 #include <boost/asio/io_context.hpp>
@@ -6,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include <poll.h>
 #include <sys/socket.h>
 
 int main() {
@@ -16,10 +18,9 @@ int main() {
   options.on_message = [&](const nlohmann::json& message, bulkhead::passed_handle handle) {
     if (handle.kind() == bulkhead::handle_kind::tcp_listener) {
       channel->send({{"listener", std::string(to_string(handle.kind()))}});
-      int accepted = -1;
-      while ((accepted = ::accept(handle.fd(), nullptr, nullptr)) < 0 && errno == EAGAIN) {
-      }
-      const bulkhead::unique_fd connection(accepted);
+      pollfd ready{handle.fd(), POLLIN, 0};  // Node's sockets do not block
+      ::poll(&ready, 1, -1);
+      const bulkhead::unique_fd connection(::accept(handle.fd(), nullptr, nullptr));
       ::send(connection.get(), "served by bulkhead", 18, MSG_NOSIGNAL);
       return;
     }
@@ -39,6 +40,11 @@ int main() {
     return 64;
   }
   channel->send({{"hello", std::getenv("NODE_CHANNEL_FD") == nullptr}});
-  io.run();
-  return 5;
+  io.run();  // until the parent disconnects
+  // To end with something unread would reset the connection, and Node throws for that where nobody listens for errors.
+  std::string text;
+  char some[64];
+  for (ssize_t n = 0; kept && (n = ::recv(kept.get(), some, sizeof some, 0)) > 0;)
+    text.append(some, static_cast<std::size_t>(n));
+  return text == "bye" ? 5 : 6;
 }

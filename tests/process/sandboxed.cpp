@@ -1,12 +1,21 @@
 // Children under a policy: what they can't do, that everything else of a child is as without one, what is reported.
 #include "process_fixture.hpp"
 
+#include <fstream>
+#include <iterator>
+
 using namespace bulkhead;
 using namespace bulkhead::testing;
 
 namespace {
 
 process_options strict(policy rules = {}) { return {.policy = std::move(rules)}; }
+
+sandbox_layer cgroup_of(const child& of) {
+  for (const sandbox_layer& each : of.sandbox().layers)
+    if (each.name == "cgroup") return each;
+  return {"none", false, ""};
+}
 
 }  // namespace
 
@@ -75,11 +84,83 @@ TEST_CASE("a sandboxed program that can't be executed says why") {
 
 TEST_CASE("a policy's limits hold for a child") {
   launcher launch;
-  const auto hungry = launch.exec_file("/usr/bin/python3", {"-c", "x = bytearray(1 << 30)"},
-                                       {.process = strict(policy().allow_read("/usr/lib").memory_limit(256 << 20))});
+  const auto limited =
+      launch.exec_file("/usr/bin/python3",
+                       {"-c", "import resource as r\nprint(r.getrlimit(r.RLIMIT_NOFILE), r.getrlimit(r.RLIMIT_FSIZE))"},
+                       {.process = strict(policy().allow_read("/usr/lib").descriptors(70).file_size_limit(4096))});
+  INFO(limited.err);
+  CHECK(limited.out == "(70, 70) (4096, 4096)\n");
+#ifndef BULKHEAD_SANITIZED  // a worker with a sanitizer in it can't live with a limited address space, and sets none
+  const auto hungry =
+      launch.exec_file("/usr/bin/python3", {"-c", "x = bytearray(1 << 30)"},
+                       {.process = strict(policy().allow_read("/usr/lib").default_memory_limit(256 << 20))});
   INFO(hungry.err);
-#ifndef BULKHEAD_SANITIZED
   CHECK(hungry.err.find("MemoryError") != std::string::npos);
-#endif
   CHECK(hungry.status.code != 0);
+#endif
+}
+
+TEST_CASE("a cgroup counts the memory of a child and all that it starts, and its end says so") {
+  launcher launch;
+  process_options options = strict(policy().allow_read("/usr/lib").memory_limit(256 << 20));
+  options.streams = {stdio::null(), stdio::null(), stdio::null()};
+  // Each stays below the limit, together they do not, and the first is the largest when they reach it.
+  const child family = launch.spawn("/usr/bin/python3",
+                                    {"-c",
+                                     "import os, time\n"
+                                     "r, w = os.pipe()\n"
+                                     "for i in range(3):\n"
+                                     "  if os.fork() == 0:\n"
+                                     "    x = bytearray(b'x') * (40 << 20)\n"
+                                     "    os.write(w, b'x'); time.sleep(300)\n"
+                                     "for i in range(3): os.read(r, 1)\n"
+                                     "x = bytearray(b'x') * (170 << 20)\n"},
+                                    options);
+  const sandbox_layer layer = cgroup_of(family);
+  REQUIRE(layer.name == "cgroup");
+  const exit_status end = family.wait();
+  if (!layer.in_force) {  // then the address space is limited alone, and the reason is told
+    WARN("no cgroups here: " << layer.detail);
+    CHECK_FALSE(layer.detail.empty());
+    return;
+  }
+  CHECK(layer.detail.find("memory 256 MiB") != std::string::npos);
+  CHECK(end.signal == SIGKILL);
+  CHECK(end.out_of_memory);
+  CHECK(to_string(end) == "was killed by the kernel, out of memory");
+  CHECK(!launch.spawn("/bin/sh", {"-c", "kill -KILL $$"}, options).wait().out_of_memory);
+}
+
+TEST_CASE("a child is in the cgroup that limits its CPUs from its first instruction, and nothing is left of that") {
+  launcher launch;
+  std::vector<std::filesystem::path> made;
+  try {
+    process_options options = strict(policy().cpus(0.2));
+    const child waiting = launch.spawn("/bin/cat", {}, options);
+    CHECK(cgroup_of(waiting).detail.find("CPUs 0.2") != std::string::npos);
+    std::ifstream groups("/proc/" + std::to_string(waiting.pid()) + "/cgroup");
+    for (std::string line; std::getline(groups, line);) {
+      const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+      if (line.find("/bulkhead-") == std::string::npos) continue;
+      for (const std::string& hierarchy : {line.substr(first + 1, second - first - 1), std::string()})
+        if (const auto path = std::filesystem::path("/sys/fs/cgroup") / hierarchy / line.substr(second + 2);
+            std::filesystem::exists(path))
+          made.push_back(path);
+    }
+    REQUIRE(!made.empty());
+    // Its init's first process is the program.
+    std::ifstream members(made.front() / "cgroup.procs");
+    CHECK(std::distance(std::istream_iterator<int>(members), std::istream_iterator<int>()) == 2);
+    waiting.in().close();
+    CHECK(waiting.wait());
+    for (const auto& each : made) CHECK(!std::filesystem::exists(each));
+    options.detached = true;
+    CHECK_THROWS_WITH(launch.spawn("/bin/true", {}, options), Catch::Contains("detached"));
+  } catch (const std::runtime_error& error) {
+    WARN("no cgroups here: " << error.what());
+    CHECK(std::string(error.what()).find("cpus can't be limited here: ") != std::string::npos);
+  }
+  launcher without({.cgroup = "/nowhere"});
+  CHECK_THROWS_WITH(without.spawn("/bin/true", {}, strict(policy().cpus(1))), Catch::Contains("/nowhere"));
+  CHECK(without.spawn("/bin/true", {}, strict(policy().memory_limit(256 << 20))).wait());
 }

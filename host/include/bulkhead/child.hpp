@@ -17,6 +17,7 @@ struct exit_status {
   int code = -1;             // of exit(); -1 when a signal ended it, or when nobody knows (its process server has died)
   int signal = 0;            // that ended it
   bool core_dumped = false;  // and left a core file
+  bool out_of_memory = false;  // and that was the kernel's: its policy's memory_limit(), counted by a cgroup
   std::chrono::microseconds user_time{0};    // CPU time of its own
   std::chrono::microseconds system_time{0};  // and of the kernel for it
   std::size_t max_resident = 0;              // bytes
@@ -87,7 +88,8 @@ struct process_options {
   std::vector<stdio> streams{};
   kill_scope scope = kill_scope::group;  // what child::kill_tree() reaches
   // Unset: no sandbox. What it starts with is granted besides: to execute its own file (and a script's interpreter), and
-  // to start others among what it may read. With resource limits of the policy alone.
+  // to start others among what it may read. Of a detached child neither memory nor CPUs are counted by a cgroup: nobody
+  // would be left to remove it.
   std::optional<bulkhead::policy> policy{};
   // When it passes, or `stop` is requested, the child and what its scope reaches get `kill_signal`, and SIGKILL after the
   // grace.

@@ -33,6 +33,7 @@ inline boost::system::error_code make_error_code(process_error value) noexcept {
 struct launcher_options {
   std::filesystem::path worker_path{};  // of bulkhead-worker; see host_options
   unsigned worker_user = 65534;         // whom sandboxed children run as when the application is root
+  std::filesystem::path cgroup{};       // where cgroups for limits of policies are made; see host_options
   // What a handler on the launcher's own thread has thrown. Unset: std::terminate, as in any thread.
   std::function<void(std::exception_ptr)> on_exception{};
 };

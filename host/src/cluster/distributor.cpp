@@ -208,9 +208,12 @@ void distributor::finished(std::uint64_t id, const reply& result) {
   at.serving = false;
   take_back(at);
   if (at.done) later_.push_back(std::exchange(at.done, {}));
-  if (at.leaving || !at.process->alive()) return;
+  // One that died while it served is told of by its exit. One that has died before is asked for its reason, which the
+  // answer to its call has: its own, or how it ended.
+  if (at.leaving || (!at.process->alive() && at.says_serving())) return;
   const std::string why = result ? "it has stopped serving" : result.message();
   failed(at.process, why);
+  at.failure = why;
   at.process->kill(exit_reason::closed, why);
 }
 
@@ -223,7 +226,9 @@ void distributor::failed(const std::shared_ptr<worker_process>& process, std::st
 void distributor::remove(const std::shared_ptr<worker_process>& process) {
   seat* const gone = find(process);
   if (!gone) return;
-  if (awaited_ > 0 && !gone->says_serving()) failures_.emplace(process.get(), "the worker ended before it served");
+  // It may have said why before anybody waited.
+  if (awaited_ > 0 && !gone->says_serving())
+    failures_.emplace(process.get(), gone->failure.empty() ? "the worker ended before it served" : gone->failure);
   abandon(*gone);
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, gone->doorbell.get(), nullptr);
   if (gone->done) later_.push_back(std::move(gone->done));

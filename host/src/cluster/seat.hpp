@@ -54,6 +54,7 @@ struct seat {
   bool serving = false;  // and not leaving
   bool leaving = false, told_to_leave = false;
   bool answered = false;  // the call
+  std::string failure;    // why it does not serve
   bool full = false;      // its socket is, for now
   std::uint32_t ping = 0;
   ipc::time_point pinged{};

@@ -25,13 +25,14 @@ constexpr int shutdown_ms = 1000;
 
 std::string to_string(const exit_status& status) {
   if (status.code < 0 && !status.signal) return "ended, and its status was lost with the process server";
+  if (status.out_of_memory) return "was killed by the kernel, out of memory";
   if (status.signal) return "was killed by " + signal_name(status.signal);
   return "exited with status " + std::to_string(status.code);
 }
 
 child_core::child_core(std::shared_ptr<process::server_client> servers, const boost::asio::any_io_executor& on,
                        std::shared_ptr<void> context, const process_options& options, process::spawned_child made,
-                       unique_fd end)
+                       unique_fd end, std::unique_ptr<sandbox::cgroup> cgroup)
     : pid(made.pid),
       sandbox(sandbox::from_lines(made.layers)),
       executor(on),
@@ -39,6 +40,7 @@ child_core::child_core(std::shared_ptr<process::server_client> servers, const bo
       servers_(std::move(servers)),
       strand_(on),
       events_(options.events),
+      detached_(options.detached),
       timeout_(options.timeout),
       kill_grace_(options.kill_grace),
       kill_signal_(options.kill_signal),
@@ -49,7 +51,8 @@ child_core::child_core(std::shared_ptr<process::server_client> servers, const bo
       end_(strand_, end.release()),
       timer_(strand_),
       any_handle_(options.any_handle),
-      may_send_handles_(!options.policy || options.policy->granted().handles) {}
+      may_send_handles_(!options.policy || options.policy->granted().handles),
+      cgroup_(std::move(cgroup)) {}
 
 void child_core::add_stream(std::size_t number, unique_fd end, bool output) {
   if (output) ++open_outputs_;
@@ -204,6 +207,8 @@ bool child_core::reap() {
     } else if (n != 0 || !fork_server::has_ended(pidfd_.get(), 0)) {
       return false;
     }  // else its server has died before it, and nobody knows
+    status.out_of_memory = status.signal == SIGKILL && cgroup_ && cgroup_->ran_out_of_memory();
+    cgroup_.reset();
     status_ = status;
   }
   servers_->forget(pidfd_.get());
@@ -277,11 +282,14 @@ void child_core::start_wait(detail::completion<boost::system::error_code, exit_s
 }
 
 void child_core::end_now() {
-  try {
-    kill(SIGKILL, true);
-  } catch (const boost::system::system_error&) {  // it has become another user, so it is waited for only
+  if (!detached_) {
+    try {
+      kill(SIGKILL, true);
+    } catch (const boost::system::system_error&) {  // it has become another user, so it is waited for only
+    }
+    wait_for(std::chrono::milliseconds(shutdown_ms));
   }
-  wait_for(std::chrono::milliseconds(shutdown_ms));
+  // Operations in progress hold this child, and it the context that they are in.
   boost::asio::post(strand_, [self = shared_from_this()] {
     self->end_.cancel();
     if (self->channel_) self->channel_->drain();

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "process/server_client.hpp"
+#include "sandbox/cgroup.hpp"
 #include <bulkhead/child.hpp>
 
 #include <boost/asio/steady_timer.hpp>
@@ -15,7 +16,8 @@ namespace bulkhead {
 class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_core> {
  public:
   child_core(std::shared_ptr<process::server_client> servers, const boost::asio::any_io_executor& executor,
-             std::shared_ptr<void> context, const process_options& options, process::spawned_child made, unique_fd end);
+             std::shared_ptr<void> context, const process_options& options, process::spawned_child made, unique_fd end,
+             std::unique_ptr<sandbox::cgroup> cgroup);
 
   // What the application keeps of what the child was given.
   void add_stream(std::size_t number, unique_fd end, bool output);
@@ -30,7 +32,7 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   exit_status wait();
   std::optional<exit_status> wait_for(std::chrono::nanoseconds limit);
   void start_wait(detail::completion<boost::system::error_code, exit_status> done);
-  // Kills the tree and waits for it to end, without events: the launcher shuts down.
+  // Kills the tree and waits for it to end, unless it is detached; without events: the launcher shuts down.
   void end_now();
   // Nobody is interested any more: closes its streams; if it has not ended, it is reaped when it does.
   void abandon();
@@ -60,6 +62,7 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   const std::shared_ptr<process::server_client> servers_;
   const boost::asio::strand<boost::asio::any_io_executor> strand_;
   const child_events events_;
+  const bool detached_;
   const std::chrono::nanoseconds timeout_, kill_grace_;
   const int kill_signal_;
   const kill_scope scope_;
@@ -79,7 +82,8 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;
 
   std::mutex mutex_;
-  std::optional<exit_status> status_;  // once it has been reaped
+  std::optional<exit_status> status_;        // once it has been reaped
+  std::unique_ptr<sandbox::cgroup> cgroup_;  // until then
   std::vector<detail::completion<boost::system::error_code, exit_status>> waiters_;
   std::function<void()> given_up_;
   std::optional<boost::asio::posix::stream_descriptor> reports_;

@@ -1,6 +1,7 @@
 // See process.hpp and launcher_core.hpp.
 #include "process/launch_plan.hpp"
 #include "process/launcher_core.hpp"
+#include "sandbox/report_text.hpp"
 #include "signals_blocked.hpp"
 
 #include <fcntl.h>
@@ -53,7 +54,8 @@ std::pair<unique_fd, unique_fd> make_pipe() {
 launcher_core::launcher_core(launcher_options options, std::optional<boost::asio::any_io_executor> executor)
     : servers(std::make_shared<process::server_client>(options.worker_path, options.worker_user)),
       options_(std::move(options)),
-      external_(std::move(executor)) {}
+      external_(std::move(executor)),
+      cgroups_(options_.cgroup) {}
 
 boost::asio::any_io_executor launcher_core::executor() {
   if (external_) return *external_;
@@ -105,13 +107,19 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
     if (options.policy) reports = make_pipe();
     wanted.reports = reports.second.get();
     wanted.end = end.second.get();
-    auto core = std::make_shared<child_core>(servers, on, std::move(context), options, servers->spawn(wanted),
-                                             std::move(end.first));
+    std::string layers;
+    auto cgroup = make_cgroup(options, layers);
+    const auto doors = cgroup ? cgroup->doors() : std::vector<unique_fd>();
+    for (const unique_fd& each : doors) wanted.cgroups.push_back(each.get());
+    process::spawned_child made = servers->spawn(wanted);
+    made.layers += layers;
+    auto core = std::make_shared<child_core>(servers, on, std::move(context), options, std::move(made),
+                                             std::move(end.first), std::move(cgroup));
     for (std::size_t i = 0; i < streams.size(); ++i)
       if (streams[i].ours) core->add_stream(i, std::move(streams[i].ours), i != 0);
     if (channel) core->add_channel(std::move(channel), [closer = closer_](auto fds) { closer->take(std::move(fds)); });
     if (reports.first) core->watch_reports(std::move(reports.first));
-    if (!options.detached) {
+    {
       std::lock_guard held(mutex_);
       if (children_.size() >= sweep_at_) {
         std::erase_if(children_, [](const auto& weak) { return weak.expired(); });
@@ -135,6 +143,20 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
                            const process_options& options) {
   const auto on = executor();
   return spawn(file, arguments, options, on, io_);
+}
+
+// For what only a cgroup can hold a policy to. Its layer's line is added to those of the sandbox.
+std::unique_ptr<sandbox::cgroup> launcher_core::make_cgroup(const process_options& options, std::string& layers) {
+  if (!options.policy || !sandbox::cgroup_maker::wanted(options.policy->granted())) return nullptr;
+  policy::values granted = options.policy->granted();
+  if (granted.threads > 0) ++granted.threads;  // its init
+  sandbox_layer layer{"cgroup", false, "not for a detached child, which may outlive who would remove it"};
+  std::unique_ptr<sandbox::cgroup> made;
+  if (!options.detached) made = cgroups_.make(granted, layer);
+  if (!made && granted.milli_cpus > 0 && granted.required > sandbox_level::limited)
+    throw std::runtime_error("cpus can't be limited here: " + layer.detail);
+  layers = sandbox::to_line(layer);
+  return made;
 }
 
 void launcher_core::start_spawn(std::string file, std::vector<std::string> arguments, process_options options,

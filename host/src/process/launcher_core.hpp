@@ -3,6 +3,7 @@
 
 #include "closer.hpp"
 #include "process/child_core.hpp"
+#include "sandbox/cgroup.hpp"
 #include <bulkhead/process.hpp>
 
 #include <boost/asio/io_context.hpp>
@@ -30,9 +31,11 @@ class BULKHEAD_PRIVATE launcher_core : public std::enable_shared_from_this<launc
 
  private:
   void run();
+  std::unique_ptr<sandbox::cgroup> make_cgroup(const process_options& options, std::string& layers);
 
   const launcher_options options_;
   const std::optional<boost::asio::any_io_executor> external_;
+  sandbox::cgroup_maker cgroups_;
   std::mutex mutex_;
   std::shared_ptr<boost::asio::io_context> io_;  // with a thread, from when it is first needed
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work_;

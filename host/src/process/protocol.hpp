@@ -8,13 +8,15 @@
 namespace bulkhead::process {
 
 inline constexpr std::uint32_t magic = 0x62687073;  // "bhps"
-inline constexpr std::uint32_t version = 1;
+inline constexpr std::uint32_t version = 2;
 inline constexpr std::size_t inline_limit = std::size_t{64} << 10;  // of strings; more travel in a memfd
 inline constexpr std::size_t streams_limit = 64;                    // descriptors 0 … 63 of a child
+inline constexpr std::size_t cgroups_limit = 3;
+inline constexpr std::size_t descriptors_limit = streams_limit + cgroups_limit + 4;
 
 enum class request_kind : std::uint32_t {
-  // Descriptors: the pipes for a failure and for its end, that for reports if it has a policy, the child's 0, 1, 2, …, and
-  // the memfd.
+  // Descriptors: the pipes for a failure and for its end, that for reports if it has a policy, the files by which it joins
+  // its cgroups, the child's 0, 1, 2, …, and the memfd.
   spawn = 1,
   adopt = 2,  // descriptor: pidfd of a living child, to be killed when the host goes away. No answer.
   kill = 3,   // no descriptor: a child by its pid, which the host has no pidfd of. No answer.
@@ -38,6 +40,7 @@ struct request {
   std::uint32_t user = 0, group = 0;
   std::int32_t pid = -1;        // adopt: the child's; spawn: the process group to be in, unless it has its own
   std::uint32_t streams = 0;    // how many descriptors the child gets
+  std::uint32_t cgroups = 0;    // how many it joins
   std::uint32_t arguments = 0;  // strings, zero-terminated: policy, file, directory, argv, environment
   std::uint32_t environment = 0;
   std::uint64_t strings_size = 0;

@@ -86,6 +86,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
   head.group = wanted.group;
   head.pid = ::getpgrp();
   head.streams = static_cast<std::uint32_t>(wanted.streams.size());
+  head.cgroups = static_cast<std::uint32_t>(wanted.cgroups.size());
   head.arguments = static_cast<std::uint32_t>(wanted.arguments.size());
   head.environment = static_cast<std::uint32_t>(wanted.environment.size());
   std::string strings;
@@ -104,6 +105,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
   std::vector<int> fds = {theirs.get()};
   fds.push_back(wanted.end);
   if (wanted.policy) fds.push_back(wanted.reports);
+  fds.insert(fds.end(), wanted.cgroups.begin(), wanted.cgroups.end());
   fds.insert(fds.end(), wanted.streams.begin(), wanted.streams.end());
   unique_fd memfd;
   if (strings.size() > inline_limit) {
@@ -154,7 +156,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
 
 bool server_client::exchange(server& with, const request& head, const std::string& strings, const std::vector<int>& fds,
                              answer& out, std::string& text, unique_fd& pidfd) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * (streams_limit + 4))]{};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * descriptors_limit)]{};
   std::array<iovec, 2> parts = {iovec{const_cast<request*>(&head), sizeof head},
                                 iovec{const_cast<char*>(strings.data()), strings.size()}};
   msghdr message{};

@@ -18,6 +18,7 @@ struct spawn_request {
   unsigned user = 0, group = 0;
   std::string file, directory;
   std::vector<std::string> arguments, environment;  // argv, envp
+  std::vector<int> cgroups;                         // files by which it joins them
   std::vector<int> streams;                         // the child's 0, 1, 2, …
   std::optional<bulkhead::policy> policy;           // with the flag `sandboxed`
   int reports = -1;                                 // with a policy: a pipe where denials are written

@@ -133,6 +133,13 @@ void cgroup::add(pid_t pid) const {
   for (const auto& [controller, path] : directories_) put(path / "cgroup.procs", std::to_string(pid));
 }
 
+std::vector<unique_fd> cgroup::doors() const {
+  std::vector<unique_fd> out;
+  for (const auto& [controller, path] : directories_)
+    out.emplace_back(checked(::open((path / "cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC), "open cgroup.procs"));
+  return out;
+}
+
 bool cgroup::ran_out_of_memory() const {
   const auto found = directories_.find(unified_ ? "" : "memory");
   if (found == directories_.end()) return false;

@@ -3,12 +3,14 @@
 // named in host_options::cgroup), version 1 where that is what there is.
 #pragma once
 
+#include <bulkhead/ipc/system.hpp>
 #include <bulkhead/policy.hpp>
 
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 namespace bulkhead::sandbox {
 
@@ -23,6 +25,8 @@ class cgroup {
   // Throws std::system_error.
   void limit(const policy::values& granted);
   void add(pid_t pid) const;
+  // A process that writes "0" to each of these has joined, whoever it is: the right to was this process's.
+  std::vector<unique_fd> doors() const;
   // Whether the kernel has killed a process for want of memory.
   bool ran_out_of_memory() const;
 

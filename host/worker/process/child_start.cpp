@@ -110,6 +110,8 @@ void enter_sandbox(start& with) {
 int start_child(void* given) {
   start& with = *static_cast<start*>(given);
   const request& head = *with.head;
+  // Before it does anything, or starts an init that would stay outside.
+  for (const int each : with.cgroups) attempt(with, step::sandbox, ::write(each, "0", 1));
   ::setrlimit(RLIMIT_NOFILE, &with.files);
   if (head.flags & detached) attempt(with, step::session, ::setsid());
   else attempt(with, step::session, ::setpgid(0, head.flags & own_process_group ? 0 : head.pid));

@@ -15,6 +15,7 @@ struct start {
   const request* head = nullptr;
   int failure_pipe = -1;
   int end_pipe = -1;                  // for an init: it has a PID namespace
+  std::vector<int> cgroups{};         // files to write "0" to, to be in them
   std::vector<int> streams{};         // the child's 0, 1, 2, …
   std::vector<char*> candidates{};    // files to try, in the order of PATH
   std::vector<char*> argv{}, envp{};  // both end with null

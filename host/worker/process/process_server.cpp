@@ -53,7 +53,7 @@ struct living {
 
 // False when the host is gone. What does not fit together leaves no strings.
 bool receive(int control, incoming& in) {
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int) * (streams_limit + 4))];
+  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int) * descriptors_limit)];
   in.bytes.resize(inline_limit);
   std::array<iovec, 2> parts = {iovec{&in.head, sizeof in.head}, iovec{in.bytes.data(), in.bytes.size()}};
   msghdr message{};
@@ -241,7 +241,8 @@ class server {
 
   unique_fd spawn(incoming& in, answer& out, std::string& text) {
     const bool confined = in.head.flags & sandboxed, has_init = in.head.flags & own_pid_namespace;
-    const std::size_t first = confined ? 3 : 2;  // of its streams
+    const std::size_t reports = 2, joins = confined ? 3 : 2;
+    const std::size_t first = joins + in.head.cgroups;  // of its streams
     const std::size_t wanted = first + in.head.streams + (in.head.flags & strings_in_memfd ? 1 : 0);
     if (in.fds.size() != wanted) return out.error = in.fds.empty() ? EMFILE : EINVAL, unique_fd();
     if ((out.error = read_strings(in)) != 0) return {};
@@ -267,6 +268,7 @@ class server {
       text = sandbox::to_lines(with.prepared->report());
       with.supervisor = denied_.supervisor();
     }
+    for (std::size_t i = 0; i < in.head.cgroups; ++i) with.cgroups.push_back(in.fds[joins + i].get());
     for (std::size_t i = 0; i < in.head.streams; ++i) with.streams.push_back(in.fds[first + i].get());
     char* const file = *string++;
     with.directory = *string++;
@@ -290,7 +292,7 @@ class server {
       const auto& granted = with.prepared->granted();
       denied_.expect({.pid = pid,
                       .pidfd = unique_fd(granted.kill ? ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0) : -1),
-                      .reports = std::move(in.fds[first - 1]),
+                      .reports = std::move(in.fds[reports]),
                       .black_box = {},
                       .kills = granted.kill,
                       .learns = granted.learn});

@@ -10,16 +10,19 @@ child.on('message', (m, handle) => {
     child.send({ text: 'grüße', list: [1, null, { a: 'x'.repeat(200000) }] });
     child.send(null);
     const server = net.createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address();
       child.send({ listener: true }, server, () => {
+        server.close(); // it has been given away: what still listened here would take connections, too
         child.send({ after: 1 });
-        const client = net.connect(server.address().port, '127.0.0.1');
+        const client = net.connect(port, '127.0.0.1');
         let text = '';
         client.on('data', (d) => (text += d));
-        client.on('end', () => { seen.push({ served: text }); server.close(); child.send({ give: true }); });
+        client.on('end', () => { seen.push({ served: text }); child.send({ give: true }); });
       });
     });
   }
   if (handle) { handle.end('bye'); child.disconnect(); }
 });
 child.on('disconnect', () => seen.push('disconnect'));
-child.on('exit', (code, signal) => { console.log(JSON.stringify({ seen, code, signal })); process.exit(0); });
+// exit() would cut short what a pipe has no room for.
+child.on('exit', (code, signal) => process.stdout.write(JSON.stringify({ seen, code, signal }), () => process.exit(0)));
