@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 
@@ -65,6 +66,7 @@ void leave_note(const std::string& why) {
 void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
   const bool plugin = in.head.kind == request_kind::spawn_plugin;
   const bool lanes = in.fds.size() > plugin_index + 1;
+  std::signal(SIGPIPE, SIG_DFL);            // the fork server has a handler
   ::prctl(PR_SET_NAME, "bulkhead-worker");  // in reports, too, of a child that has executed nothing
   bool placed = false;
   try {

@@ -63,6 +63,9 @@ class server {
         if (fd == control_) {
           if (!serve_one()) return kill_all();
         } else if (const auto dead = workers_.find(fd); dead != workers_.end()) {
+          // Closing it is not enough: a worker that was cloned a moment ago still has a copy, and it would be heard of under
+          // a number that is another's by then.
+          ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
           denied_.died(dead->second.pid);
           if (dead->second.end_pipe) reap(dead->second);
           workers_.erase(dead);
@@ -224,6 +227,10 @@ class server {
 
 int serve_fork_requests(int control, bool network, unsigned user) {
   ::prctl(PR_SET_NAME, "bulkhead-forks");
+  // A host may read no more of what it is told. Ignored, it would be so for programs, too; a handler is not inherited.
+  struct sigaction nothing {};
+  nothing.sa_handler = [](int) {};
+  ::sigaction(SIGPIPE, &nothing, nullptr);
   // Four descriptors for each worker.
   if (rlimit files{}; ::getrlimit(RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = files.rlim_max;

@@ -89,7 +89,7 @@ bool node_channel::start_send(const nlohmann::json& message, passed_handle handl
       item.line = node::to_line(message);
     } else {
       nlohmann::json wrapped = node::envelope(message, item.handle, options_.any_handle);
-      if (internal) wrapped["type"] = "net.Native";
+      if (internal) wrapped["type"] = item.handle.kind() == handle_kind::udp_socket ? "dgram.Native" : "net.Native";
       item.retransmits = wrapped["type"] == "net.Socket";
       item.line = node::to_line(wrapped);
     }

@@ -125,6 +125,9 @@ class server {
         if (fd == control_) {
           if (!serve_one()) return kill_all();
         } else if (const auto dead = children_.find(fd); dead != children_.end()) {
+          // Closing it is not enough: a child that was cloned a moment ago still has a copy, and it would be heard of under
+          // a number that is another's by then.
+          ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
           reap(dead->second);
           children_.erase(dead);
         } else {

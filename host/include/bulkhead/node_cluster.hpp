@@ -1,0 +1,77 @@
+// A primary for Node's own cluster: scripts that use Node's `cluster`, `http` and `net` as ever are its workers, and find
+// `cluster.isWorker` true. It starts and replaces them, and what they listen on is this process's.
+//
+//   bulkhead::launcher launch;
+//   bulkhead::node_cluster site(launch, "server.js", {.on_listening = …});
+//   ...
+//   site.reload();  // new workers first, then the old ones leave
+//   site.stop();
+//
+// Sockets stay open and bound whatever becomes of the workers: nobody is refused while they are replaced. What a worker
+// had accepted is lost when it crashes; a connection that it was just being passed goes to another.
+#pragma once
+
+#include <bulkhead/cluster.hpp>
+#include <bulkhead/process.hpp>
+
+namespace BULKHEAD_PUBLIC bulkhead {
+
+struct node_cluster_options {
+  unsigned workers = 0;  // 0: one for each processor that the application may run on
+  // TCP only, datagram sockets are always shared. round_robin: accepted here and passed to the next worker that has taken
+  // its last one. shared: workers accept for themselves.
+  enum schedule schedule = schedule::round_robin;
+  std::vector<std::string> arguments{};  // of the script
+  process_options process{};             // how each worker is started; its events are not used
+  restart_intensity intensity{};         // how often those that have ended unasked are replaced
+  // How long a worker may take to finish what it serves, once it was told to leave. Then it is killed.
+  std::chrono::nanoseconds patience = std::chrono::seconds(5);
+  // Whether workers may have a socket here bound there; `address` as they name it, "" for all. Unset: yes for any, but no
+  // for workers under a policy.
+  std::function<bool(const std::string& address, std::uint16_t port)> may_listen{};
+  // What happens, on the launcher's thread or executor, which they must not block. Workers are numbered from 1, and no
+  // number comes twice.
+  std::function<void(unsigned worker, const std::string& address, std::uint16_t port)> on_listening{};
+  std::function<void(unsigned worker, const nlohmann::json& message, passed_handle handle)> on_message{};
+  std::function<void(unsigned worker, const exit_status& status)> on_exit{};
+  // No more workers are started, since they have ended too often or can't be started.
+  std::function<void(const std::string& why)> on_gave_up{};
+};
+
+struct node_cluster_stats {
+  struct worker {
+    unsigned number = 0;
+    pid_t pid = -1;
+    bool listening = false, leaving = false;
+  };
+  std::vector<worker> workers;
+  std::uint64_t passed = 0;         // connections that workers have taken
+  std::uint64_t redistributed = 0;  // and such that the first did not take
+  unsigned restarts = 0;            // of workers that had ended unasked
+  bool gave_up = false;
+};
+
+// Thread-safe. The launcher must outlive it.
+class node_cluster {
+ public:
+  // Starts the workers, and waits for none. Throws as launcher::fork(). std::invalid_argument: options that can't be.
+  node_cluster(launcher& with, const std::string& script, node_cluster_options options = {});
+  // As stop().
+  ~node_cluster();
+  node_cluster(const node_cluster&) = delete;
+  node_cluster& operator=(const node_cluster&) = delete;
+
+  // To one worker; false when it is not there, or has too much to read (node_channel::send).
+  bool send(unsigned worker, const nlohmann::json& message, passed_handle handle = {});
+  // Starts a new worker for each there is, which leaves once its successor listens. Throws as launcher::fork().
+  void reload();
+  // Tells all to leave, waits for their end (for `patience`, then kills them), closes the sockets. Idempotent.
+  void stop();
+  node_cluster_stats stats() const;
+
+ private:
+  class core;
+  std::shared_ptr<core> core_;
+};
+
+}  // namespace bulkhead

@@ -1,0 +1,419 @@
+// See node_cluster.hpp. The wire is that of Node's lib/internal/cluster: a worker asks for a socket (queryServer) and gets
+// it, or under round robin a promise of connections (newconn), each of which it answers for; it is passed the next one
+// then. All state is under one mutex; what the application is told is told without it.
+#include "process/node_listener.hpp"
+#include "supervision/restart_window.hpp"
+#include <bulkhead/node_cluster.hpp>
+
+#include <boost/asio/steady_timer.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <deque>
+#include <map>
+#include <set>
+
+#include <sched.h>
+#include <sys/socket.h>
+
+namespace bulkhead {
+namespace {
+
+using json = nlohmann::json;
+using boost::asio::posix::stream_descriptor;
+
+constexpr std::size_t servers_limit = 256;
+constexpr std::chrono::milliseconds short_of_descriptors{100};
+
+json internal(const char* act) { return {{"cmd", "NODE_CLUSTER"}, {"act", act}}; }
+
+std::string text_in(const json& message, const char* name) {
+  const auto found = message.find(name);
+  return found != message.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+std::optional<std::int64_t> number_in(const json& message, const char* name) {
+  const auto found = message.find(name);
+  if (found == message.end() || !found->is_number_integer()) return std::nullopt;
+  return found->get<std::int64_t>();
+}
+
+void kill_all_of(const child& process) {
+  try {
+    process.kill_tree(SIGKILL);
+  } catch (const boost::system::system_error&) {  // it has become another user
+  }
+}
+
+unsigned processors() {
+  cpu_set_t set;
+  if (::sched_getaffinity(0, sizeof set, &set) != 0) return std::max(1u, std::thread::hardware_concurrency());
+  return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
+}
+
+}  // namespace
+
+class node_cluster::core : public std::enable_shared_from_this<core> {
+ public:
+  core(launcher& with, std::string script, node_cluster_options options)
+      : launch_(with), script_(std::move(script)), options_(std::move(options)), restarts_(options_.intensity) {
+    if (!options_.may_listen && options_.process.policy) options_.may_listen = [](auto&&...) { return false; };
+  }
+
+  void begin() {
+    std::lock_guard held(mutex_);
+    for (unsigned i = 0; i < count_; ++i) start_worker();
+  }
+
+  bool send(unsigned number, const json& message, passed_handle handle) {
+    std::lock_guard held(mutex_);
+    const auto found = workers_.find(number);
+    if (found == workers_.end() || !found->second.process.connected()) return false;
+    return found->second.process.send(message, std::move(handle));
+  }
+
+  void reload() {
+    std::lock_guard held(mutex_);
+    std::vector<unsigned> old;
+    for (const auto& [number, each] : workers_)
+      if (!each.leaving && !each.succeeded) old.push_back(number);
+    for (const unsigned number : old) {
+      const unsigned fresh = start_worker();
+      workers_.at(number).succeeded = true;
+      workers_.at(fresh).succeeds = number;
+    }
+  }
+
+  void stop() {
+    std::vector<child> left;
+    {
+      std::lock_guard held(mutex_);
+      stopping_ = true;
+      for (auto& [number, each] : workers_) {
+        leave(number, each);
+        left.push_back(each.process);
+      }
+    }
+    const auto until = std::chrono::steady_clock::now() + options_.patience;
+    for (const child& each : left) {
+      const auto patience = std::max(std::chrono::nanoseconds(0), until - std::chrono::steady_clock::now());
+      if (!each.wait_for(patience)) kill_all_of(each);
+    }
+    for (const child& each : left) each.wait();
+    std::lock_guard held(mutex_);
+    servers_.clear();
+  }
+
+  node_cluster_stats stats() {
+    std::lock_guard held(mutex_);
+    node_cluster_stats out = counts_;
+    for (const auto& [number, each] : workers_)
+      out.workers.push_back({number, each.process.pid(), each.listening, each.leaving});
+    return out;
+  }
+
+ private:
+  struct handoff {
+    std::string key;
+    unique_fd connection;  // a duplicate, until the worker says that it has taken it
+  };
+  struct worker {
+    child process{};
+    bool listening = false, leaving = false, succeeded = false;
+    unsigned succeeds = 0;  // the one that leaves when this one listens
+    std::uint64_t last_sent = 0;
+    std::map<std::int64_t, handoff> handoffs{};
+  };
+  struct server {
+    node::listener socket;
+    json data;
+    std::set<unsigned> users{};
+    std::deque<unsigned> free{};               // round robin: workers that have taken what they were passed
+    std::deque<unique_fd> waiting{};           // connections that a worker did not take
+    std::optional<stream_descriptor> watch{};  // round robin
+    std::optional<boost::asio::steady_timer> again{};
+    bool watching = false;
+  };
+
+  // What is to be done without the lock.
+  class told {
+   public:
+    explicit told(core& of) : held_(of.mutex_) {}
+    ~told() {
+      held_.unlock();
+      for (const auto& each : later) each();
+    }
+    std::vector<std::function<void()>> later;
+
+   private:
+    std::unique_lock<std::mutex> held_;
+  };
+
+  unsigned start_worker() {
+    const unsigned number = ++last_worker_;
+    process_options options = options_.process;
+    options.add_env.push_back("NODE_UNIQUE_ID=" + std::to_string(number));
+    options.events = {};
+    options.events.on_internal = [weak = weak_from_this(), number](const json& message, passed_handle) {
+      if (const auto self = weak.lock()) self->on_internal(number, message);
+    };
+    options.events.on_message = [weak = weak_from_this(), number](const json& message, passed_handle handle) {
+      const auto self = weak.lock();
+      if (self && self->options_.on_message) self->options_.on_message(number, message, std::move(handle));
+    };
+    options.events.on_exit = [weak = weak_from_this(), number](const exit_status& status) {
+      if (const auto self = weak.lock()) self->on_exit(number, status);
+    };
+    child made = launch_.fork(script_, options_.arguments, std::move(options));
+    workers_[number].process = std::move(made);
+    return number;
+  }
+
+  void restart(told& tell) {
+    if (stopping_ || counts_.gave_up) return;
+    std::string why = "workers have ended too often";
+    if (restarts_.admit(std::chrono::steady_clock::now())) {
+      try {
+        start_worker();
+        ++counts_.restarts;
+        return;
+      } catch (const std::exception& e) {
+        why = e.what();
+      }
+    }
+    counts_.gave_up = true;
+    if (options_.on_gave_up)
+      tell.later.emplace_back([self = shared_from_this(), why] { self->options_.on_gave_up(why); });
+  }
+
+  void say(worker& to, json message, passed_handle handle = {}) {
+    message["seq"] = ++to.last_sent;
+    try {
+      to.process.channel().send_internal(message, std::move(handle));
+    } catch (const boost::system::system_error&) {  // it has gone, and its end is told
+    }
+  }
+
+  void on_internal(unsigned number, const json& message) {
+    told tell(*this);
+    const auto found = workers_.find(number);
+    if (found == workers_.end() || text_in(message, "cmd") != "NODE_CLUSTER") return;
+    worker& from = found->second;
+    const std::string act = text_in(message, "act");
+    if (const auto ack = number_in(message, "ack")) {
+      answered(number, from, *ack, message);
+    } else if (act == "queryServer") {
+      query_server(number, from, message);
+    } else if (act == "listening") {
+      from.listening = true;
+      if (const auto old = workers_.find(std::exchange(from.succeeds, 0)); old != workers_.end())
+        leave(old->first, old->second);
+      if (options_.on_listening)
+        tell.later.emplace_back([self = shared_from_this(), number, address = text_in(message, "address"),
+                                 port = static_cast<std::uint16_t>(number_in(message, "port").value_or(0))] {
+          self->options_.on_listening(number, address, port);
+        });
+    } else if (act == "close") {
+      const auto at = servers_.find(text_in(message, "key"));
+      if (at == servers_.end()) return;
+      forget_user(at->second, number);
+      // One that leaves will have a successor; else nobody listens there any more.
+      if (at->second.users.empty() && !from.leaving) servers_.erase(at);
+    } else if (act == "exitedAfterDisconnect") {  // it leaves on its own; it waits for the answer
+      if (const auto seq = number_in(message, "seq")) say(from, {{"cmd", "NODE_CLUSTER"}, {"ack", *seq}});
+      if (std::exchange(from.leaving, true)) return;
+      end_in_time(from);
+      // One that had never listened counts as failed, once it has ended; and so do those that come and go.
+      if (!from.listening || from.succeeded || stopping_ || counts_.gave_up || workers_.size() >= 2 * count_) return;
+      from.succeeded = true;
+      try {
+        start_worker();
+      } catch (const std::exception&) {
+        from.succeeded = false;  // tried again when it has gone
+      }
+    }
+  }
+
+  void on_exit(unsigned number, const exit_status& status) {
+    told tell(*this);
+    const auto found = workers_.find(number);
+    if (found == workers_.end()) return;
+    worker gone = std::move(found->second);
+    workers_.erase(found);
+    for (auto& [key, each] : servers_) forget_user(each, number);
+    for (auto& [seq, each] : gone.handoffs) take_back(std::move(each));
+    if (options_.on_exit)
+      tell.later.emplace_back([self = shared_from_this(), number, status] { self->options_.on_exit(number, status); });
+    if (gone.succeeds != 0 && workers_.contains(gone.succeeds)) workers_.at(gone.succeeds).succeeded = false;
+    else if (!gone.succeeded) restart(tell);
+  }
+
+  void leave(unsigned number, worker& from) {
+    if (std::exchange(from.leaving, true)) return;
+    for (auto& [key, each] : servers_) std::erase(each.free, number);
+    say(from, internal("disconnect"));
+    end_in_time(from);
+  }
+
+  void end_in_time(const worker& from) {
+    auto timer = std::make_shared<boost::asio::steady_timer>(launch_.executor(), options_.patience);
+    timer->async_wait([timer, process = from.process](boost::system::error_code code) {
+      if (!code) kill_all_of(process);
+    });
+    from.process.async_wait([timer](boost::system::error_code, exit_status) { timer->cancel(); });
+  }
+
+  // --- sockets --------------------------------------------------------------------------------------------------------
+
+  void query_server(unsigned number, worker& from, const json& message) {
+    const auto seq = number_in(message, "seq");
+    if (!seq) return;
+    const auto wanted = node::listening_request::from(message);
+    json reply = {{"cmd", "NODE_CLUSTER"}, {"ack", *seq}, {"errno", 0}, {"key", wanted.key}, {"data", nullptr}};
+    const auto refuse = [&](int error) {
+      reply["errno"] = -error;  // libuv's numbers
+      say(from, reply);
+    };
+    auto found = servers_.find(wanted.key);
+    if (found == servers_.end()) {
+      if (servers_.size() >= servers_limit) return refuse(EMFILE);
+      if (options_.may_listen && !options_.may_listen(wanted.address, wanted.port)) return refuse(EACCES);
+      server made;
+      if (const int error = made.socket.open(wanted)) return refuse(error);
+      const auto data = message.find("data");
+      if (data != message.end()) made.data = *data;
+      found = servers_.emplace(wanted.key, std::move(made)).first;
+    }
+    server& at = found->second;
+    reply["data"] = at.data;
+    at.users.insert(number);
+    if (wanted.datagrams || options_.schedule == schedule::shared) {
+      try {
+        say(from, reply, passed_handle::copy_of(at.socket.fd()));
+      } catch (const std::system_error& e) {
+        refuse(e.code().value());
+      }
+      return;
+    }
+    reply["sockname"] = at.socket.name();
+    say(from, reply);
+    free_for(found->first, at, number);
+  }
+
+  void forget_user(server& at, unsigned number) {
+    at.users.erase(number);
+    std::erase(at.free, number);
+  }
+
+  void free_for(const std::string& key, server& at, unsigned number) {
+    const auto found = workers_.find(number);
+    if (found == workers_.end() || found->second.leaving || !at.users.contains(number)) return;
+    if (std::find(at.free.begin(), at.free.end(), number) == at.free.end()) at.free.push_back(number);
+    pass(key, at);
+  }
+
+  // Connections to workers that are free, as long as there are both. Nothing is accepted before a worker is free.
+  void pass(const std::string& key, server& at) {
+    while (!at.free.empty()) {
+      unique_fd connection;
+      if (!at.waiting.empty()) {
+        connection = std::move(at.waiting.front());
+        at.waiting.pop_front();
+      } else {
+        connection.reset(::accept4(at.socket.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+        if (!connection && (errno == ECONNABORTED || errno == EINTR)) continue;
+        if (!connection && errno != EAGAIN) return pass_later(key, at);
+        if (!connection) return watch(key, at);
+      }
+      worker& to = workers_.at(at.free.front());
+      try {
+        passed_handle copy = passed_handle::copy_of(connection.get());
+        at.free.pop_front();
+        json message = internal("newconn");
+        message["key"] = key;
+        to.handoffs[static_cast<std::int64_t>(to.last_sent + 1)] = {key, std::move(connection)};
+        say(to, std::move(message), std::move(copy));
+      } catch (const std::system_error&) {  // no descriptor for a duplicate
+        at.waiting.push_front(std::move(connection));
+        return pass_later(key, at);
+      }
+    }
+  }
+
+  void watch(const std::string& key, server& at) {
+    if (std::exchange(at.watching, true)) return;
+    if (!at.watch) at.watch.emplace(launch_.executor(), at.socket.duplicate().release());
+    at.watch->async_wait(stream_descriptor::wait_read, again(key));
+  }
+
+  void pass_later(const std::string& key, server& at) {
+    if (std::exchange(at.watching, true)) return;
+    at.again.emplace(launch_.executor(), short_of_descriptors);
+    at.again->async_wait(again(key));
+  }
+
+  std::function<void(boost::system::error_code)> again(const std::string& key) {
+    return [weak = weak_from_this(), key](boost::system::error_code code) {
+      const auto self = weak.lock();
+      if (!self || code) return;
+      std::lock_guard held(self->mutex_);
+      const auto found = self->servers_.find(key);
+      if (found == self->servers_.end()) return;
+      found->second.watching = false;
+      self->pass(key, found->second);
+    };
+  }
+
+  void answered(unsigned number, worker& from, std::int64_t ack, const json& message) {
+    const auto found = from.handoffs.find(ack);
+    if (found == from.handoffs.end()) return;
+    handoff done = std::move(found->second);
+    from.handoffs.erase(found);
+    const auto accepted = message.find("accepted");
+    if (accepted == message.end() || *accepted != true) return take_back(std::move(done));  // it has closed this server
+    ++counts_.passed;
+    if (const auto at = servers_.find(done.key); at != servers_.end()) free_for(at->first, at->second, number);
+  }
+
+  void take_back(handoff what) {
+    const auto at = servers_.find(what.key);
+    if (at == servers_.end()) return;
+    ++counts_.redistributed;
+    at->second.waiting.push_back(std::move(what.connection));
+    pass(at->first, at->second);
+  }
+
+  launcher& launch_;
+  const std::string script_;
+  node_cluster_options options_;
+  const unsigned count_ = options_.workers > 0 ? options_.workers : processors();
+  std::mutex mutex_;
+  supervision::restart_window restarts_;
+  std::map<unsigned, worker> workers_;
+  std::map<std::string, server> servers_;
+  node_cluster_stats counts_;
+  unsigned last_worker_ = 0;
+  bool stopping_ = false;
+};
+
+node_cluster::node_cluster(launcher& with, const std::string& script, node_cluster_options options) {
+  if (options.process.detached) throw std::invalid_argument("node_cluster: its workers can't be detached");
+  core_ = std::make_shared<core>(with, script, std::move(options));
+  try {
+    core_->begin();
+  } catch (...) {
+    core_->stop();
+    throw;
+  }
+}
+
+node_cluster::~node_cluster() { stop(); }
+
+bool node_cluster::send(unsigned worker, const json& message, passed_handle handle) {
+  return core_->send(worker, message, std::move(handle));
+}
+void node_cluster::reload() { core_->reload(); }
+void node_cluster::stop() { core_->stop(); }
+node_cluster_stats node_cluster::stats() const { return core_->stats(); }
+
+}  // namespace bulkhead

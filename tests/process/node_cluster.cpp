@@ -1,0 +1,234 @@
+// Node's own cluster under a primary of ours: real Node workers, real clients.
+#include "../integration/http_client.hpp"
+#include "process_fixture.hpp"
+#include <bulkhead/node_cluster.hpp>
+
+#include <atomic>
+#include <set>
+#include <thread>
+
+using namespace bulkhead;
+using namespace bulkhead::testing;
+using json = nlohmann::json;
+
+namespace {
+
+const std::string cluster_script = std::string(BULKHEAD_TEST_SCRIPTS) + "/cluster.js";
+
+struct watched_cluster {
+  struct boxes {
+    mailbox<std::pair<unsigned, std::uint16_t>> listening;
+    mailbox<std::pair<unsigned, json>> messages;
+    mailbox<std::pair<unsigned, int>> ended;
+    mailbox<std::string> gave_up;
+  };
+  const std::shared_ptr<boxes> seen = std::make_shared<boxes>();
+
+  node_cluster_options options(unsigned workers, schedule how, const std::string& what = "http") const {
+    node_cluster_options out{.workers = workers, .schedule = how, .arguments = {what, "0"}};
+    out.on_listening = [to = seen](unsigned worker, const std::string&, std::uint16_t port) {
+      to->listening.put({worker, port});
+    };
+    out.on_message = [to = seen](unsigned worker, const json& message, passed_handle) {
+      to->messages.put({worker, message});
+    };
+    out.on_exit = [to = seen](unsigned worker, const exit_status& status) { to->ended.put({worker, status.code}); };
+    out.on_gave_up = [to = seen](const std::string& why) { to->gave_up.put(why); };
+    return out;
+  }
+  std::uint16_t port(std::size_t workers) const {
+    REQUIRE(seen->listening.wait_for(workers));
+    return seen->listening.values().front().second;
+  }
+};
+
+std::string who_answers(std::uint16_t port) {
+  const auto answer = http_client(port).get("/", "Connection: close\r\n");
+  return answer ? answer->body : "nobody";
+}
+
+// Clients that connect anew for each request.
+class visitors {
+ public:
+  explicit visitors(std::uint16_t port) {
+    for (std::thread& each : threads_)
+      each = std::thread([this, port] {
+        while (!over_) try {
+            (who_answers(port) == "nobody" ? lost : answers)++;
+          } catch (const std::system_error&) {
+            ++refused;
+          }
+      });
+  }
+  ~visitors() { stop(); }
+  void stop() {
+    over_ = true;
+    for (std::thread& each : threads_)
+      if (each.joinable()) each.join();
+  }
+  std::atomic<unsigned> answers{0}, lost{0}, refused{0};
+
+ private:
+  std::atomic<bool> over_{false};
+  std::thread threads_[3];
+};
+
+}  // namespace
+
+TEST_CASE("a script of Node's cluster serves with all of its workers, by either schedule") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  launcher launch;
+  watched_cluster watched;
+  node_cluster site(launch, cluster_script, watched.options(3, how));
+  const std::uint16_t port = watched.port(3);
+  for (const auto& [worker, each] : watched.seen->listening.values()) CHECK(each == port);
+  std::map<std::string, int> answers;
+  std::vector<http_client> clients;  // all at once, so that nobody can take them all
+  for (int i = 0; i < 30; ++i) clients.emplace_back(port);
+  for (http_client& each : clients) {
+    const auto answer = each.get("/");
+    REQUIRE(answer);
+    ++answers[answer->body];
+  }
+  if (how == schedule::round_robin) {
+    CHECK(answers.size() == 3);
+    CHECK(site.stats().passed == 30);
+  }
+  int all = 0;
+  for (const auto& [worker, count] : answers) all += count;
+  CHECK(all == 30);
+  CHECK(site.send(2, {{"hello", "two"}}));
+  REQUIRE(watched.seen->messages.wait_for(1));
+  CHECK(watched.seen->messages.values()[0] == std::pair(2u, json{{"echo", {{"hello", "two"}}}}));
+  clients.clear();
+  site.stop();
+  CHECK_THROWS_AS(http_client(port), std::system_error);
+  CHECK(watched.seen->ended.wait_for(3));
+  CHECK(no_children());
+}
+
+TEST_CASE("nobody is refused while workers of Node's cluster are killed, and each is replaced") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  launcher launch;
+  watched_cluster watched;
+  node_cluster site(launch, cluster_script, watched.options(2, how));
+  const std::uint16_t port = watched.port(2);
+  visitors load(port);
+  for (std::size_t round = 0; round < 2; ++round) {
+    ::kill(site.stats().workers.front().pid, SIGKILL);
+    REQUIRE(watched.seen->listening.wait_for(3 + round));
+  }
+  const unsigned before = load.answers;
+  while (load.answers < before + 10) std::this_thread::yield();
+  load.stop();
+  CHECK(load.refused == 0);
+  CHECK(load.lost <= 6);  // each of the clients by each of the two ends
+  CHECK(site.stats().restarts == 2);
+  CHECK(site.stats().workers.size() == 2);
+  CHECK(!site.stats().gave_up);
+}
+
+TEST_CASE("workers of Node's cluster that leave, or are replaced by new ones, cost no request") {
+  launcher launch;
+  watched_cluster watched;
+  node_cluster site(launch, cluster_script, watched.options(2, schedule::round_robin));
+  visitors load(watched.port(2));
+  CHECK(site.send(1, "leave"));
+  REQUIRE(watched.seen->listening.wait_for(3));
+  REQUIRE(watched.seen->ended.wait_for(1));
+  CHECK(watched.seen->ended.values()[0] == std::pair(1u, 0));
+  site.reload();
+  REQUIRE(watched.seen->listening.wait_for(5));
+  REQUIRE(watched.seen->ended.wait_for(3));
+  load.stop();
+  CHECK(load.refused == 0);
+  CHECK(load.lost == 0);
+  std::set<unsigned> numbers;
+  for (const auto& each : site.stats().workers) numbers.insert(each.number);
+  CHECK(numbers == std::set<unsigned>{4, 5});
+  CHECK(site.stats().restarts == 0);
+}
+
+TEST_CASE("workers of Node's cluster that end too often are given up") {
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(1, schedule::round_robin, "crash");
+  options.intensity = {.restarts = 2};
+  node_cluster site(launch, cluster_script, options);
+  REQUIRE(watched.seen->gave_up.wait_for(1));
+  CHECK(watched.seen->gave_up.values()[0] == "workers have ended too often");
+  CHECK(watched.seen->ended.values().size() <= 3);
+  CHECK(site.stats().restarts == 2);
+}
+
+TEST_CASE("workers of Node's cluster listen only where they may, and are told why not") {
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(1, schedule::shared);
+  options.may_listen = [](const std::string& address, std::uint16_t) { return address != "127.0.0.1"; };
+  const node_cluster site(launch, cluster_script, options);
+  REQUIRE(watched.seen->messages.wait_for(1));
+  CHECK(watched.seen->messages.values()[0].second == json{{"code", "EACCES"}});
+
+  watched_cluster busy;
+  const unique_fd taken(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in where{};
+  where.sin_family = AF_INET;
+  where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  REQUIRE(::bind(taken.get(), reinterpret_cast<sockaddr*>(&where), sizeof where) == 0);
+  REQUIRE(::listen(taken.get(), 1) == 0);
+  socklen_t size = sizeof where;
+  ::getsockname(taken.get(), reinterpret_cast<sockaddr*>(&where), &size);
+  options = busy.options(1, schedule::round_robin);
+  options.arguments[1] = std::to_string(ntohs(where.sin_port));
+  const node_cluster other(launch, cluster_script, options);
+  REQUIRE(busy.seen->messages.wait_for(1));
+  CHECK(busy.seen->messages.values()[0].second == json{{"code", "EADDRINUSE"}});
+}
+
+TEST_CASE("workers of Node's cluster share datagram sockets") {
+  launcher launch;
+  watched_cluster watched;
+  node_cluster site(launch, cluster_script, watched.options(2, schedule::round_robin, "datagrams"));
+  sockaddr_in where{};
+  where.sin_family = AF_INET;
+  where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  where.sin_port = htons(watched.port(2));
+  const unique_fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const timeval limit{20, 0};
+  ::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+  REQUIRE(::sendto(socket.get(), "one", 3, 0, reinterpret_cast<sockaddr*>(&where), sizeof where) == 3);
+  char text[64]{};
+  REQUIRE(::recv(socket.get(), text, sizeof text - 1, 0) > 0);
+  CHECK(std::string(text).find("one from ") == 0);
+}
+
+TEST_CASE("a peer that speaks the words of Node's cluster without being one does no harm") {
+  launcher launch;
+  watched_cluster watched;
+  const scratch_folder folder;
+  const auto script =
+      write_file(folder.path / "liar",
+                 "#!/usr/bin/env python3\n"
+                 "import os, socket, json\n"
+                 "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
+                 "def say(**m): c.sendall(json.dumps(dict(m, cmd='NODE_CLUSTER')).encode() + b'\\n')\n"
+                 "say(); say(act=1); say(ack='x'); say(ack=7, accepted=True); say(ack=-1)\n"
+                 "say(act='close', key=[1]); say(act='close', key='nothing'); say(act='listening', port='x')\n"
+                 "say(act='queryServer'); say(act='exitedAfterDisconnect')\n"
+                 "for wrong in ({}, {'port': -1, 'address': '/tmp/x', 'addressType': -1},\n"
+                 "              {'port': 70000, 'addressType': 4}, {'port': 0, 'addressType': 4, 'fd': 0},\n"
+                 "              {'port': 0, 'addressType': 4, 'address': 'x' * 10000}):\n"
+                 "  say(act='queryServer', seq=1, **wrong)\n"
+                 "  m = json.loads(c.makefile('rb').readline())\n"
+                 "  c.sendall(json.dumps([m['errno']]).encode() + b'\\n')\n"
+                 "c.recv(1)\n",
+                 0755);
+  auto options = watched.options(1, schedule::round_robin);
+  options.patience = 100ms;
+  node_cluster site(launch, script, options);
+  REQUIRE(watched.seen->messages.wait_for(5));
+  for (std::size_t i = 0; i < 5; ++i)
+    CHECK(watched.seen->messages.values()[i].second == json::array({i == 4 ? -EINVAL : -EACCES}));
+  CHECK(site.stats().workers.size() <= 2);  // it says that it leaves, and so does its successor
+}
