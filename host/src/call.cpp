@@ -41,8 +41,8 @@ reply::reply(ipc::completion&& data, std::shared_ptr<const crash_report> report)
       frame_(std::move(data.frame)),
       offset_(data.result_offset),
       size_(data.result_size),
-      handles_(std::make_shared<const std::vector<unique_fd>>(std::move(data.handles))),
       report_(std::move(report)) {
+  if (!data.handles.empty()) handles_ = std::make_shared<const std::vector<unique_fd>>(std::move(data.handles));
   if (data.blobs.empty()) return;
   blobs_ = std::make_shared<held>();
   blobs_->blobs = std::move(data.blobs);

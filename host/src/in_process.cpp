@@ -102,8 +102,8 @@ reply in_process_instance::call(call_request& request) {
     call->tag = reinterpret_cast<std::uint64_t>(new std::shared_ptr<pending>(waiting));
     call->blobs = static_cast<unsigned>(request.arguments.blobs.size());
     call->held = std::move(request.arguments.blobs);
-    call->storage = request.arguments.params.take();
-    call->arguments = call->storage;
+    call->storage.bytes = request.arguments.params.take();
+    call->arguments = call->storage.bytes;
     call->handles = std::move(request.arguments.handles);
     call->deadline = request.deadline;
     call->stream = waiting->stream;

@@ -76,8 +76,8 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   void await_serving(worker_set& fresh, std::unique_lock<std::mutex>& held);
 
   // The way of a call; see pool_calls.cpp.
-  std::shared_ptr<call_request> make_request(std::string_view method, packed_arguments arguments,
-                                             const call_options& options) const;
+  void begin(call_request& request, std::string_view method, packed_arguments arguments,
+             const call_options& options) const;
   std::optional<ipc::completion> refusal(const call_request& request) const;  // (locked)
   lease choose(const call_request& request);                                  // (locked)
   lease acquire(const call_request& request, bool again, ipc::completion& failure);

@@ -22,30 +22,28 @@ constexpr std::uint64_t mixed(std::uint64_t value) {
 
 }  // namespace
 
-std::shared_ptr<call_request> plugin_pool::make_request(std::string_view method, packed_arguments arguments,
-                                                        const call_options& options) const {
+void plugin_pool::begin(call_request& request, std::string_view method, packed_arguments arguments,
+                        const call_options& options) const {
   if (method.starts_with("$/")) throw std::invalid_argument("methods that begin with $/ are reserved");
-  auto request = std::make_shared<call_request>();
-  request->method = method;
-  request->arguments = std::move(arguments);
-  for (const auto& each : request->arguments.blobs)
+  request.method = method;
+  request.arguments = std::move(arguments);
+  for (const auto& each : request.arguments.blobs)
     if (!arguments_->owns(*each)) {  // packed for another plugin
-      request->arguments.params.bytes() = request->arguments.plain();
-      request->arguments.blobs.clear();
+      request.arguments.params.bytes() = request.arguments.plain();
+      request.arguments.blobs.clear();
       break;
     }
   const auto limit = options.deadline.value_or(options_.deadline);
   const auto now = ipc::clock::now();
   const auto own = limit >= ipc::never - now ? ipc::never : now + limit;
-  request->deadline = std::min(own, current_deadline());
-  request->default_deadline = limit == options_.deadline && request->deadline == own;
-  request->stop = options.stop;
-  request->key = options.key;
-  request->on_progress = options.on_progress;
-  request->begun = now;
-  request->counted = &meter_.of(method);
-  request->counted->begin(request->arguments.size());
-  return request;
+  request.deadline = std::min(own, current_deadline());
+  request.default_deadline = limit == options_.deadline && request.deadline == own;
+  request.stop = options.stop;
+  request.key = options.key;
+  request.on_progress = options.on_progress;
+  request.begun = now;
+  request.counted = &meter_.of(method);
+  request.counted->begin(request.arguments.size());
 }
 
 void plugin_pool::count_end(const call_request& request, const reply& result) {
@@ -91,10 +89,16 @@ worker_set::lease plugin_pool::choose(const call_request& request) {
   const auto free = [window](const lease& each) { return each->in_progress < window && each->process->alive(); };
   lease best;
   switch (options_.dispatch.kind) {
-    case dispatch::kind::least_loaded:
-      for (const lease& each : serving)
-        if (free(each) && (!best || each->process->outstanding() < best->process->outstanding())) best = each;
-      return best;
+    case dispatch::kind::least_loaded: {
+      const lease* least = nullptr;
+      unsigned calls = 0;
+      for (const lease& each : serving) {
+        if (!free(each)) continue;
+        if (const unsigned its = each->process->outstanding(); !least || its < calls) least = &each, calls = its;
+        if (calls == 0) break;  // there is none with less, be there a thousand more
+      }
+      return least ? *least : nullptr;
+    }
     case dispatch::kind::round_robin:
       for (std::size_t i = 0; i < serving.size(); ++i)
         if (const lease& each = serving[(next_place_ + i) % serving.size()]; free(each)) {
@@ -273,9 +277,10 @@ void plugin_pool::note_lost(const call_request& request) {
 }
 
 reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
-  const auto request = make_request(method, std::move(arguments), options);
-  reply result = local_ ? local_->call(*request) : call_worker(*request);
-  count_end(*request, result);
+  call_request request;
+  begin(request, method, std::move(arguments), options);
+  reply result = local_ ? local_->call(request) : call_worker(request);
+  count_end(request, result);
   return result;
 }
 
@@ -294,7 +299,8 @@ reply plugin_pool::call_worker(call_request& request) {
 
 void plugin_pool::async_call(std::string_view method, packed_arguments arguments, const call_options& options,
                              std::unique_ptr<reply_handler> handler) {
-  const auto request = make_request(method, std::move(arguments), options);
+  const auto request = std::make_shared<call_request>();
+  begin(*request, method, std::move(arguments), options);
   if (local_) {
     std::unique_ptr<reply_handler> counted =
         std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler));
@@ -310,7 +316,8 @@ std::shared_ptr<call_stream> plugin_pool::open(std::string_view method, packed_a
       std::min(ipc::most_stream_window, options_.limits.frame - std::min(options_.limits.frame, message_overhead));
   if (options.stream_window == 0 || options.stream_window > most)
     throw std::invalid_argument("call_options::stream_window must be from 1 to " + std::to_string(most));
-  const auto request = make_request(method, std::move(arguments), options);
+  const auto request = std::make_shared<call_request>();
+  begin(*request, method, std::move(arguments), options);
   request->stream =
       std::make_shared<call_stream>(core_, core_->needs_help() && !local_, options.stream_window, request->deadline);
   request->stop = request->stream->token();

@@ -73,9 +73,10 @@ void reactor::run_ready() {
       std::vector<std::weak_ptr<target>> due;
       {
         std::lock_guard held(mutex_);
-        const auto end = timers_.upper_bound(ipc::clock::now());
-        for (auto it = timers_.begin(); it != end; ++it) due.push_back(std::move(it->second));
-        timers_.erase(timers_.begin(), end);
+        for (const auto now = ipc::clock::now(); !timers_.empty() && timers_.front().when <= now; timers_.pop_back()) {
+          std::pop_heap(timers_.begin(), timers_.end());
+          due.push_back(std::move(timers_.back().target));
+        }
         set_timer();
       }
       for (const auto& weak : due)
@@ -140,14 +141,16 @@ void reactor::remove(int fd, std::uint64_t id) noexcept {
 
 void reactor::schedule(ipc::time_point when, std::weak_ptr<target> target) {
   std::lock_guard held(mutex_);
-  const auto added = timers_.emplace(when, std::move(target));
-  if (added == timers_.begin()) set_timer();
+  const bool next = timers_.empty() || when < timers_.front().when;
+  timers_.push_back({when, std::move(target)});
+  std::push_heap(timers_.begin(), timers_.end());
+  if (next) set_timer();
 }
 
 void reactor::set_timer() {
   itimerspec spec{};
   if (!timers_.empty()) {
-    const auto ns = std::max<std::int64_t>(1, timers_.begin()->first.time_since_epoch().count());
+    const auto ns = std::max<std::int64_t>(1, timers_.front().when.time_since_epoch().count());
     spec.it_value = {static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
   }
   ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &spec, nullptr);

@@ -11,7 +11,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
@@ -71,7 +70,12 @@ class reactor : public std::enable_shared_from_this<reactor> {
   std::mutex mutex_;
   std::atomic<std::uint64_t> next_id_{1};
   std::unordered_map<std::uint64_t, watched> watched_;
-  std::multimap<ipc::time_point, std::weak_ptr<target>> timers_;
+  struct timer {
+    ipc::time_point when;
+    std::weak_ptr<reactor::target> target;
+    bool operator<(const timer& other) const { return when > other.when; }  // the next is the largest
+  };
+  std::vector<timer> timers_;             // a heap: its memory is kept, for callers set some
   std::vector<watched> again_, turning_;  // turning_: with turn_
   bool stopped_ = false;
 };

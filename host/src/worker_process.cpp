@@ -390,7 +390,7 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
     return request.stream ? bind_stream(id, request.stream) : ipc::buffer();
   };
   if (request.default_deadline && (request.on_progress || kept_.wanted() || request.stream || !blobs.empty())) {
-    before = watch;
+    before = std::ref(watch);
   } else if (!request.default_deadline) {
     const auto left =
         request.deadline == ipc::never
@@ -439,7 +439,7 @@ reply worker_process::call(call_request& request) {
     if (result == ipc::channel::wait_result::deadline)
       channel_.abandon(started.id, outcome::timeout, "no answer before the deadline");
   }
-  forget_call(started.id, waiter.result.code);
+  if (kept_.wanted() || request.on_progress) forget_call(started.id, waiter.result.code);
   if (!request.arguments.blobs.empty() && !waiter.result.given_up) blobs_->forget(started.id);
   std::shared_ptr<const crash_report> report;
   if (waiter.result.code != outcome::ok && dead_) {
@@ -454,15 +454,18 @@ outcome worker_process::async_call(const std::shared_ptr<call_request>& request,
   auto carried = std::make_unique<carried_call>(shared_from_this(), std::move(handler));
   carried_call* const raw = carried.get();
   // The id is known only after the call may have ended already; the stop callback looks it up when it runs.
-  auto id = std::make_shared<std::atomic<std::int64_t>>(-1);
-  if (request->stop.stop_possible()) raw->stop_.emplace(request->stop, carried_call::stopper{weak_from_this(), id});
+  std::shared_ptr<std::atomic<std::int64_t>> id;
+  if (request->stop.stop_possible()) {
+    id = std::make_shared<std::atomic<std::int64_t>>(-1);
+    raw->stop_.emplace(request->stop, carried_call::stopper{weak_from_this(), id});
+  }
   std::unique_ptr<ipc::async_completion> async = std::move(carried);
   const auto started = begin(*request, nullptr, &async, &raw->id_);
   if (started.code != outcome::ok) {
     handler = static_cast<carried_call&>(*async).handler();
     return started.code;
   }
-  *id = started.id;
+  if (id) *id = started.id;
   if (request->stream) request->stream->catch_up();
   if (request->stop.stop_requested()) channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
   return outcome::ok;

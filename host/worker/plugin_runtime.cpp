@@ -49,6 +49,17 @@ void check_methods(const bulkhead_plugin_t& plugin) {
 
 }  // namespace
 
+namespace {
+thread_local bool spare_call_gone = false;  // the thread ends
+thread_local struct spare_call {
+  void* memory = nullptr;
+  ~spare_call() {
+    ::operator delete(std::exchange(memory, nullptr));
+    spare_call_gone = true;
+  }
+} spare;
+}  // namespace
+
 // The functions that the plugin calls. `extern "C"` linkage is not needed for their types to match on any ABI we build
 // for; none may let an exception out, since the plugin may be C.
 struct plugin_runtime::vtable {
@@ -378,8 +389,8 @@ bool plugin_runtime::find_blobs(bulkhead_call& call) {
     return bytes;
   });
   if (!found_all) return false;
-  call.storage = std::move(plain);
-  call.arguments = call.storage;
+  call.storage.bytes = std::move(plain);
+  call.arguments = call.storage.bytes;
   call.blobs = 0;
   return true;
 }
@@ -412,3 +423,13 @@ void plugin_runtime::pack_description(ipc::packer& packer, unsigned concurrency)
 }
 
 }  // namespace bulkhead
+
+void* bulkhead_call::operator new(std::size_t size) {
+  if (bulkhead::spare.memory) return std::exchange(bulkhead::spare.memory, nullptr);
+  return ::operator new(size);
+}
+
+void bulkhead_call::operator delete(void* memory) noexcept {
+  if (bulkhead::spare.memory || bulkhead::spare_call_gone) ::operator delete(memory);
+  else bulkhead::spare.memory = memory;
+}

@@ -29,7 +29,7 @@ struct bulkhead_call {
   bulkhead::plugin_runtime* runtime = nullptr;
   std::uint64_t tag = 0;  // of the link: which call this is
   const bulkhead_method_t* method = nullptr;
-  std::vector<std::uint8_t> storage;  // keeps `arguments` alive
+  bulkhead::ipc::reused_bytes storage;  // keeps `arguments` alive
   bulkhead::ipc::byte_span arguments;
   std::vector<bulkhead::unique_fd> handles;
   std::vector<bulkhead::unique_fd> attached;  // to go with the answer
@@ -43,6 +43,10 @@ struct bulkhead_call {
   std::atomic<int> references{2};           // the answer, invoke()
   std::atomic<std::uint32_t> host_call{0};  // of the link: a call to the host in progress on its behalf
   std::atomic<std::int64_t> next_poll{0};   // when to look for a cancellation again
+
+  // The memory of one that is gone is kept for the thread's next.
+  static void* operator new(std::size_t size);
+  static void operator delete(void* memory) noexcept;
 };
 
 namespace bulkhead {

@@ -81,8 +81,7 @@ bool session::say_hello() {
   channel_.run([this] { return work_.load(); });
   std::unique_lock held(mutex_);
   if (queue_.empty() || queue_.front().method != "$/hello") return false;
-  queued hello = std::move(queue_.front());
-  queue_.pop_front();
+  queued hello = queue_.pop();
   work_ = !queue_.empty();
   held.unlock();
   bool by_lane = false;
@@ -181,8 +180,7 @@ bool session::dispatch() {
   for (;;) {
     std::unique_lock held(mutex_);
     if (!queue_.empty()) {
-      queued next = std::move(queue_.front());
-      queue_.pop_front();
+      queued next = queue_.pop();
       // In the order in which they were sent, whichever thread takes them.
       if (box_ && !next.method.starts_with("$/")) box_->begun.fetch_add(1, std::memory_order_relaxed);
       held.unlock();
@@ -206,8 +204,8 @@ void session::take_up(queued request) {
   }
   auto call = std::make_unique<bulkhead_call>();
   call->tag = request.id;
-  call->storage = std::move(request.params);
-  call->arguments = call->storage;
+  call->storage.bytes = std::move(request.params);
+  call->arguments = call->storage.bytes;
   call->handles = std::move(request.handles);
   call->deadline = request.deadline;
   call->stream = std::move(request.stream);
@@ -282,7 +280,7 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
   queued added;
   added.id = request.id;
   added.method = request.method;
-  added.params.assign(request.params.begin(), request.params.end());
+  (added.params = ipc::take_spare_bytes()).assign(request.params.begin(), request.params.end());
   added.handles = std::move(handles);
   added.blobs = request.blobs;
   {
@@ -294,7 +292,7 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
       added.deadline = ipc::clock::now() + default_deadline_;
     }
     added.stream = open_stream(request.id, added.deadline);
-    queue_.push_back(std::move(added));
+    queue_.push(std::move(added));
     work_ = true;
   }
   if (concurrency_ > 1 || std::this_thread::get_id() != dispatch_thread_) channel_.wake();

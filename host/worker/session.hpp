@@ -9,12 +9,35 @@
 #include <bulkhead/ipc/lane_transport.hpp>
 
 #include <condition_variable>
-#include <deque>
 #include <map>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace bulkhead {
+
+// A queue in one piece of memory, which it keeps.
+template <class T>
+class fifo {
+ public:
+  bool empty() const { return first_ == items_.size(); }
+  T& front() { return items_[first_]; }
+  auto begin() { return items_.begin() + static_cast<std::ptrdiff_t>(first_); }
+  auto end() { return items_.end(); }
+  void push(T&& item) { items_.push_back(std::move(item)); }
+  T pop() {
+    T taken = std::move(items_[first_++]);
+    if (2 * first_ >= items_.size()) {
+      items_.erase(items_.begin(), begin());
+      first_ = 0;
+    }
+    return taken;
+  }
+
+ private:
+  std::vector<T> items_;
+  std::size_t first_ = 0;  // those before it are gone
+};
 
 class session final : ipc::channel::receiver, plugin_runtime::link {
  public:
@@ -96,7 +119,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   const std::thread::id dispatch_thread_;
 
   std::mutex mutex_;
-  std::deque<queued> queue_;
+  fifo<queued> queue_;
   std::vector<bulkhead_call*> calls_;                              // begun, not answered: few, so a list is fastest
   std::map<std::uint32_t, ipc::time_point> next_deadlines_;        // of requests yet to come
   std::map<std::uint32_t, std::size_t> next_windows_;              // of streams, likewise

@@ -478,7 +478,7 @@ bool channel::on_response(const message& response, byte_span frame, std::vector<
     result.result_offset = static_cast<std::size_t>(response.result.data() - frame.data());
     result.result_size = response.result.size();
     if (!partial_.empty()) result.frame = std::move(partial_);
-    else result.frame.assign(frame.begin(), frame.end());
+    else (result.frame = take_spare_bytes()).assign(frame.begin(), frame.end());
     result.handles = std::move(handles);
   } else {
     result.failure = parse_failure(response.error);

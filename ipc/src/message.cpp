@@ -3,6 +3,7 @@
 #include <bulkhead/ipc/scanner.hpp>
 
 #include <algorithm>
+#include <array>
 
 namespace bulkhead::ipc {
 namespace {
@@ -36,6 +37,17 @@ bool is_array(byte_span value) {
   return !value.empty() && ((value[0] >= 0x90 && value[0] <= 0x9f) || value[0] == 0xdc || value[0] == 0xdd);
 }
 
+constexpr std::size_t most_spare_bytes = std::size_t{16} << 10;
+thread_local bool spares_gone = false;  // the thread ends: other things of its own may still give some back
+thread_local struct spare_bytes {
+  std::array<std::vector<std::uint8_t>, 8> kept;
+  std::size_t count = 0;
+  ~spare_bytes() {
+    count = 0;
+    spares_gone = true;
+  }
+} spares;
+
 }  // namespace
 
 std::optional<std::uint32_t> take_unsigned(byte_span& rest) {
@@ -64,10 +76,20 @@ std::optional<std::uint32_t> take_array(byte_span& rest) {
   return elements;
 }
 
+std::vector<std::uint8_t> take_spare_bytes() noexcept {
+  return spares.count > 0 ? std::move(spares.kept[--spares.count]) : std::vector<std::uint8_t>();
+}
+
+void keep_spare_bytes(std::vector<std::uint8_t>&& used) noexcept {
+  if (used.capacity() > most_spare_bytes || spares.count == spares.kept.size() || spares_gone) return;
+  used.clear();
+  spares.kept[spares.count++] = std::move(used);
+}
+
 buffer begin_request(std::string_view method) {
+  static constexpr std::uint8_t start[] = {0x94, 0x00, 0xce, 0, 0, 0, 0};
   buffer out;
-  out.bytes().reserve(96);
-  out.bytes() = {0x94, 0x00, 0xce, 0, 0, 0, 0};
+  out.append(start);
   packer(out).pack(method);
   return out;
 }
@@ -82,7 +104,6 @@ buffer begin_notification(std::string_view method) {
 
 buffer make_response(std::uint32_t id, byte_span result) {
   buffer out;
-  out.bytes().reserve(8 + result.size());
   packer(out).pack_array(4).pack(1).pack(id).pack_nil();
   out.append(result);
   return out;

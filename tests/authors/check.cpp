@@ -170,7 +170,7 @@ TEST_CASE("check finds what a plugin needs and does not ask for, and the reverse
 }
 #endif
 
-TEST_CASE("check warns of a missing licence and of methods without a doc; --strict makes that fail") {
+TEST_CASE("check warns of a missing licence and of methods without a doc, --strict makes that fail") {
   warns("no_licence", "start", "licence");
   warns("has no doc", "methods", "undocumented");
 }

@@ -130,20 +130,49 @@ void outstanding(unsigned calls) {
   row(fmt::format("{} calls outstanding", calls), quantile(rates, 0.5), "M/s");
 }
 
-void threads(unsigned count, unsigned instances) {
-  bulkhead::host host;
-  auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so", {.instances = instances});
+// Calls a microsecond, all threads together.
+double rate(bulkhead::plugin& echo, unsigned threads, int each) {
   const bulkhead::bytes data(16);
   std::atomic<int> done{0};
-  const int each = scaled(10'000, 500);
   const double took = timed([&] {
     std::vector<std::jthread> callers;
-    for (unsigned t = 0; t < count; ++t)
+    for (unsigned t = 0; t < threads; ++t)
       callers.emplace_back([&] {
-        for (int i = 0; i < each; ++i) done += echo.call<bulkhead::bytes>("echo", data).size() == 16;
+        for (int i = 0; i < each; ++i) done += echo.call<std::size_t>("size", data) == 16;
       });
   });
-  row(fmt::format("{} threads, {} workers, each calls in turn", count, instances), done / took, "M/s");
+  return done / took;
+}
+
+// Threads that call in turn, by lanes and by the socket.
+void threads(unsigned count, unsigned instances, double bar = 0) {
+  bulkhead::host host;
+  auto by_lane = host.load(BULKHEAD_TEST_PLUGINS "/echo.so", {.instances = instances});
+  auto by_socket = host.load(BULKHEAD_TEST_PLUGINS "/echo.so", {.instances = instances, .lanes = {.enabled = false}});
+  std::vector<double> lane, socket, ratios;
+  for (int round = 0; round < scaled(9, 5); ++round) {
+    const int each = scaled(20'000, 4000) / static_cast<int>(count);
+    socket.push_back(rate(by_socket, count, each));
+    lane.push_back(rate(by_lane, count, each));
+    ratios.push_back(socket.back() / lane.back());
+  }
+  row(fmt::format("{} threads, {} workers, each calls in turn", count, instances), quantile(lane, 0.5), "M/s",
+      fmt::format("without lanes {:.3f} M/s", quantile(socket, 0.5)), quantile(ratios, 0.5), bar);
+}
+
+// What a call costs among so many workers, and so many threads.
+void scale() {
+  for (const unsigned instances : {1u, 10u, 100u, scaled(1000u, 200u)}) {
+    bulkhead::host host;
+    bulkhead::load_options options;
+    options.instances = instances;
+    options.supervision.spares = 0;
+    auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so", options);
+    rate(echo, 1, 100);
+    for (const unsigned count : {1u, 8u, 64u})
+      row(fmt::format("{} workers, {} threads", instances, count), rate(echo, count, scaled(32'000, 6400) / int(count)),
+          "M/s");
+  }
 }
 
 void idle() {
@@ -168,12 +197,14 @@ void measure() {
     call_against("16-byte call, two CPUs", "spinning", place::two_cpus, false, {}, scaled(2000, 500), 400);
   call_against("16-byte call, both sides asleep", "futex", place::two_cpus, true, asleep, 100, 4);
   call_against("16-byte call, one CPU", "futex", place::one_cpu, true, {}, 200, 5);
+  threads(4, 1, 3);
   if (this_run().check) return;
   call_against("16-byte call, wherever they run", "futex", place::anywhere, true, {}, 200, 0);
   outstanding(64);
   threads(2, 1);
   threads(2, 2);
   threads(16, 2);
+  scale();
   idle();
 }
 

@@ -235,7 +235,7 @@ TEST_CASE("a worker that stops reading blocks nobody: calls are overloaded, and 
   CHECK(std::ranges::count(all, outcome::ok) == 0);
 }
 
-TEST_CASE("an answer that comes after the deadline is dropped; none at all within the grace ends the worker") {
+TEST_CASE("an answer that comes after the deadline is dropped, none at all within the grace ends the worker") {
   host host;
   auto options = impatient();
   options.deadline = 100ms;

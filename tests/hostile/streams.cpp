@@ -105,7 +105,7 @@ TEST_CASE("a stream that is flooded costs a window of memory, and the worker its
   CHECK(items == window);
 }
 
-TEST_CASE("what comes of a stream after it was cancelled is dropped, within its credit; no more than that") {
+TEST_CASE("what comes of a stream after it was cancelled is dropped, within its credit, no more than that") {
   host host;
   load_options options;
   options.deadline = 30s;

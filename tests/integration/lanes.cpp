@@ -55,7 +55,7 @@ std::size_t bulkhead_descriptors(pid_t pid) {
 
 }  // namespace
 
-TEST_CASE("a worker has two lanes and may write to one of them; no descriptor of them is left on either side") {
+TEST_CASE("a worker has two lanes and may write to one of them, and no descriptor of them is left on either side") {
   host host;
   auto echo = host.load(plugin_path("echo"));
   CHECK(echo.call<int>("add", 1, 2) == 3);

@@ -8,7 +8,7 @@
 
 namespace bulkhead::testing {
 
-TEST_CASE("calls that were not begun move to another worker when theirs dies; the one that was begun is lost") {
+TEST_CASE("calls that were not begun move to another worker when theirs dies, the one that was begun is lost") {
   host host({.spawns = any_number_of_spawns});
   auto chaos = host.load(plugin_path("chaos"), untiring());
   const pid_t pid = chaos.workers().at(0).pid;
@@ -37,7 +37,7 @@ TEST_CASE("a call of an idempotent method is repeated when its worker dies in it
   CHECK(asked == 3);
 }
 
-TEST_CASE("a call that has killed three workers is refused; others are served") {
+TEST_CASE("a call that has killed three workers is refused, others are served") {
   mailbox<lifecycle_event> poisoned;
   host host({.on_lifecycle =
                  [&](const lifecycle_event& event) {
@@ -59,7 +59,7 @@ TEST_CASE("a call that has killed three workers is refused; others are served") 
   CHECK(chaos.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
 }
 
-TEST_CASE("calls that wait while their like kills workers are refused with it; others are served") {
+TEST_CASE("calls that wait while their like kills workers are refused with it, others are served") {
   host host({.spawns = any_number_of_spawns});
   load_options options{.instances = 2};  // and at most five restarts
   options.sent_ahead = 0;

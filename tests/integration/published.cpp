@@ -88,6 +88,31 @@ TEST_CASE("a worker knows what is published before its plugin is initialised, an
   CHECK(seen);
 }
 
+// More descriptors than either side keeps while their messages are still to come.
+TEST_CASE("a worker knows all of very many values, whether they were published before it began or while it was busy") {
+  mailbox<int> reading;
+  bulkhead::host host;
+  constexpr std::size_t many = 200;
+  for (std::size_t i = 0; i < many; ++i) host.publish("before " + std::to_string(i), bytes(10 + i, 1));
+  auto plugin = host.load(plugin_path("blobs"), untiring());
+  plugin.on_event([&](const std::string&, const msgpack::object&) { reading.put(0); });
+  for (std::size_t i = 0; i < many; ++i)
+    CHECK(plugin.call<std::uint64_t>("sum_published", "before " + std::to_string(i)) == 10 + i);
+
+  std::uint64_t last = 0;
+  std::thread publisher([&] {
+    if (!reading.wait_for(1)) return;
+    for (std::size_t i = 0; i < many; ++i) last = host.publish("while " + std::to_string(i), bytes(10 + i, 1));
+    host.publish("table", bytes(10, 3));
+  });
+  const reply seen = plugin.with({.deadline = 20s}).try_call("await_version", many + 1);
+  publisher.join();
+  CHECK(seen);
+  CHECK(last == 2 * many);
+  for (std::size_t i = 0; i < many; ++i)
+    CHECK(plugin.call<std::uint64_t>("sum_published", "while " + std::to_string(i)) == 10 + i);
+}
+
 TEST_CASE("a plugin reads what it may") {
   bulkhead::host host;
   host.publish("table", bytes(10, 1));

@@ -216,7 +216,7 @@ TEST_CASE("a host that ends stops its plugins in the reverse order of their star
   CHECK(ended == std::vector<std::string>{"third", "second", "first"});
 }
 
-TEST_CASE("a new version takes over without a lost call; one that can't start leaves the old") {
+TEST_CASE("a new version takes over without a lost call, one that can't start leaves the old") {
   watched_host host;
   const auto file = copy_of("echo", "reloaded.so");
   auto plugin = host.self.load(file, {.instances = 2});

@@ -15,12 +15,14 @@ struct started_worker {
   pid_t pid = -1;
   unique_fd channel;
 
-  explicit started_worker(const std::string& plugin, std::vector<std::string> environment = {}) {
+  explicit started_worker(const std::string& plugin, std::vector<std::string> environment = {},
+                          const std::string& preload = "") {
     int pair[2];
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     channel.reset(pair[0]);
     ::fcntl(pair[0], F_SETFD, FD_CLOEXEC);
     if (environment.empty()) environment = {"BULKHEAD_CHANNEL_FD=" + std::to_string(pair[1]), "BULKHEAD_PROTOCOL=1"};
+    if (!preload.empty()) environment.push_back("LD_PRELOAD=" + preload);
     std::vector<char*> envp;
     for (auto& entry : environment) envp.push_back(entry.data());
     envp.push_back(nullptr);
@@ -119,5 +121,38 @@ TEST_CASE("a worker without a channel, or with a protocol it does not know, says
   started_worker worker(echo, environment);
   CHECK(worker.wait() == 64);
 }
+
+#ifdef BULKHEAD_COUNTED_MALLOC
+// Of a method whose parameters are of plain types; others take what msgpack-c needs to unpack into objects.
+TEST_CASE("a worker allocates nothing for a call once it is warm") {
+  started_worker worker(BULKHEAD_TEST_PLUGINS "/counting.so", {}, BULKHEAD_COUNTED_MALLOC);
+  worker.say(vector_named("hello"));
+  worker.hear();
+  worker.hear();
+  std::uint32_t id = 0;
+  const auto call = [&](const std::string& method, const auto& arguments) {
+    bytes_t frame = request(method, value(arguments));
+    ipc::set_request_id(frame, ++id);
+    worker.say(frame);
+    const bytes_t answered = worker.hear();
+    const auto parsed = ipc::parse_message(answered);
+    REQUIRE(parsed->error[0] == 0xc0);
+    return bytes_t(parsed->result.begin(), parsed->result.end());
+  };
+  const auto allocations = [&] {
+    return ipc::unpack(call("allocations", std::vector<int>())).get().as<std::uint64_t>();
+  };
+  const auto some = [&](int calls) {
+    const std::uint64_t before = allocations();
+    for (int i = 0; i < calls; ++i) {
+      CHECK(call("add", std::vector{i % 50, 7}) == value(i % 50 + 7));
+      call("text", std::tuple(std::string("sixteen bytes..."), 0.5));
+    }
+    return allocations() - before;
+  };
+  CHECK(some(100) > 0);
+  CHECK(some(100) == 0);
+}
+#endif
 
 }  // namespace bulkhead::testing

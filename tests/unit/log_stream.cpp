@@ -76,7 +76,7 @@ TEST_CASE("log_stream: a last line without a newline is handed on at the end, on
   CHECK(log.texts() == strings{"end"});
 }
 
-TEST_CASE("log_stream: CRLF ends a line; a CR elsewhere is shown") {
+TEST_CASE("log_stream: CRLF ends a line, a CR elsewhere is shown") {
   CHECK(lines({"a\r\nb\r", "\nc\n"}) == strings{"a", "b", "c"});
   CHECK(lines({"10%\r20%\n"}) == strings{"10%\\x0d20%"});
   CHECK(lines({"a\r\r\n"}) == strings{"a\\x0d"});

@@ -93,7 +93,7 @@ TEST_CASE("manifest: a file with any byte changed is a manifest or refused") {
   }
 }
 
-TEST_CASE("manifest: a real plugin is read; cut, it is refused") {
+TEST_CASE("manifest: a real plugin is read, cut, it is refused") {
   std::ifstream file(BULKHEAD_TEST_PLUGINS "/echo.so", std::ios::binary);
   const std::string whole(std::istreambuf_iterator<char>(file), {});
   REQUIRE(refusal(whole).empty());

@@ -66,8 +66,8 @@ class session final : plugin_runtime::link {
     packer.pack_array(sizeof...(A));
     (packer.pack(arguments), ...);
     auto call = std::make_unique<bulkhead_call>();
-    call->storage.assign(packed.data(), packed.data() + packed.size());
-    call->arguments = call->storage;
+    call->storage.bytes.assign(packed.data(), packed.data() + packed.size());
+    call->arguments = call->storage.bytes;
     call->cancelled = cancelled;
     runtime_.invoke(std::move(call), method);
   }

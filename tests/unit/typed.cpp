@@ -1,4 +1,5 @@
 // Typed arguments and results: what converts, what does not, and the exact words for it.
+#include <bulkhead/sdk/plain.hpp>
 #include <bulkhead/sdk/typed.hpp>
 
 #include <catch2/catch.hpp>
@@ -69,6 +70,114 @@ TEST_CASE("typed: values come through as they were") {
   CHECK(through<point>(point{1, 2, "p"}) == point{1, 2, "p"});
   CHECK(through<point>(std::map<std::string, int>{{"y", 5}, {"z", 6}}) == point{0, 5, "origin"});  // its own defaults
   CHECK(through<std::vector<point>>(std::vector<point>{{1, 2, "p"}}).at(0).y == 2);
+}
+
+// What is taken where it lies is what objects would have made of it.
+template <class T>
+int agree(bytes_view packed) {
+  static_assert(typed::is_plain<T>);
+  T direct{};
+  if (!typed::take_all(packed, direct)) return 0;
+  const auto* const data = reinterpret_cast<const char*>(packed.data());
+  const auto handle = msgpack::unpack(data, packed.size());
+  const auto again = [](const T& value) {
+    msgpack::sbuffer out;
+    msgpack::pack(out, value);
+    return std::string(out.data(), out.size());
+  };
+  CHECK(again(direct) == again(convert<T>(handle.get())));
+  return 1;
+}
+
+template <class... T>
+int agree_all(bytes_view packed) {
+  return (agree<T>(packed) + ...);
+}
+
+TEST_CASE("typed: values of plain types are taken as objects would be, whole or not at all") {
+  using map = std::map<std::string, std::vector<double>>;
+  using tuple = std::tuple<std::int8_t, std::string, std::optional<std::uint32_t>>;
+  std::vector<std::string> all;
+  const auto add = [&](const auto& value) {
+    msgpack::sbuffer out;
+    msgpack::pack(out, value);
+    all.emplace_back(out.data(), out.size());
+  };
+  for (const std::int64_t n :
+       {0L,          1L,           -1L,          -32L,        -33L,        127L,      128L,     -128L,  -129L,
+        255L,        256L,         32767L,       32768L,      -32768L,     -32769L,   65535L,   65536L, 2147483647L,
+        2147483648L, -2147483648L, -2147483649L, 4294967295L, 4294967296L, INT64_MAX, INT64_MIN})
+    add(n);
+  add(UINT64_MAX);
+  add(0.5);
+  add(0.5f);
+  add(true);
+  add(msgpack::type::nil_t{});
+  for (const std::size_t size : {0, 1, 31, 32, 255, 256, 65535, 65536}) {
+    add(std::string(size, 'x'));
+    add(bytes(size, 7));
+    add(std::vector<int>(size, -3));
+    add(std::vector<std::string>(size % 100, "y"));
+  }
+  add(map{{"one", {1, 2.5}}, {"none", {}}});
+  add(tuple{-7, "t", 9});
+  add(tuple{-7, "t", std::nullopt});
+  all.push_back(
+      {'\x82', '\xa1', 'a', '\x90', '\xa1', 'a', '\x91', '\xca', 0, 0, 0, 0});  // a key twice: the last counts
+  int taken = 0;
+  const auto both = [&](const std::string& packed) {
+    const bytes_view view(reinterpret_cast<const std::uint8_t*>(packed.data()), packed.size());
+    try {
+      taken += agree_all<bool, std::int8_t, std::uint8_t, std::int16_t, std::uint16_t, std::int32_t, std::uint32_t,
+                         std::int64_t, std::uint64_t, double, std::string, bytes, std::vector<char>, map, tuple,
+                         std::vector<int>, std::vector<std::string>, std::optional<int>, std::array<int, 1>,
+                         std::pair<std::string, int>>(view);
+    } catch (const std::exception& e) {
+      FAIL_CHECK("taken, but no such value: " << e.what());
+    }
+  };
+  for (const auto& each : all) both(each);
+  CHECK(taken > 150);
+  // Cut short, with something behind it, and with each byte changed: never past the end, and never something else.
+  for (const auto& each : all) {
+    if (each.size() > 300) continue;
+    both(each + '\x01');
+    for (std::size_t cut = 0; cut < each.size(); ++cut) {
+      const std::unique_ptr<char[]> exact(new char[cut]);
+      std::copy_n(each.data(), cut, exact.get());
+      bytes ignored;
+      map also;
+      std::vector<int> list;
+      const bytes_view part(reinterpret_cast<const std::uint8_t*>(exact.get()), cut);
+      CHECK_FALSE(typed::take_all(part, ignored));
+      CHECK_FALSE(typed::take_all(part, also));
+      CHECK_FALSE(typed::take_all(part, list));
+      std::string changed = each;
+      for (const int to :
+           {0x00, 0x7f, 0x80, 0x8f, 0x90, 0xc0, 0xc4, 0xc6, 0xca, 0xcc, 0xcf, 0xd3, 0xdb, 0xdd, 0xdf, 0xff}) {
+        changed[cut] = static_cast<char>(to);
+        try {
+          both(changed);
+        } catch (const msgpack::unpack_error&) {
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("typed: a count is believed only when so much is there") {
+  const std::string huge("\xdd\xff\xff\xff\xff\x01", 6), map("\xdf\xff\xff\xff\xff\x01", 6),
+      bin("\xc6\xff\xff\xff\xff\x01", 6);
+  const auto view = [](const std::string& packed) {
+    return bytes_view(reinterpret_cast<const std::uint8_t*>(packed.data()), packed.size());
+  };
+  std::vector<int> list;
+  CHECK_FALSE(typed::take_all(view(huge), list));
+  CHECK(list.capacity() == 0);
+  std::map<int, int> pairs;
+  CHECK_FALSE(typed::take_all(view(map), pairs));
+  bytes_view whole;
+  CHECK_FALSE(typed::take_all(view(bin), whole));
 }
 
 TEST_CASE("typed: views refer to the value itself") {

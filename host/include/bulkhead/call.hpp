@@ -6,6 +6,7 @@
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/stream.hpp>
 #include <bulkhead/ipc/system.hpp>
+#include <bulkhead/sdk/plain.hpp>
 #include <bulkhead/sdk/typed.hpp>
 
 #include <chrono>
@@ -151,13 +152,8 @@ class reply {
     if constexpr (std::is_same_v<R, shared_blob>) {
       return blob();
     } else if constexpr (!std::is_void_v<R>) {
-      const std::uint8_t first = packed()[0];
-      if constexpr (std::is_same_v<R, bytes>) {  // no detour through an object for bulk data
-        if (first >= 0xc4 && first <= 0xc6) {
-          const ipc::byte_span body = packed().subspan(1 + (std::size_t{1} << (first - 0xc4)));
-          return bytes(body.begin(), body.end());
-        }
-      }
+      if constexpr (typed::is_plain<R>)  // no detour through objects
+        if (R value{}; typed::take_all(packed(), value)) return value;
       const msgpack::object_handle unpacked = unpack();
       if constexpr (std::is_same_v<R, unique_fd>) {
         const msgpack::object& value = unpacked.get();
@@ -190,14 +186,14 @@ class reply {
 
  private:
   struct held;  // blobs
-  ipc::byte_span packed() const { return ipc::byte_span(frame_).subspan(offset_, size_); }
+  ipc::byte_span packed() const { return ipc::byte_span(frame_.bytes).subspan(offset_, size_); }
   ipc::byte_span expanded() const;
   msgpack::object_handle unpack() const;
 
   bulkhead::outcome outcome_ = bulkhead::outcome::not_sent;
   std::string message_ = "no call was made";
   std::vector<std::uint8_t> data_;
-  std::vector<std::uint8_t> frame_;
+  ipc::reused_bytes frame_;
   std::size_t offset_ = 0, size_ = 0;
   std::shared_ptr<const std::vector<unique_fd>> handles_;
   std::shared_ptr<held> blobs_;  // null: there are none

@@ -74,7 +74,7 @@ class plugin_definition {
  private:
   struct method_base {
     virtual ~method_base() = default;
-    virtual void run(const bulkhead_host_t* host, bulkhead_call_t* call, const msgpack::object& arguments) = 0;
+    virtual void run(const bulkhead_host_t* host, bulkhead_call_t* call, bytes_view arguments) = 0;
     std::string name, doc, signature;
     std::vector<std::string> names;
     std::uint32_t flags = 0;
@@ -131,10 +131,16 @@ class plugin_definition {
       }
     }
 
-    void run(const bulkhead_host_t* host, bulkhead_call_t* call, const msgpack::object& packed) override {
+    void run(const bulkhead_host_t* host, bulkhead_call_t* call, bytes_view packed) override {
       context cx(host, call);
-      auto arguments = convert_all(packed, cx, static_cast<sent*>(nullptr));
-      run(cx, arguments, static_cast<typename traits::parameters*>(nullptr));
+      const auto with = [&](sent& arguments) {
+        run(cx, arguments, static_cast<typename traits::parameters*>(nullptr));
+      };
+      if constexpr (typed::is_plain<sent>)
+        if (sent arguments; typed::take_all(packed, arguments)) return with(arguments);
+      const unpacked_arguments unpacked(host, call, packed);
+      sent arguments = convert_all(unpacked.value, cx, static_cast<sent*>(nullptr));
+      with(arguments);
     }
 
     template <class... A>
@@ -236,6 +242,23 @@ class plugin_definition {
 
   static void invoke(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method, bulkhead_call_t* call,
                      const std::uint8_t* arguments, std::size_t size) noexcept;
+  // Arguments as objects. Strings and bytes refer to where they are, which outlives the call; the memory of the objects is
+  // the next call's on this thread.
+  struct unpacked_arguments {
+    unpacked_arguments(const bulkhead_host_t* host, bulkhead_call_t* call, bytes_view packed);
+    ~unpacked_arguments() {
+      zone->clear();
+      zone.swap(spare());
+    }
+    unpacked_arguments(const unpacked_arguments&) = delete;
+    unpacked_arguments& operator=(const unpacked_arguments&) = delete;
+    static std::unique_ptr<msgpack::zone>& spare() {
+      thread_local std::unique_ptr<msgpack::zone> kept;
+      return kept;
+    }
+    std::unique_ptr<msgpack::zone> zone;
+    msgpack::object value;
+  };
   static void open_blobs(const bulkhead_host_t* host, bulkhead_call_t* call, msgpack::object& value);
   static bool init(const bulkhead_plugin_t* plugin, const char** error) noexcept;
   static void destroy(const bulkhead_plugin_t* plugin) noexcept;
@@ -353,6 +376,21 @@ inline void plugin_definition::open_blobs(const bulkhead_host_t* host, bulkhead_
   }
 }
 
+inline plugin_definition::unpacked_arguments::unpacked_arguments(const bulkhead_host_t* host, bulkhead_call_t* call,
+                                                                 bytes_view packed)
+    : zone(std::move(spare())) {
+  if (!zone) zone = std::make_unique<msgpack::zone>();
+  bool blobs = false;
+  value = msgpack::unpack(
+      *zone, reinterpret_cast<const char*>(packed.data()), packed.size(),
+      [](msgpack::type::object_type type, std::size_t, void* any) {
+        if (type == msgpack::type::EXT) *static_cast<bool*>(any) = true;
+        return true;
+      },
+      &blobs);
+  if (blobs) open_blobs(host, call, value);
+}
+
 inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method,
                                       bulkhead_call_t* call, const std::uint8_t* arguments, std::size_t size) noexcept {
   const bulkhead_host_t* host = self(plugin).host_.raw();
@@ -360,18 +398,7 @@ inline void plugin_definition::invoke(const bulkhead_plugin_t* plugin, const bul
     host->fail(host, call, text.data(), text.size(), details.empty() ? nullptr : details.data(), details.size());
   };
   try {
-    // Strings and bytes refer to the arguments in place; these outlive the call.
-    bool blobs = false;
-    msgpack::object_handle unpacked = msgpack::unpack(
-        reinterpret_cast<const char*>(arguments), size,
-        [](msgpack::type::object_type type, std::size_t, void* any) {
-          if (type == msgpack::type::EXT) *static_cast<bool*>(any) = true;
-          return true;
-        },
-        &blobs);
-    msgpack::object value = unpacked.get();
-    if (blobs) open_blobs(host, call, value);
-    static_cast<method_base*>(method->method_data)->run(host, call, value);
+    static_cast<method_base*>(method->method_data)->run(host, call, {arguments, size});
   } catch (const error& e) {
     fail(e.what(), e.details());
   } catch (const std::bad_alloc&) {

@@ -2,10 +2,10 @@
 #include "peer.hpp"
 #include <bulkhead/host.hpp>
 
-#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/io_context.hpp>
 
 #include <cstring>
+#include <optional>
 #include <stdexcept>
 
 #include <unistd.h>
@@ -15,7 +15,8 @@ namespace {
 class bulkhead_link final : public peer::link {
  public:
   bulkhead_link(bulkhead::host& host, const bulkhead::load_options& options)
-      : echo_(host.load(BULKHEAD_TEST_PLUGINS "/echo.so", options)),
+      : options_(options),
+        echo_(host.load(BULKHEAD_TEST_PLUGINS "/echo.so", options)),
         pid_(options.isolation == bulkhead::isolation::none ? ::getpid() : echo_.workers().at(0).pid) {}
   ~bulkhead_link() override { echo_.unload(); }
 
@@ -23,31 +24,45 @@ class bulkhead_link final : public peer::link {
     return answer_ = echo_.call<bulkhead::bytes>("echo", bulkhead::bytes_view(payload));
   }
 
-  // Handlers run on the caller's thread; each makes the next call.
+  // A host that runs on the caller's event loop, as in an application that has one; each handler makes the next call.
   bool many(peer::bytes_view payload, std::size_t count, std::size_t outstanding) override {
-    boost::asio::io_context context(1);
-    std::size_t left = count;
+    if (!looped_) looped_.emplace(options_);
+    boost::asio::io_context& context = looped_->context;
+    std::size_t left = count, open = 0;
     std::function<void()> next = [&] {
       if (left == 0) return;
       --left;
-      echo_.async_call<bulkhead::bytes>(
-          "echo", std::tuple{bulkhead::bytes_view(payload)},
-          boost::asio::bind_executor(context, [&](boost::system::error_code code, const bulkhead::bytes& answer) {
-            if (code || answer.size() != payload.size()) throw std::runtime_error("call: " + code.message());
-            next();
-          }));
+      ++open;
+      looped_->echo.async_call<bulkhead::bytes>("echo", std::tuple{bulkhead::bytes_view(payload)},
+                                                [&](boost::system::error_code code, const bulkhead::bytes& answer) {
+                                                  if (code || answer.size() != payload.size())
+                                                    throw std::runtime_error("call: " + code.message());
+                                                  --open;
+                                                  next();
+                                                });
     };
     for (std::size_t i = 0; i < outstanding; ++i) next();
-    context.run();
+    while (open > 0) context.run_one();
     return true;
   }
 
   pid_t worker() const override { return pid_; }
 
  private:
+  struct looped {
+    boost::asio::io_context context{1};
+    bulkhead::host host{context.get_executor()};
+    bulkhead::plugin echo;
+    explicit looped(const bulkhead::load_options& options)
+        : echo(host.load(BULKHEAD_TEST_PLUGINS "/echo.so", options)) {}
+    ~looped() { echo.unload(); }
+  };
+
+  const bulkhead::load_options options_;
   bulkhead::plugin echo_;
   pid_t pid_;
   bulkhead::bytes answer_;
+  std::optional<looped> looped_;  // from the first of many on
 };
 
 }  // namespace

@@ -74,7 +74,7 @@ TEST_CASE("four spawns go at once, the fifth when one of them is done") {
   CHECK(budget.waiting() == 0);
 }
 
-TEST_CASE("fifty restarts go in ten seconds; more wait, and first starts pass them") {
+TEST_CASE("fifty restarts go in ten seconds, more wait, and first starts pass them") {
   spawn_budget budget;
   for (int i = 0; i < 50; ++i) {
     const auto each = budget.ask(true);

@@ -189,7 +189,7 @@ TEST_CASE("workers that leave soon after they came count as restarts") {
   }
 }
 
-TEST_CASE("the failing replacement of a worker that leaves is a failure; a rejected one is not tried again") {
+TEST_CASE("the failing replacement of a worker that leaves is a failure, a rejected one is not tried again") {
   stage play;
   play.up();
   play.wait(60s);
@@ -288,7 +288,7 @@ TEST_CASE("by default a worker is recycled for its memory only, and not without 
   CHECK(play.subject.wake_at() == never);
 }
 
-TEST_CASE("a spare takes the place of a worker that fails, at once; the restart fills the spare's") {
+TEST_CASE("a spare takes the place of a worker that fails, at once, the restart fills the spare's") {
   stage play(settings(2, 1));
   play.up();
   CHECK(play.crash(1) == script{"restarting 1 in 0 ms", "serve 3@0", "respawn 4@2"});

@@ -142,7 +142,7 @@ TEST_CASE("a worker that ends well before it was ever ready has failed") {
   CHECK(play.tell(stage::exit(1, exit_class::normal)) == script{"restarting 1 in 0 ms", "respawn 2@0"});
 }
 
-TEST_CASE("a place whose worker ended for good stays empty while others serve; spares go with the last") {
+TEST_CASE("a place whose worker ended for good stays empty while others serve, spares go with the last") {
   stage play(settings(2, 1));
   play.up();
   CHECK(play.tell(stage::exit(1, exit_class::normal)) == script{"degraded 1/2"});

@@ -25,6 +25,29 @@ inline constexpr std::int8_t ext_blob = 2;
 
 using byte_span = std::span<const std::uint8_t>;
 
+// The memory of byte vectors is kept for the thread's next ones, some of it: so calls allocate nothing once they are warm.
+// An empty one, with room if there is any to be had:
+BULKHEAD_PUBLIC std::vector<std::uint8_t> take_spare_bytes() noexcept;
+BULKHEAD_PUBLIC void keep_spare_bytes(std::vector<std::uint8_t>&& used) noexcept;
+
+// Bytes that are kept so when they go.
+struct reused_bytes {
+  std::vector<std::uint8_t> bytes{};
+
+  reused_bytes() = default;
+  explicit reused_bytes(std::vector<std::uint8_t>&& from) noexcept : bytes(std::move(from)) {}
+  reused_bytes(const reused_bytes&) = default;
+  reused_bytes(reused_bytes&&) noexcept = default;
+  reused_bytes& operator=(const reused_bytes&) = default;
+  reused_bytes& operator=(reused_bytes&& other) noexcept {
+    bytes.swap(other.bytes);
+    return *this;
+  }
+  ~reused_bytes() {
+    if (bytes.capacity() > 0) keep_spare_bytes(std::move(bytes));
+  }
+};
+
 // A growing byte buffer that msgpack::packer writes to.
 class buffer {
  public:
@@ -42,18 +65,21 @@ class buffer {
     if (outlet_ && size >= outlet_->threshold() &&
         outlet_->take(*this, {reinterpret_cast<const std::uint8_t*>(data), size}))
       return;
-    if (bytes_.capacity() == 0) bytes_.reserve(first_capacity);
-    bytes_.insert(bytes_.end(), reinterpret_cast<const std::uint8_t*>(data),
-                  reinterpret_cast<const std::uint8_t*>(data) + size);
+    append({reinterpret_cast<const std::uint8_t*>(data), size});
   }
-  void append(byte_span more) { bytes_.insert(bytes_.end(), more.begin(), more.end()); }
-  std::vector<std::uint8_t>& bytes() { return bytes_; }
-  byte_span view() const { return bytes_; }
-  std::vector<std::uint8_t> take() { return std::move(bytes_); }
+  void append(byte_span more) {
+    std::vector<std::uint8_t>& all = bytes_.bytes;
+    if (all.capacity() == 0) all = take_spare_bytes();
+    if (all.capacity() == 0) all.reserve(first_capacity);
+    all.insert(all.end(), more.begin(), more.end());
+  }
+  std::vector<std::uint8_t>& bytes() { return bytes_.bytes; }
+  byte_span view() const { return bytes_.bytes; }
+  std::vector<std::uint8_t> take() { return std::move(bytes_.bytes); }
 
  private:
-  static constexpr std::size_t first_capacity = 64;  // else it grows byte by byte at first
-  std::vector<std::uint8_t> bytes_;
+  static constexpr std::size_t first_capacity = 128;  // else it grows byte by byte at first
+  reused_bytes bytes_;
   outlet* outlet_ = nullptr;
 };
 using packer = msgpack::packer<buffer>;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <bulkhead/plugin.h>
+#include <bulkhead/sdk/plain.hpp>
 #include <bulkhead/sdk/typed.hpp>
 
 #include <algorithm>
@@ -130,6 +131,16 @@ class blob {
 template <>
 struct typed::type_name<blob> {
   static std::string get() { return "blob"; }
+};
+
+template <>
+struct typed::plain<blob> : std::true_type {
+  static bool take(packed& from, blob& out) {
+    bytes_view bytes;
+    if (!from.binary(bytes)) return false;
+    out = blob(bytes);
+    return true;
+  }
 };
 
 namespace typed {
@@ -309,16 +320,21 @@ class context : public host_api {
 // Where a result is packed. Long strings and byte arrays are put into blobs as they come, with one copy and no other.
 class result_buffer {
  public:
-  explicit result_buffer(const bulkhead_host_t* host) : host_(host) {
-    if (const auto* bulk = static_cast<const bulkhead_bulk_t*>(host->get_extension(host, BULKHEAD_BULK)))
-      threshold_ = std::max<std::size_t>(bulk->threshold(host), 1024);
+  explicit result_buffer(const bulkhead_host_t* host) : host_(host) { packed_.swap(spare()); }
+  // Its memory is the next one's on this thread.
+  ~result_buffer() {
+    packed_.clear();
+    if (packed_.capacity() <= most_spare) packed_.swap(spare());
   }
+  result_buffer(const result_buffer&) = delete;
+  result_buffer& operator=(const result_buffer&) = delete;
   const char* data() const { return packed_.data(); }
   std::size_t size() const { return packed_.size(); }
 
   // For msgpack::packer.
   void write(const char* data, std::size_t size) {
-    if (size < threshold_ || !divert(data, size)) packed_.insert(packed_.end(), data, data + size);
+    if (size < least_diverted || size < threshold() || !divert(data, size))
+      packed_.insert(packed_.end(), data, data + size);
   }
   void write_reference(bytes_view reference, bool text = false) {
     for (const std::size_t each :
@@ -328,6 +344,19 @@ class result_buffer {
   }
 
  private:
+  static constexpr std::size_t least_diverted = 1024, most_spare = std::size_t{64} << 10;
+  static std::vector<char>& spare() {
+    thread_local std::vector<char> kept;
+    return kept;
+  }
+  std::size_t threshold() {
+    if (!threshold_) {
+      const auto* bulk = static_cast<const bulkhead_bulk_t*>(host_->get_extension(host_, BULKHEAD_BULK));
+      threshold_ = bulk ? bulk->threshold(host_) : SIZE_MAX;
+    }
+    return *threshold_;
+  }
+
   // A body comes just after its header, which the reference replaces.
   bool divert(const char* data, std::size_t size) {
     const std::size_t header = size < 0x10000 ? 3 : 5;
@@ -349,7 +378,7 @@ class result_buffer {
   }
 
   const bulkhead_host_t* host_;
-  std::size_t threshold_ = SIZE_MAX;
+  std::optional<std::size_t> threshold_;
   std::vector<char> packed_;
   std::vector<blob> blobs_;  // until the reply is sent
 };
