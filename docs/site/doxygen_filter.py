@@ -53,6 +53,10 @@ def main():
         text = file.read()
     text = c_comments(text) if sys.argv[1].endswith(".h") else cpp_comments(text)
     text = re.sub(r"(?m)^(\s*///.*?)#include", r"\1\\#include", text)  # or it is taken for a link
+    # Two things that Doxygen does not understand: a specialisation of another library's template, and a template that
+    # inherits from itself.
+    text = re.sub(r"(?m)^template <>\nstruct boost::[^;]*;", "", text)
+    text = re.sub(r" : function_traits<[^{]*> \{\};", " {};", text)
     # The first block is about the file.
     if sys.argv[1].endswith(".h"):
         text = re.sub(r"\A\s*/\*\*", "/** \\\\file\n *", text, count=1)

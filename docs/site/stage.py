@@ -46,6 +46,8 @@ def main():
             to.write_text(relink(file.read_text(encoding="utf-8"), len(inside.parts) - 1), encoding="utf-8")
         else:
             shutil.copy(file, to)
+    if not (pages / "performance.md").exists():  # made by measuring, on a machine with nothing else to do
+        (pages / "performance.md").write_text("# Performance\n\n`./dev bench --page` measures, and writes this page.\n")
     front = (root / "README.md").read_text(encoding="utf-8").replace('src="docs/', 'src="').replace("](docs/images/", "](images/")
     (pages / "index.md").write_text(relink(front, 0), encoding="utf-8")
     mermaid = root / "docs/site/node_modules/mermaid/dist/mermaid.min.js"

@@ -89,20 +89,27 @@ size_t bh_reply_handle_count(const bh_reply* reply) { return reply ? reply->repl
 int bh_reply_handle(const bh_reply* reply, size_t index) {
   return guarded(nullptr, -1, [&] { return given(reply, "reply").reply.handle(index).release(); });
 }
+bh_blob* bh_reply_blob(const bh_reply* reply, bh_error** error) {
+  return guarded(error, static_cast<bh_blob*>(nullptr),
+                 [&] { return new bh_blob{given(reply, "reply").reply.blob()}; });
+}
 void bh_reply_free(bh_reply* reply) { delete reply; }
 
 bh_reply* bh_plugin_call(bh_plugin* plugin, const char* method, const void* arguments, size_t size,
                          const bh_call_options* options, bh_error** error) {
-  return guarded(error, static_cast<bh_reply*>(nullptr),
-                 [&] { return new bh_reply{call(plugin, method, read_arguments(arguments, size, options), options)}; });
+  return guarded(error, static_cast<bh_reply*>(nullptr), [&] {
+    auto packed = read_arguments(given(plugin, "plugin").plugin, arguments, size, options);
+    return new bh_reply{call(plugin, method, std::move(packed), options)};
+  });
 }
 
 char* bh_plugin_call_json(bh_plugin* plugin, const char* method, const char* arguments, const bh_call_options* options,
                           bh_error** error) {
   return guarded(error, static_cast<char*>(nullptr), [&] {
-    bulkhead::packed_arguments packed = read_arguments(nullptr, 0, options);
-    packed.params = pack_json(given(plugin, "plugin").plugin, std::string(given_text(method, "method")),
-                              arguments ? arguments : "[]");
+    const bulkhead::plugin& target = given(plugin, "plugin").plugin;
+    bulkhead::packed_arguments packed = read_arguments(target, nullptr, 0, options);
+    if (!packed.blobs.empty()) throw misuse("options.blobs: JSON has no way to refer to them");
+    packed.params = pack_json(target, std::string(given_text(method, "method")), arguments ? arguments : "[]");
     return to_caller(json_of(call(plugin, method, std::move(packed), options)));
   });
 }
@@ -114,7 +121,7 @@ int bh_plugin_call_async(bh_plugin* plugin, const char* method, const void* argu
     given(done, "done");
     using carrier = bulkhead::detail::handler_carrier<bulkhead::reply, teller>;
     auto [how, shown] = read_call_options(options);
-    target.async_call_packed(given_text(method, "method"), read_arguments(arguments, size, options), how,
+    target.async_call_packed(given_text(method, "method"), read_arguments(target, arguments, size, options), how,
                              std::make_unique<carrier>(teller{done, context, shown}, target.handler_executor()));
     return 1;
   });

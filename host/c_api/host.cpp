@@ -60,14 +60,16 @@ functions lent(const bh_function* from, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     const bh_function each = from[i];
     given(each.call, "functions.call");
-    out.add_packed(std::string(given_text(each.name, "functions.name")), [each](const msgpack::object& arguments) {
-      const auto bytes = packed(arguments);
-      bh_answer answer;
-      each.call(each.context, bytes.data(), bytes.size(), &answer);
-      if (answer.failed) throw std::runtime_error(answer.error);
-      if (answer.value.view().empty()) ipc::packer(answer.value).pack_nil();
-      return std::move(answer.value);
-    });
+    out.add_packed(std::string(given_text(each.name, "functions.name")),
+                   [each](const msgpack::object& arguments, passed_handles& handles) {
+                     const auto bytes = packed(arguments);
+                     bh_answer answer{.in = &handles.in};
+                     each.call(each.context, bytes.data(), bytes.size(), &answer);
+                     if (answer.failed) throw std::runtime_error(answer.error);
+                     if (answer.value.view().empty()) ipc::packer(answer.value).pack_nil();
+                     handles.out = std::move(answer.out);
+                     return std::move(answer.value);
+                   });
   }
   return out;
 }
@@ -114,6 +116,19 @@ void bh_answer_value(bh_answer* answer, const void* value, size_t size) {
   } catch (const std::exception& e) {
     bh_answer_error(answer, e.what());
   }
+}
+
+int bh_answer_take_handle(bh_answer* answer, size_t index) {
+  return answer && index < answer->in->size() ? (*answer->in)[index].release() : -1;
+}
+
+int bh_answer_add_handle(bh_answer* answer, int fd) {
+  return guarded(nullptr, -1, [&] {
+    std::vector<bulkhead::unique_fd>& out = given(answer, "answer").out;
+    if (out.size() >= bulkhead::ipc::limits{}.handles) throw misuse("too many");
+    out.push_back(bulkhead::detail::duplicate(fd));
+    return static_cast<int>(out.size()) - 1;
+  });
 }
 
 void bh_answer_error(bh_answer* answer, const char* message) {

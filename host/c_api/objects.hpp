@@ -53,12 +53,18 @@ struct bh_reply {
   bulkhead::reply reply;
 };
 
+struct bh_blob {
+  bulkhead::shared_blob blob;
+};
+
 struct bh_stream {
   std::shared_ptr<bulkhead::c_api::progress> progress;
   bulkhead::streaming_call call;
 };
 
 struct bh_answer {
+  std::vector<bulkhead::unique_fd>* in = nullptr;  // handles
+  std::vector<bulkhead::unique_fd> out{};
   bulkhead::ipc::buffer value{};
   std::string error{};
   bool failed = false;
@@ -117,6 +123,7 @@ load_options read_load_options(const char* toml);
 // What the caller's options say of a call, and where its progress goes: null when it goes nowhere. And its arguments, with
 // the descriptors.
 std::pair<call_options, std::shared_ptr<progress>> read_call_options(const bh_call_options* options);
-packed_arguments read_arguments(const void* arguments, std::size_t size, const bh_call_options* options);
+packed_arguments read_arguments(const plugin& target, const void* arguments, std::size_t size,
+                                const bh_call_options* options);
 
 }  // namespace bulkhead::c_api

@@ -37,6 +37,32 @@ bh_call_options known(const bh_call_options* options) {
   return out;
 }
 
+// Packs the value anew, with each blob where it is referred to.
+void place_blobs(packed_arguments& out, blob_source* source, const bh_call_options& from,
+                 const msgpack::object& value) {
+  ipc::packer packer(out.params);
+  if (value.type == msgpack::type::ARRAY) {
+    packer.pack_array(value.via.array.size);
+    for (const msgpack::object& each : std::span(value.via.array.ptr, value.via.array.size))
+      place_blobs(out, source, from, each);
+  } else if (value.type == msgpack::type::MAP) {
+    packer.pack_map(value.via.map.size);
+    for (const msgpack::object_kv& each : std::span(value.via.map.ptr, value.via.map.size)) {
+      place_blobs(out, source, from, each.key);
+      place_blobs(out, source, from, each.val);
+    }
+  } else if (value.type == msgpack::type::EXT && value.via.ext.type() == ipc::ext_blob && value.via.ext.size == 1) {
+    const auto index = static_cast<std::uint8_t>(value.via.ext.data()[0]);
+    if (index >= from.blob_count)
+      throw misuse("arguments: they refer to blob " + std::to_string(index) + ", and options.blob_count is " +
+                   std::to_string(from.blob_count));
+    const shared_blob& blob = given(from.blobs[index], "options.blobs[]").blob;
+    detail::pack_argument(out, packer, blob, source);
+  } else {
+    packer.pack(value);
+  }
+}
+
 }  // namespace
 
 host_options read_host_options(const char* text) {
@@ -91,11 +117,21 @@ std::pair<call_options, std::shared_ptr<progress>> read_call_options(const bh_ca
   return {std::move(out), std::move(shown)};
 }
 
-packed_arguments read_arguments(const void* arguments, std::size_t size, const bh_call_options* options) {
+packed_arguments read_arguments(const plugin& target, const void* arguments, std::size_t size,
+                                const bh_call_options* options) {
   const bh_call_options from = known(options);
   packed_arguments out;
-  if (!arguments && size == 0) ipc::packer(out.params).pack_array(0);
-  else out.params.append(one_value(arguments, size, "arguments", true));
+  if (from.blob_count > 255) throw misuse("options.blob_count is more than 255");
+  if (from.blob_count > 0) {
+    given(from.blobs, "options.blobs");
+    const ipc::byte_span list = one_value(arguments, size, "arguments", true);
+    const auto source = target.blobs();
+    place_blobs(out, source.get(), from, ipc::unpack(list).get());
+  } else if (!arguments && size == 0) {
+    ipc::packer(out.params).pack_array(0);
+  } else {
+    out.params.append(one_value(arguments, size, "arguments", true));
+  }
   if (from.handle_count > 255) throw misuse("options.handle_count is more than 255");
   if (from.handle_count > 0) given(from.handles, "options.handles");
   for (std::size_t i = 0; i < from.handle_count; ++i) {

@@ -95,3 +95,17 @@ void bh_plugin_on_event(bh_plugin* plugin, bh_event_callback callback, void* con
     callback(context, name.c_str(), bytes.data(), bytes.size());
   });
 }
+
+void bh_plugin_on_event_with_handles(bh_plugin* plugin, bh_event_handles_callback callback, void* context) {
+  if (!plugin) return;
+  if (!callback) return plugin->plugin.on_event({});
+  plugin->plugin.on_event_with_handles([callback, context](const std::string& name, const msgpack::object& value,
+                                                           std::vector<bulkhead::unique_fd>& handles) {
+    const auto bytes = packed(value);
+    std::vector<int> numbers;
+    for (const bulkhead::unique_fd& each : handles) numbers.push_back(each.get());
+    callback(context, name.c_str(), bytes.data(), bytes.size(), numbers.data(), numbers.size());
+    for (std::size_t i = 0; i < handles.size(); ++i)
+      if (numbers[i] < 0) handles[i].release();
+  });
+}

@@ -7,9 +7,9 @@ bh_stream* bh_plugin_open(bh_plugin* plugin, const char* method, const void* arg
                           const bh_call_options* options, bh_error** error) {
   return guarded(error, static_cast<bh_stream*>(nullptr), [&] {
     const auto [how, shown] = read_call_options(options);
+    const bulkhead::plugin& target = given(plugin, "plugin").plugin;
     return new bh_stream{
-        shown, given(plugin, "plugin")
-                   .plugin.open_packed(given_text(method, "method"), read_arguments(arguments, size, options), how)};
+        shown, target.open_packed(given_text(method, "method"), read_arguments(target, arguments, size, options), how)};
   });
 }
 

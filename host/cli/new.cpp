@@ -8,7 +8,11 @@
 
 #include <array>
 #include <cctype>
+#include <cstdlib>
 #include <filesystem>
+#include <sstream>
+
+#include <unistd.h>
 
 namespace bulkhead::cli {
 namespace {
@@ -17,10 +21,19 @@ namespace fs = std::filesystem;
 
 struct language {
   std::string_view name;
+  std::string_view compiler;
   std::string_view packages;
 };
-constexpr std::array languages = {language{"c++", "g++ cmake make"}, language{"c", "gcc cmake make"},
-                                  language{"rust", "rustc cmake make"}};
+constexpr std::array languages = {language{"c++", "c++", "g++ cmake make"}, language{"c", "cc", "gcc cmake make"},
+                                  language{"rust", "rustc", "rustc cmake make"}};
+
+bool installed(std::string_view program) {
+  const char* const path = std::getenv("PATH");
+  std::istringstream folders(path ? path : "");
+  for (std::string folder; std::getline(folders, folder, ':');)
+    if (::access((folder + "/" + std::string(program)).c_str(), X_OK) == 0) return true;
+  return false;
+}
 
 // Names that mean something else to CMake or its generators, where the plugin's name is a target's.
 constexpr std::string_view taken[] = {"all",     "check",          "clean",         "edit_cache", "help",   "install",
@@ -82,6 +95,9 @@ int run_new(int argc, char** argv) {
       write(folder / filled(each.path, name, lang->packages), filled(each.text, name, lang->packages));
 
   const std::string shown = folder.string();
+  if (!installed(lang->compiler))
+    fmt::print(stderr, "bulkhead new: {} is not installed, and it takes that to build the plugin: apt-get install {}\n",
+               lang->compiler, lang->packages);
   fmt::print("{} is written. Next:\n\n  cd {}\n  cmake -S . -B build && cmake --build build\n", shown, shown);
   fmt::print("  bulkhead call build/{}.so greet World\n  ci/run\n\nIts README.md tells more.\n", name);
   return exit_ok;

@@ -192,20 +192,21 @@ void in_process_instance::log(int level, std::string_view text) {
     owner->on_log(static_cast<log_level>(std::clamp(level, 0, 3)), ::getpid(), ipc::sanitised(text), 0);
 }
 
-bool in_process_instance::emit(std::string_view name, ipc::byte_span value) {
+bool in_process_instance::emit(std::string_view name, ipc::byte_span value, std::vector<unique_fd> handles) {
   const auto owner = owner_.lock();
   if (!owner) return false;
   auto copy = std::make_shared<std::vector<std::uint8_t>>(value.begin(), value.end());
-  boost::asio::post(core_->handlers(), [owner, name = std::string(name), copy] {
+  auto passed = std::make_shared<std::vector<unique_fd>>(std::move(handles));
+  boost::asio::post(core_->handlers(), [owner, name = std::string(name), copy, passed] {
     const msgpack::object_handle handle = ipc::unpack(*copy);
-    owner->on_event(name, handle.get());
+    owner->on_event(name, handle.get(), *passed);
   });
   return true;
 }
 
 ipc::completion in_process_instance::call_host(bulkhead_call* on_behalf_of, std::string_view function,
-                                               ipc::byte_span arguments) {
-  return run_function(options_.functions, std::string(function), arguments,
+                                               ipc::byte_span arguments, std::vector<unique_fd> handles) {
+  return run_function(options_.functions, std::string(function), arguments, handles,
                       on_behalf_of ? on_behalf_of->deadline : ipc::never);
 }
 

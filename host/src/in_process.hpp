@@ -39,12 +39,13 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   void fail(bulkhead_call& call, ipc::call_failure failure) override;
   void progress(bulkhead_call& call, ipc::byte_span value) override;
   void log(int level, std::string_view text) override;
-  bool emit(std::string_view name, ipc::byte_span value) override;
+  bool emit(std::string_view name, ipc::byte_span value, std::vector<unique_fd> handles) override;
   void poll(bulkhead_call& call) override;
   void leave(std::string_view why) override { log(BULKHEAD_LOG_WARNING, "it must go: " + std::string(why)); }
   std::optional<ipc::byte_span> open_blob(bulkhead_call& call, const ipc::blob_reference& reference) override;
   std::optional<ipc::snapshot> published(const std::string& name) override;
-  ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
+  ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments,
+                            std::vector<unique_fd> handles) override;
 
   const std::shared_ptr<host_core> core_;
   const std::string name_;

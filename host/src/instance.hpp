@@ -26,7 +26,8 @@ struct call_request {
 class instance_owner {
  public:
   virtual ~instance_owner() = default;
-  virtual void on_event(const std::string& name, const msgpack::object& value) = 0;
+  // What it leaves of the handles is the caller's to close.
+  virtual void on_event(const std::string& name, const msgpack::object& value, std::vector<unique_fd>& handles) = 0;
   virtual void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) = 0;
   // By the fork server; those that the worker itself reports come as on_log().
   virtual void on_violation(violation what) = 0;
@@ -35,8 +36,9 @@ class instance_owner {
 // Reads a description as in $/ready. Any shape is accepted and sanitised.
 plugin_info read_description(const msgpack::object& value);
 
-// Runs a function lent to a plugin, unless the deadline has passed; its failure becomes the outcome.
+// Runs a function lent to a plugin, unless the deadline has passed; its failure becomes the outcome. What it leaves of the
+// handles is the caller's to close.
 ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments,
-                             ipc::time_point deadline);
+                             std::vector<unique_fd>& handles, ipc::time_point deadline);
 
 }  // namespace bulkhead

@@ -26,6 +26,12 @@ streaming_call plugin::open_packed(std::string_view method, packed_arguments arg
 }
 
 void plugin::on_event(std::function<void(const std::string&, const msgpack::object&)> handler) const {
+  if (!handler) return on_event_with_handles({});
+  on_event_with_handles([handler = std::move(handler)](const std::string& name, const msgpack::object& value,
+                                                       std::vector<unique_fd>&) { handler(name, value); });
+}
+void plugin::on_event_with_handles(
+    std::function<void(const std::string&, const msgpack::object&, std::vector<unique_fd>&)> handler) const {
   pool().on_event(std::move(handler));
 }
 
@@ -106,7 +112,7 @@ thread_local ipc::time_point lent_until = ipc::never;  // of the function that r
 ipc::time_point current_deadline() { return lent_until; }
 
 ipc::completion run_function(const functions& table, const std::string& name, ipc::byte_span arguments,
-                             ipc::time_point deadline) {
+                             std::vector<unique_fd>& handles, ipc::time_point deadline) {
   const auto* function = table.find(name);
   if (!function)
     return ipc::completion::failed(outcome::rejected, "the application lends no function '" +
@@ -123,7 +129,23 @@ ipc::completion run_function(const functions& table, const std::string& name, ip
   try {
     const msgpack::object_handle handle = ipc::unpack(arguments);
     ipc::completion done;
-    done.frame = (*function)(handle.get()).take();
+    passed_handles passed{std::move(handles), {}};
+    try {
+      done.frame = (*function)(handle.get(), passed).take();
+    } catch (...) {
+      handles = std::move(passed.in);
+      throw;
+    }
+    handles = std::move(passed.in);
+    if (!passed.out.empty()) {  // one that is not referred to would be taken for another message's
+      ipc::scanner counting(ipc::limits{});
+      std::size_t used = 0;
+      counting.feed(done.frame, used);
+      if (passed.out.size() > ipc::limits{}.handles || counting.handles() != passed.out.size())
+        throw std::runtime_error("the result does not refer to each of its descriptors once, or has more than " +
+                                 std::to_string(ipc::limits{}.handles));
+      done.handles = std::move(passed.out);
+    }
     done.result_size = done.frame.size();
     return done;
   } catch (const type_mismatch& mismatch) {

@@ -374,16 +374,16 @@ void plugin_pool::unload() {
   for (const auto& each : sets) each->wait_stopped(held);
 }
 
-void plugin_pool::on_event(std::function<void(const std::string&, const msgpack::object&)> handler) {
+void plugin_pool::on_event(event_handler handler) {
   std::lock_guard held(*mutex_);
   event_handler_ = std::move(handler);
 }
 
-void plugin_pool::on_event(const std::string& name, const msgpack::object& value) {
+void plugin_pool::on_event(const std::string& name, const msgpack::object& value, std::vector<unique_fd>& handles) {
   std::unique_lock held(*mutex_);
   const auto handler = event_handler_;
   held.unlock();
-  if (handler) handler(name, value);
+  if (handler) handler(name, value, handles);
 }
 
 void plugin_pool::on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) {

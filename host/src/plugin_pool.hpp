@@ -35,7 +35,8 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   void async_call(std::string_view method, packed_arguments arguments, const call_options& options,
                   std::unique_ptr<reply_handler> handler);
   std::shared_ptr<call_stream> open(std::string_view method, packed_arguments arguments, const call_options& options);
-  void on_event(std::function<void(const std::string&, const msgpack::object&)> handler);
+  using event_handler = std::function<void(const std::string&, const msgpack::object&, std::vector<unique_fd>&)>;
+  void on_event(event_handler handler);
   plugin_info describe() const;
   std::vector<worker_info> workers() const;
   plugin_status status() const;
@@ -54,7 +55,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   void reset_with_group();
 
   // worker_set::listener
-  void on_event(const std::string& name, const msgpack::object& value) override;
+  void on_event(const std::string& name, const msgpack::object& value, std::vector<unique_fd>& handles) override;
   void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
   void on_violation(violation what) override { tell(std::move(what), 0); }
   void on_change() override;
@@ -118,7 +119,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
     ipc::time_point since;
   };
   std::map<std::size_t, suspect> suspects_;  // by fingerprint
-  std::function<void(const std::string&, const msgpack::object&)> event_handler_;
+  event_handler event_handler_;
   bool unloaded_ = false;
 };
 

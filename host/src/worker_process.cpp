@@ -516,8 +516,19 @@ void worker_process::forget_progress(std::uint32_t id) {
 
 void worker_process::discard(std::vector<unique_fd> handles) { core_->closer.take(std::move(handles)); }
 
+// Descriptors from a worker, until somebody takes them: the last close of what is left may block.
+struct worker_process::untaken {
+  untaken(std::shared_ptr<worker_process> worker, std::vector<unique_fd>&& came)
+      : from(std::move(worker)), handles(std::move(came)) {}
+  untaken(const untaken&) = delete;
+  ~untaken() { from->discard(std::move(handles)); }
+
+  const std::shared_ptr<worker_process> from;
+  std::vector<unique_fd> handles;
+};
+
 void worker_process::on_request(const ipc::message& request, std::vector<unique_fd> handles) {
-  discard(std::move(handles));
+  auto came = std::make_shared<untaken>(shared_from_this(), std::move(handles));
   const std::uint32_t id = request.id;
   if (request.method == "$/arena") {
     const char* wrong = blobs_->on_request(request);
@@ -533,16 +544,18 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
   }
   std::vector<std::uint8_t> params(request.params.begin(), request.params.end());
   boost::asio::post(core_->handlers(), [self = shared_from_this(), id, deadline, name = std::string(request.method),
-                                        params = std::move(params)] {
-    ipc::completion result = run_function(self->settings_->options.functions, name, params, deadline);
+                                        params = std::move(params), came = std::move(came)] {
+    ipc::completion result = run_function(self->settings_->options.functions, name, params, came->handles, deadline);
     --self->host_calls_;
     self->channel_.send(result.code == outcome::ok ? ipc::make_response(id, result.result()).take()
-                                                   : ipc::make_error_response(id, result.failure).take());
+                                                   : ipc::make_error_response(id, result.failure).take(),
+                        std::move(result.handles));
   });
 }
 
 void worker_process::on_notification(const ipc::message& notification, std::vector<unique_fd> handles) {
-  discard(std::move(handles));
+  std::shared_ptr<untaken> came;
+  if (!handles.empty()) came = std::make_shared<untaken>(shared_from_this(), std::move(handles));
   if (ipc::is_about_stream(notification.method)) {
     const char* wrong = tell_stream(notification);
     return wrong ? kill(exit_reason::protocol, std::string(notification.method) + ": " + wrong) : void();
@@ -592,10 +605,12 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
         if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
         if (const auto found = progress_.find(id); !event && found != progress_.end()) progress = found->second;
       }
-      boost::asio::post(*strand_, [self = shared_from_this(), event, name, copy, progress] {
+      boost::asio::post(*strand_, [self = shared_from_this(), event, name, copy, progress, came] {
+        std::vector<unique_fd> none;
         try {
           if (progress) (*progress)(copy->get());
-          else if (const auto owner = self->owner_.lock(); owner && event) owner->on_event(name, copy->get());
+          else if (const auto owner = self->owner_.lock(); owner && event)
+            owner->on_event(name, copy->get(), came ? came->handles : none);
         } catch (const std::exception& e) {
           self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(),
                              ipc::clock::now());

@@ -121,6 +121,7 @@ class worker_process final : public reactor::target,
     return blobs_->hold_results(result, into);
   }
   void discard(std::vector<unique_fd> handles) override;
+  struct untaken;
   void on_late_answer(std::uint32_t id) override;
   // ipc::channel::wakeups
   void arm(bool reading, bool writing) override;

@@ -397,8 +397,8 @@ void worker_set::on_timer() {
   tell(events::tick{});
 }
 
-void worker_set::on_event(const std::string& name, const msgpack::object& value) {
-  if (const auto pool = pool_.lock()) pool->on_event(name, value);
+void worker_set::on_event(const std::string& name, const msgpack::object& value, std::vector<unique_fd>& handles) {
+  if (const auto pool = pool_.lock()) pool->on_event(name, value, handles);
 }
 
 void worker_set::on_violation(violation what) {

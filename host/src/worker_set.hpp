@@ -107,7 +107,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
   const worker_settings& settings() const { return *settings_; }
 
   // worker_owner
-  void on_event(const std::string& name, const msgpack::object& value) override;
+  void on_event(const std::string& name, const msgpack::object& value, std::vector<unique_fd>& handles) override;
   void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
   void on_violation(violation what) override;
   void on_started(std::uint64_t id, pid_t pid) override;

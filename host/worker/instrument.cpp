@@ -71,13 +71,8 @@ struct instrument::functions {
   }
   static bulkhead_status_t call_host(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
                                      const void* arguments, std::size_t size, bulkhead_answer_t* answer) {
-    instrument& me = of(host);
-    const bool may = on_behalf_of ? me.uses(on_behalf_of, "call_host()") : me.uses_host("call_host()");
-    {
-      std::lock_guard held(me.mutex_);
-      ++me.answers_;
-    }
-    return real(host)->call_host(real(host), may ? on_behalf_of : nullptr, function, arguments, size, answer);
+    bulkhead_call_t* const served = of(host).serves(on_behalf_of);
+    return real(host)->call_host(real(host), served, function, arguments, size, answer);
   }
   static void release_answer(const bulkhead_host_t* host, bulkhead_answer_t* answer) {
     instrument& me = of(host);
@@ -136,7 +131,25 @@ struct instrument::functions {
     return of(host).uses(call, "attach()") ? handles->attach(real(host), call, fd) : -1;
   }
 
+  static const bulkhead_handles_t& passing(const bulkhead_host_t* host) {
+    return *static_cast<const bulkhead_handles_t*>(of(host).passing_);
+  }
+  static bool emit_handles(const bulkhead_host_t* host, const char* name, const void* value, std::size_t size,
+                           const int* fds, std::size_t count) {
+    return of(host).uses_host("emit()") && passing(host).emit(real(host), name, value, size, fds, count);
+  }
+  static bulkhead_status_t call_with_handles(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of,
+                                             const char* function, const void* arguments, std::size_t size,
+                                             const int* fds, std::size_t count, bulkhead_answer_t* answer) {
+    bulkhead_call_t* const served = of(host).serves(on_behalf_of);
+    return passing(host).call_host(real(host), served, function, arguments, size, fds, count, answer);
+  }
+  static int take(const bulkhead_host_t* host, bulkhead_answer_t* answer, std::uint32_t index) {
+    return passing(host).take(real(host), answer, index);
+  }
+
   static const void* get_extension(const bulkhead_host_t* host, const char* id) {
+    static constexpr bulkhead_handles_t own_passing{emit_handles, call_with_handles, take};
     static constexpr bulkhead_streams_t own_streams{item_limit, send, receive, end};
     static constexpr bulkhead_send_handles_t own_handles{attach};
     instrument& me = of(host);
@@ -145,6 +158,10 @@ struct instrument::functions {
     if (found && std::strcmp(id, BULKHEAD_STREAMS) == 0) {
       me.streams_ = found;
       return &own_streams;
+    }
+    if (found && std::strcmp(id, BULKHEAD_HANDLES) == 0) {
+      me.passing_ = found;
+      return &own_passing;
     }
     if (found && std::strcmp(id, BULKHEAD_SEND_HANDLES) == 0) {
       me.handles_ = found;
@@ -215,6 +232,13 @@ bool instrument::uses(bulkhead_call_t* call, const char* what) {
   if (method.empty()) misuse(std::string(what) + " was given a call that there is none of, or that ended long ago");
   else misuse(std::string(what) + " was called for a call of '" + method + "' that had been answered already");
   return false;
+}
+
+bulkhead_call_t* instrument::serves(bulkhead_call_t* on_behalf_of) {
+  const bool may = on_behalf_of ? uses(on_behalf_of, "call_host()") : uses_host("call_host()");
+  std::lock_guard held(mutex_);
+  ++answers_;
+  return may ? on_behalf_of : nullptr;
 }
 
 void instrument::ends(bulkhead_call_t* call) {

@@ -57,6 +57,8 @@ class instrument {
   // Before anything that a plugin does with a call: whether it may go on.
   bool uses(bulkhead_call_t* call, const char* what);
   bool uses_host(const char* what);
+  // Before a call of the host's: the call that it may be made for, if any.
+  bulkhead_call_t* serves(bulkhead_call_t* on_behalf_of);
   void ends(bulkhead_call_t* call);
   void misuse(const std::string& text);
   void say(bulkhead_log_level_t level, const std::string& text);
@@ -67,6 +69,7 @@ class instrument {
   void (*const release_)(bulkhead_call_t*);
   const void* streams_ = nullptr;  // the worker's own
   const void* handles_ = nullptr;
+  const void* passing_ = nullptr;
 
   std::mutex mutex_;
   std::map<bulkhead_call_t*, use> open_;

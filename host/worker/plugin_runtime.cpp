@@ -6,6 +6,7 @@
 #include <boost/dll/shared_library.hpp>
 
 #include <cstring>
+#include <limits>
 #include <set>
 #include <stdexcept>
 
@@ -25,6 +26,26 @@ plugin_runtime::link& link_of(const bulkhead_host_t* host) {
 }
 
 ipc::byte_span span_of(const void* data, std::size_t size) { return {static_cast<const std::uint8_t*>(data), size}; }
+
+// Whether it is one value that refers to so many descriptors.
+bool is_value(ipc::byte_span value, std::size_t handles) {
+  ipc::limits any;
+  any.frame = std::numeric_limits<std::uint32_t>::max();
+  ipc::scanner scan(any);
+  std::size_t used = 0;
+  return scan.feed(value, used) == ipc::scanner::status::complete && used == value.size() && scan.handles() == handles;
+}
+
+// Copies to go with a message; nothing when there are too many, or when one is not open.
+std::optional<std::vector<unique_fd>> duplicates(const int* fds, std::size_t count) {
+  if (count > ipc::limits{}.handles) return std::nullopt;
+  std::vector<unique_fd> copies;
+  for (std::size_t i = 0; i < count; ++i) {
+    copies.emplace_back(::fcntl(fds[i], F_DUPFD_CLOEXEC, 3));
+    if (!copies.back()) return std::nullopt;
+  }
+  return copies;
+}
 
 // A blob made by the plugin where there is no memory shared with the host.
 struct private_blob {
@@ -89,7 +110,7 @@ struct plugin_runtime::vtable {
 
   static void progress(const bulkhead_host_t* host, bulkhead_call_t* call, const void* value,
                        std::size_t size) noexcept {
-    if (ipc::value_size(span_of(value, size)) == size && size > 0) link_of(host).progress(*call, span_of(value, size));
+    if (is_value(span_of(value, size), 0)) link_of(host).progress(*call, span_of(value, size));
   }
 
   static bool cancelled(const bulkhead_host_t* host, bulkhead_call_t* call) noexcept {
@@ -117,15 +138,38 @@ struct plugin_runtime::vtable {
   }
 
   static bool emit(const bulkhead_host_t* host, const char* name, const void* value, std::size_t size) noexcept {
-    return ipc::value_size(span_of(value, size)) == size && size > 0 && link_of(host).emit(name, span_of(value, size));
+    return emit_handles(host, name, value, size, nullptr, 0);
+  }
+
+  static bool emit_handles(const bulkhead_host_t* host, const char* name, const void* value, std::size_t size,
+                           const int* fds, std::size_t count) noexcept {
+    if ((count > 0 && !link_of(host).may_send_handles()) || !is_value(span_of(value, size), count)) return false;
+    auto handles = duplicates(fds, count);
+    return handles && link_of(host).emit(name, span_of(value, size), std::move(*handles));
   }
 
   static bulkhead_status_t call_host(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
                                      const void* arguments, std::size_t size, bulkhead_answer_t* answer) noexcept {
-    auto* result = new ipc::completion;
-    if (ipc::value_size(span_of(arguments, size)) != size || size == 0)
-      *result = ipc::completion::failed(outcome::rejected, "the arguments are not one MessagePack array");
-    else *result = link_of(host).call_host(on_behalf_of, function, span_of(arguments, size));
+    return call_with_handles(host, on_behalf_of, function, arguments, size, nullptr, 0, answer);
+  }
+
+  static ipc::completion ask(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
+                             ipc::byte_span arguments, const int* fds, std::size_t count) {
+    const auto refuse = [](const char* why) { return ipc::completion::failed(outcome::rejected, why); };
+    if (arguments.empty() || ipc::value_size(arguments) != arguments.size())
+      return refuse("the arguments are not one MessagePack array");
+    if (count > 0 && !link_of(host).may_send_handles())
+      return refuse("a file descriptor can't be sent: the policy of this plugin does not grant handles");
+    if (!is_value(arguments, count)) return refuse("the arguments do not refer to each of their descriptors once");
+    auto handles = duplicates(fds, count);
+    if (!handles) return refuse("too many descriptors, or one of them is not open");
+    return link_of(host).call_host(on_behalf_of, function, arguments, std::move(*handles));
+  }
+
+  static bulkhead_status_t call_with_handles(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of,
+                                             const char* function, const void* arguments, std::size_t size,
+                                             const int* fds, std::size_t count, bulkhead_answer_t* answer) noexcept {
+    auto* result = new ipc::completion(ask(host, on_behalf_of, function, span_of(arguments, size), fds, count));
     const bool fine = result->code == outcome::ok;
     const std::string& text = result->failure.message;
     answer->data = fine ? result->result().data() : reinterpret_cast<const std::uint8_t*>(text.data());
@@ -146,6 +190,11 @@ struct plugin_runtime::vtable {
   static void release_answer(const bulkhead_host_t*, bulkhead_answer_t* answer) noexcept {
     delete static_cast<ipc::completion*>(answer->owner);
     *answer = {};
+  }
+
+  static int take_answered(const bulkhead_host_t*, bulkhead_answer_t* answer, std::uint32_t index) noexcept {
+    auto* result = static_cast<ipc::completion*>(answer->owner);
+    return result && index < result->handles.size() ? result->handles[index].release() : -1;
   }
 
   static int take_handle(const bulkhead_host_t*, bulkhead_call_t* call, std::uint32_t index) noexcept {
@@ -243,11 +292,13 @@ struct plugin_runtime::vtable {
 
   static const void* get_extension(const bulkhead_host_t* host, const char* id) noexcept {
     static constexpr bulkhead_send_handles_t send_handles{attach};
+    static constexpr bulkhead_handles_t handles{emit_handles, call_with_handles, take_answered};
     static constexpr bulkhead_leave_t leaving{leave};
     static constexpr bulkhead_bulk_t bulk{blob_threshold};
     static constexpr bulkhead_published_t published{open_published, release_published};
     static constexpr bulkhead_streams_t streams{item_limit, send, receive, end};
     if (std::strcmp(id, BULKHEAD_STREAMS) == 0) return &streams;
+    if (std::strcmp(id, BULKHEAD_HANDLES) == 0) return &handles;
     if (std::strcmp(id, BULKHEAD_LEAVE) == 0) return &leaving;
     if (std::strcmp(id, BULKHEAD_BULK) == 0) return &bulk;
     if (std::strcmp(id, BULKHEAD_PUBLISHED) == 0) return &published;

@@ -58,11 +58,11 @@ class plugin_runtime {
    public:
     virtual ~link() = default;
     virtual void answer(bulkhead_call& call, ipc::byte_span result) = 0;
-    virtual bool may_send_handles() const { return false; }  // whether results may carry descriptors
+    virtual bool may_send_handles() const { return false; }  // whether descriptors may go to the host
     virtual void fail(bulkhead_call& call, ipc::call_failure failure) = 0;
     virtual void progress(bulkhead_call& call, ipc::byte_span value) = 0;
     virtual void log(int level, std::string_view text) = 0;
-    virtual bool emit(std::string_view name, ipc::byte_span value) = 0;
+    virtual bool emit(std::string_view name, ipc::byte_span value, std::vector<unique_fd> handles) = 0;
     // Looks for a cancellation that has arrived but was not yet read.
     virtual void poll(bulkhead_call& call) = 0;
     virtual void leave(std::string_view) {}
@@ -75,8 +75,8 @@ class plugin_runtime {
     virtual void release_blob(const bulkhead_blob_t&) {}
     // The latest version of what the application has published; nothing when there is none.
     virtual std::optional<ipc::snapshot> published(const std::string&) { return std::nullopt; }
-    virtual ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function,
-                                      ipc::byte_span arguments) = 0;
+    virtual ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments,
+                                      std::vector<unique_fd> handles) = 0;
   };
 
   explicit plugin_runtime(link& link);

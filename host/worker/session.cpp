@@ -418,12 +418,12 @@ void session::log(int level, std::string_view text) {
          [&](ipc::packer& packer) { packer.pack_array(2).pack(level).pack(ipc::sanitised(text, log_line_limit)); });
 }
 
-bool session::emit(std::string_view name, ipc::byte_span value) {
+bool session::emit(std::string_view name, ipc::byte_span value, std::vector<unique_fd> handles) {
   if (!take_credit()) return false;
   ipc::buffer out = ipc::begin_notification("$/event");
   ipc::packer(out).pack_array(2).pack(name);
   out.append(value);
-  return channel_.send(out.take());
+  return channel_.send(out.take(), std::move(handles));
 }
 
 // One event's worth of credit; waits for the host to hand out more.
@@ -448,7 +448,8 @@ void session::leave(std::string_view why) {
   });
 }
 
-ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) {
+ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments,
+                                   std::vector<unique_fd> handles) {
   if (on_behalf_of && on_behalf_of->cancelled)
     return ipc::completion::failed(outcome::cancelled, "the call was cancelled");
   ipc::buffer frame = ipc::begin_request(function);
@@ -461,7 +462,7 @@ ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view
     ipc::packer(said).pack_array(2).pack(id).pack(std::clamp<std::int64_t>(left, 1, UINT32_MAX));
     return said;
   };
-  const auto started = channel_.start(frame.take(), {}, deadline, &waiter, nullptr,
+  const auto started = channel_.start(frame.take(), std::move(handles), deadline, &waiter, nullptr,
                                       deadline == ipc::never ? std::function<ipc::buffer(std::uint32_t)>() : before);
   if (started.code != outcome::ok)
     return ipc::completion::failed(started.code, "the call to the host could not be sent");

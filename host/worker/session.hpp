@@ -79,7 +79,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void fail(bulkhead_call& call, ipc::call_failure failure) override;
   void progress(bulkhead_call& call, ipc::byte_span value) override;
   void log(int level, std::string_view text) override;
-  bool emit(std::string_view name, ipc::byte_span value) override;
+  bool emit(std::string_view name, ipc::byte_span value, std::vector<unique_fd> handles) override;
   void poll(bulkhead_call& call) override;
   void leave(std::string_view why) override;
   std::size_t blob_threshold() const override { return blob_threshold_ ? blob_threshold_ : SIZE_MAX; }
@@ -87,7 +87,8 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   bool create_blob(std::size_t size, bulkhead_blob_t& blob) override;
   void release_blob(const bulkhead_blob_t& blob) override { arenas_.release(blob); }
   std::optional<ipc::snapshot> published(const std::string& name) override;
-  ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments) override;
+  ipc::completion call_host(bulkhead_call* on_behalf_of, std::string_view function, ipc::byte_span arguments,
+                            std::vector<unique_fd> handles) override;
 
   bool dispatch();
   void take_up(queued request);

@@ -96,7 +96,7 @@ bool session::create_blob(std::size_t size, bulkhead_blob_t& blob) {
   }
   ipc::buffer arguments;
   ipc::packer(arguments).pack_array(1).pack(size);
-  ipc::completion answer = call_host(nullptr, "$/arena", arguments.view());
+  ipc::completion answer = call_host(nullptr, "$/arena", arguments.view(), {});
   if (answer.code != outcome::ok || answer.handles.empty()) return false;
   try {
     const msgpack::object_handle result = ipc::unpack(answer.result());

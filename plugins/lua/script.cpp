@@ -1,6 +1,7 @@
 // See script.hpp. Limits: an allocator that counts, and a hook that is called each 1,000 instructions. A script can catch
 // the error that the hook raises; from then on it is raised at each instruction, so that catching it again leads nowhere.
-// Finalizers would run without hooks, so there are none.
+// Finalizers would run without hooks, so there are none; and so would what a coroutine has left to be closed, if that
+// were not done inside of it.
 #include "script.hpp"
 
 #include "values.hpp"
@@ -111,6 +112,29 @@ int protected_call(lua_State* state) {
   return 2;
 }
 
+// The body of each coroutine, protected. When the hook's error ends a coroutine, Lua closes its variables from outside, and
+// calls no hooks then; a protected call closes them first, and calls hooks.
+int body_ended(lua_State* state, int status, lua_KContext) {
+  if (status != LUA_OK && status != LUA_YIELD) return lua_error(state);
+  return lua_gettop(state);
+}
+int body(lua_State* state) {
+  lua_pushvalue(state, lua_upvalueindex(1));
+  lua_insert(state, 1);
+  return body_ended(state, lua_pcallk(state, lua_gettop(state) - 1, LUA_MULTRET, 0, 0, body_ended), 0);
+}
+
+// coroutine.create() and wrap(), with such a body. The upvalue is Lua's own.
+int make_coroutine(lua_State* state) {
+  luaL_checktype(state, 1, LUA_TFUNCTION);
+  lua_settop(state, 1);
+  lua_pushcclosure(state, body, 1);
+  lua_pushvalue(state, lua_upvalueindex(1));
+  lua_insert(state, 1);
+  lua_call(state, 1, 1);
+  return 1;
+}
+
 void wrap(lua_State* state, const char* name, lua_CFunction with) {
   lua_getglobal(state, name);
   lua_pushcclosure(state, with, 1);
@@ -134,6 +158,13 @@ int prepare_and_run(lua_State* state) {
   lua_getglobal(state, "string");  // string.dump makes bytecode
   lua_pushnil(state);
   lua_setfield(state, -2, "dump");
+  lua_pop(state, 1);
+  lua_getglobal(state, LUA_COLIBNAME);
+  for (const char* name : {"create", "wrap"}) {
+    lua_getfield(state, -1, name);
+    lua_pushcclosure(state, make_coroutine, 1);
+    lua_setfield(state, -2, name);
+  }
   lua_pop(state, 1);
   wrap(state, "setmetatable", set_metatable);
   wrap(state, "load", load_text);

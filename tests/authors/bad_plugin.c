@@ -21,6 +21,9 @@ BULKHEAD_MANIFEST(more, "request=read:/usr/share/zoneinfo");
 #if defined(ASKS_TOO_MUCH) || defined(ASKS_RIGHT)
 BULKHEAD_MANIFEST(right, "request=read:/etc/hostname");
 #endif
+#if defined(LEAVES_LOCK)
+BULKHEAD_MANIFEST(lock, "request=create:/var/tmp");
+#endif
 #if defined(RACES)
 BULKHEAD_THREAD_SAFE;
 #endif
@@ -35,6 +38,8 @@ int nobody_has_this(void);
 #ifndef SIGNATURE
 #define SIGNATURE "(int n) -> int"
 #endif
+
+#define LOCK "/var/tmp/bulkhead-test-lock" /* which a call that is killed leaves behind */
 
 static const bulkhead_host_t* host;
 static volatile uint8_t scratch; /* shared by calls that run at once */
@@ -62,12 +67,23 @@ static void work(const bulkhead_plugin_t* plugin, const bulkhead_method_t* metho
     host->fail(host, call, "takes 1 argument: int n", 23, NULL, 0);
     return;
   }
+#if defined(LEAVES_LOCK)
+  const int lock = open(LOCK, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+  if (lock < 0) {
+    host->fail(host, call, "it is locked", 12, NULL, 0);
+    return;
+  }
+  close(lock);
+#endif
   scratch = arguments[1];
 #if defined(RACES)
   nanosleep(&(struct timespec){0, 50000}, NULL);
 #endif
   const uint8_t result = scratch;
   host->reply(host, call, &result, 1);
+#if defined(LEAVES_LOCK)
+  unlink(LOCK);
+#endif
 }
 
 static const bulkhead_method_t methods[] = {{"work", SIGNATURE, "Works", BULKHEAD_METHOD_IDEMPOTENT, NULL, work}};

@@ -10,11 +10,6 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-std::string tool(const std::string& name) {
-  const finished found = run({"/bin/sh", "-c", "command -v " + name});
-  return found.out.substr(0, found.out.find('\n'));
-}
-
 void check_language(const std::string& language, const std::string& source) {
   const scratch folder;
   const auto plugin = folder / "first-one";
@@ -50,11 +45,21 @@ TEST_CASE("a new plugin in C builds out of the tree, passes its tests and is fou
 }
 
 TEST_CASE("a new plugin in Rust builds with rustc alone, passes its tests and is found good") {
-  if (tool("rustc").empty()) {
-    WARN("skipped: there is no rustc here; apt-get install rustc");
-    return;
-  }
   check_language("rust", "first-one.rs");
+}
+
+TEST_CASE("without the compiler, new says what to install, and so does the build") {
+  const scratch folder;
+  const std::string nothing = "PATH=" + folder.path().string(), plugin = (folder / "late").string();
+  const finished made = run(
+      {"/usr/bin/env", nothing, BULKHEAD_TEST_PROGRAMS "/bulkhead", "new", "late", "--lang", "rust", "--dir", plugin});
+  CHECK(made.status == 0);
+  CHECK_THAT(made.err, Contains("rustc is not installed") && Contains("apt-get install rustc cmake make"));
+  const finished configured = run({"/usr/bin/env", nothing, "/usr/bin/cmake", "-S", plugin, "-B", plugin + "/build",
+                                   "-DCMAKE_MAKE_PROGRAM=/usr/bin/make", "-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF"});
+  CHECK(configured.status != 0);
+  CHECK_THAT(configured.err, Contains("rustc is not installed: apt-get install rustc"));
+  CHECK(run({"bulkhead", "new", "first", "--lang", "c", "--dir", (folder / "first").string()}).err.empty());
 }
 
 TEST_CASE("new leaves a folder alone that is there, and says what to do") {

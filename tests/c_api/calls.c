@@ -126,6 +126,7 @@ struct ending {
   bh_reply* reply;
   bh_error* error;
   struct signal ended;
+  int ended_fd;
 };
 
 static void note_end(void* context, bh_reply* reply, bh_error* error) {
@@ -218,6 +219,87 @@ TEST(descriptors_are_passed_along) {
   expect_text(bh_reply_json(reply, &error), "\"through\"");
   CHECK(close(ends[0]) == 0); /* it was duplicated, not taken */
   bh_reply_free(reply);
+  close_up(all);
+}
+
+static void take_event(void* context, const char* name, const void* value, size_t size, int* handles, size_t count) {
+  CHECK(strcmp(name, "file") == 0 && value && size > 0 && count == 1);
+  struct ending* end = context;
+  end->ended_fd = handles[0];
+  handles[0] = -1;
+  give(&end->ended);
+}
+static void read_lent(void* context, const void* arguments, size_t size, bh_answer* answer) {
+  (void)context, (void)arguments, (void)size;
+  const int fd = bh_answer_take_handle(answer, 0);
+  CHECK(fd >= 0 && bh_answer_take_handle(answer, 0) == -1 && bh_answer_take_handle(answer, 1) == -1);
+  char begin[6] = {(char)0xa5};
+  CHECK(read(fd, begin + 1, 5) == 5);
+  close(fd);
+  bh_answer_value(answer, begin, 6);
+}
+static void open_for_it(void* context, const void* arguments, size_t size, bh_answer* answer) {
+  (void)context, (void)arguments, (void)size;
+  const int fd = open("/etc/passwd", O_RDONLY | O_CLOEXEC);
+  CHECK(bh_answer_add_handle(answer, -1) == -1 && bh_answer_add_handle(answer, fd) == 0);
+  close(fd);
+  bh_answer_value(answer, "\xd4\x01\x00", 3);
+}
+
+TEST(descriptors_come_with_events_and_go_both_ways_with_functions) {
+  const bh_function functions[] = {{"read", read_lent, NULL}, {"open", open_for_it, NULL}};
+  bh_error* error = NULL;
+  bh_host* host = bh_host_new(NULL, NULL, &error);
+  bh_plugin* guest =
+      bh_host_load(host, PLUGIN("guest"), "policy = { read = ['/etc/passwd'], handles = true }", functions, 2, &error);
+  CHECK(guest);
+  struct ending seen = {0};
+  bh_plugin_on_event_with_handles(guest, take_event, &seen);
+  expect_text(bh_plugin_call_json(guest, "emit_file", "[\"/etc/passwd\"]", NULL, &error), "true");
+  await(&seen.ended, 1);
+  char begin[5];
+  CHECK(read(seen.ended_fd, begin, 5) == 5 && memcmp(begin, "root:", 5) == 0 && close(seen.ended_fd) == 0);
+  expect_text(bh_plugin_call_json(guest, "lend_file", "[\"/etc/passwd\"]", NULL, &error), "\"root:\"");
+  expect_text(bh_plugin_call_json(guest, "borrow_file", "[\"x\"]", NULL, &error), "\"root:\"");
+  bh_plugin_free(guest);
+  bh_host_free(host);
+}
+
+TEST(blobs_go_to_a_plugin_and_back_where_they_are) {
+  struct loaded all = load(PLUGIN("blobs"), NULL);
+  bh_error* error = NULL;
+  const size_t size = (size_t)40 << 20; /* more than a message may have */
+  bh_blob* in = bh_plugin_make_blob(all.plugin, size, &error);
+  CHECK(in && bh_blob_writable(in) == bh_blob_data(in, NULL));
+  memset(bh_blob_writable(in), 1, size);
+  const bh_blob* blobs[] = {in};
+  const bh_call_options options = {.size = sizeof options, .blobs = blobs, .blob_count = 1};
+  const char arguments[] = "\x91\xd4\x02"; /* [blob 0] */
+  bh_reply* reply = bh_plugin_call(all.plugin, "sum", arguments, sizeof arguments, &options, &error);
+  CHECK(reply);
+  expect_text(bh_reply_json(reply, &error), "41943040");
+  CHECK(!bh_reply_blob(reply, &error));
+  expect_error(&error, BH_PLUGIN_ERROR, "");
+  bh_reply_free(reply);
+
+  reply = bh_plugin_call(all.plugin, "invert", arguments, sizeof arguments, &options, &error);
+  CHECK(reply);
+  bh_blob* out = bh_reply_blob(reply, &error);
+  bh_reply_free(reply);
+  size_t got = 0;
+  const unsigned char* bytes = bh_blob_data(out, &got);
+  CHECK(got == size && bytes[0] == 0xfe && bytes[size - 1] == 0xfe && !bh_blob_writable(out));
+  blobs[0] = out; /* of a result: its bytes are copied, and are too many for a message of their own */
+  reply = bh_plugin_call(all.plugin, "sum", arguments, sizeof arguments, &options, &error);
+  CHECK(!reply);
+  expect_error(&error, BH_REJECTED, "");
+
+  CHECK(!bh_plugin_call(all.plugin, "sum", BYTES("\x91\xd4\x02\x01"), &options, &error));
+  expect_error(&error, BH_MISUSE, "refer to blob 1");
+  CHECK(!bh_plugin_make_blob(all.plugin, (size_t)1 << 40, &error));
+  expect_error(&error, BH_REJECTED, "");
+  CHECK(!bh_blob_data(NULL, &got) && got == 0 && !bh_blob_writable(NULL));
+  bh_blob_free(NULL), bh_blob_free(in), bh_blob_free(out);
   close_up(all);
 }
 

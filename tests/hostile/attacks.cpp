@@ -124,6 +124,8 @@ const std::vector<attack> in_call = {
     {"a message that trickles in", "x:9401@c0c60000f000 trickle:00", outcome::protocol},
     {"half a message, then silence", "x:9401@c0", outcome::protocol},
     {"a descriptor in a message", "x:9401@c0d40100", outcome::protocol},
+    {"a descriptor in an event", "with_fd:9302a7'$/event'92a1'e'd40100 hold", outcome::protocol},
+    {"a descriptor in a request", "with_fd:940001a5'twice'91d40100 hold", outcome::protocol},
     // Answers
     {"an answer, then another", "answer answer", outcome::ok},
     {"an answer, then an error for it", "answer x:9401@a1'e'c0", outcome::ok},
@@ -264,11 +266,24 @@ TEST_CASE("a worker that is granted handles and abuses it costs one error and no
       {"descriptors that no message refers to", "fds:10 answer", outcome::protocol},
       {"more descriptors than a message may carry", "fds:200 answer", outcome::protocol},
       {"a result that refers to a descriptor that was not sent", "x:9401@c0d40100", outcome::protocol},
+      {"an event that does", "x:9302a7'$/event'92a1'e'd40100 hold", outcome::protocol},
+      {"a request that does", "x:940001a5'taken'91d40100 hold", outcome::protocol},
+      {"an event that refers to one twice", "with_fd:9302a7'$/event'92a1'e'92d40100d40100 hold", outcome::protocol},
+      {"an event whose descriptor is another's", "with_fd:9302a7'$/event'92a1'e'd401ff answer", outcome::ok},
+      {"a request whose descriptor is another's", "with_fd:940001a5'taken'91d401ff answer", outcome::ok},
+      {"a request with a descriptor for a number", "with_fd:940001a5'twice'91d40100 answer", outcome::ok},
+      {"a descriptor for a function nobody lent", "with_fd:940001a4'open'91d40100 answer", outcome::ok},
+      {"a descriptor in progress", "with_fd:9302aa'$/progress'92@d40100 answer", outcome::ok},
+      {"a descriptor in what is no event", "with_fd:9302a7'$/later'91d40100 answer", outcome::ok},
+      {"descriptors in many events", "fill:9302a7'$/event'92a1'e'c0*500 with_fd:9302a7'$/event'92a1'e'd40100 answer",
+       outcome::ok},
   };
   for (const attack& each : attacks) {
     INFO(each.name);
     auto options = impatient();
     options.policy = policy::program().allow_handles();
+    options.functions.add("twice", [](int x) { return 2 * x; });
+    options.functions.add("taken", [](unique_fd) {});
     auto peer = host.launch(command("hello ready call " + each.steps), options);
     CHECK(outcome_of([&] { peer.call<bool>("attack"); }) == each.expected);
     peer.unload();

@@ -1,5 +1,5 @@
-// A worker that is granted handles and TCP sends a socket whose last close blocks (SO_LINGER, and nobody reads) with an
-// answer that comes too late, so that the host drops it.
+// A worker that is granted handles and TCP sends a socket whose last close blocks (SO_LINGER, and nobody reads), with what
+// the host drops: an answer that comes too late, an event and a request that nobody takes it from.
 #include "fixture.hpp"
 
 #include <boost/asio/use_future.hpp>
@@ -25,9 +25,13 @@ TEST_CASE("a descriptor whose last close blocks stalls no other plugin") {
   load_options options;
   options.policy = policy::program().allow_handles().allow_connect(ntohs(in.sin_port));
   options.limits.frame_time = 20s;
+  options.functions.add("twice", [](int x) { return 2 * x; });
+  const auto [first, rest] = GENERATE(table<std::string, std::string>(
+      {{"94", "x:01@c0d40100"}, {"93", "x:02a7'$/event'92a1'e'd40100"}, {"94", "x:0001a5'twice'91d40100"}}));
   auto peer = host.launch({BULKHEAD_TEST_PROGRAMS "/hostile_peer", "hello", "ready", "call",
-                           "linger:" + std::to_string(ntohs(in.sin_port)), "cancelled", "x:01@c0d40100", "hold"},
+                           "linger:" + std::to_string(ntohs(in.sin_port)) + "," + first, "cancelled", rest, "hold"},
                           options);
+  peer.on_event([](const auto&, const auto&) {});
   auto late = peer.async_call<bool>("attack", std::tuple{}, boost::asio::use_future, {.deadline = 500ms});
   CHECK_THROWS(late.get());
   std::chrono::nanoseconds longest{};

@@ -7,7 +7,8 @@
 //   fill:HEX*N     sends the bytes N times
 //   trickle:HEX    sends the bytes one after the other for as long as the host takes them
 //   fds:N          sends a byte-less log line with N descriptors attached
-//   linger:PORT    sends the first byte of an answer with a socket whose last close blocks; `cancelled` may follow
+//   with_fd:HEX    sends bytes with one descriptor attached
+//   linger:PORT,HEX  sends the first byte of a message with a socket whose last close blocks; the rest may follow
 //   stdout:N       writes N lines to stdout                            seed:N  sends random bytes, mutated from valid ones
 //   hello_blobs    as hello, and says that it takes blobs
 //   arena:N        asks for an arena of N bytes for results, maps it; '#' stands for its number from there on
@@ -113,8 +114,7 @@ bytes from_script(const std::string& text) {
   return out;
 }
 
-void send_descriptors(int count) {
-  const bytes line = from_script("9302a5'$/log'9201a3'fds'");
+void send_descriptors(int count, const bytes& line) {
   std::vector<char> control(CMSG_SPACE(sizeof(int) * static_cast<std::size_t>(count)));
   iovec part{const_cast<std::uint8_t*>(line.data()), line.size()};
   msghdr message{};
@@ -133,8 +133,8 @@ void send_descriptors(int count) {
   if (::sendmsg(channel, &message, MSG_NOSIGNAL) < 0) send_all(line);  // not allowed to: the line alone
 }
 
-// The first byte of an answer with a TCP socket whose last close blocks for 6 s: the receiver's, from then on.
-void send_lingering(int port) {
+// The first byte of a message with a TCP socket whose last close blocks for 6 s: the receiver's, from then on.
+void send_lingering(int port, std::uint8_t first) {
   const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in to{};
   to.sin_family = AF_INET;
@@ -146,7 +146,6 @@ void send_lingering(int port) {
   const bytes much(64 << 10);
   while (::send(fd, much.data(), much.size(), MSG_DONTWAIT | MSG_NOSIGNAL) > 0) {
   }
-  char first = static_cast<char>(0x94);
   iovec part{&first, 1};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))]{};
   msghdr message{};
@@ -306,9 +305,11 @@ void run(const std::string& step) {
     const bytes piece = from_script(argument);
     for (std::size_t i = 0; send_all({piece[i % piece.size()]}); ++i) ::usleep(1000);
   } else if (verb == "fds") {
-    send_descriptors(std::stoi(argument));
+    send_descriptors(std::stoi(argument), from_script("9302a5'$/log'9201a3'fds'"));
+  } else if (verb == "with_fd") {
+    send_descriptors(1, from_script(argument));
   } else if (verb == "linger") {
-    send_lingering(std::stoi(argument));
+    send_lingering(std::stoi(argument), from_script(argument.substr(argument.find(',') + 1)).at(0));
   } else if (verb == "stdout") {
     for (int i = 0; i < std::stoi(argument); ++i) std::printf("line %d with \x1b[2J and \xff in it\n", i);
     std::fflush(stdout);

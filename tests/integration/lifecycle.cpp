@@ -150,6 +150,15 @@ TEST_CASE("a worker has the descriptors and the environment it needs and no othe
   ::close(leaked);
 }
 
+TEST_CASE("a worker outlives the thread that loaded its plugin") {
+  host host;
+  plugin echo;
+  std::thread([&] { echo = host.load(plugin_path("echo")); }).join();
+  const pid_t worker = echo.workers().at(0).pid;
+  for (int i = 0; i < 100; ++i) CHECK(echo.call<int>("add", i, 1) == i + 1);
+  CHECK(echo.workers().at(0).pid == worker);
+}
+
 TEST_CASE("workers are invisible to the application's own wait()") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));

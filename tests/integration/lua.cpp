@@ -75,7 +75,16 @@ TEST_CASE("lua: time is limited, whatever the script catches") {
         "local co = coroutine.create(function() while true do end end) while true do coroutine.resume(co) end",
         "local t = setmetatable({}, {__index = function(t, k) return t[k + 1] end}) while true do pcall(function() "
         "return t[1] end) end",
-        "while true do xpcall(error, function() while true do end end) end"}) {
+        "while true do xpcall(error, function() while true do end end) end",
+        // Variables to be closed by whoever ends a coroutine that the limit has stopped, or one that has yielded.
+        "local x = setmetatable({}, {__close = function() while true do end end}) "
+        "coroutine.wrap(function() local y <close> = x while true do end end)()",
+        "local x = setmetatable({}, {__close = function() while true do end end}) "
+        "local co = coroutine.create(function() local y <close> = x while true do end end) "
+        "coroutine.resume(co) coroutine.close(co)",
+        "local x = setmetatable({}, {__close = function() while true do end end}) "
+        "local co = coroutine.create(function() local y <close> = x coroutine.yield() end) "
+        "coroutine.resume(co) coroutine.close(co)"}) {
     INFO(script);
     CHECK_THAT(with.error(script, {}, 50), Contains("ran out of time"));
   }
@@ -87,6 +96,18 @@ TEST_CASE("lua: xpcall gives results, or what its handler makes of the error") {
   CHECK(with.run<std::vector<int>>(
             "local ok, a, b = xpcall(function(x, y) return y, x end, print, 1, 2) return a, b") == std::vector{2, 1});
   CHECK(with.run<std::string>("local ok, e = xpcall(error, function(e) return e .. '!' end, 'oh') return e") == "oh!");
+}
+
+TEST_CASE("lua: coroutines take and give values, fail, and close what is to be closed") {
+  interpreter with;
+  CHECK(with.run<std::vector<int>>(
+            "local f = coroutine.wrap(function(a, b) local c = coroutine.yield(a + b) return c, 9 end) "
+            "local sum = f(1, 2) local c, nine = f(5) return sum, c, nine") == std::vector{3, 5, 9});
+  CHECK(with.run<std::vector<std::string>>(
+            "local co = coroutine.create(function() local x <close> = setmetatable({}, {__close = function() "
+            "closed = 'closed' end}) error('oh', 0) end) local ok, e = coroutine.resume(co) "
+            "return e, closed, coroutine.status(co)") == std::vector<std::string>{"oh", "closed", "dead"});
+  CHECK_THAT(with.error("coroutine.create(1)"), Contains("function expected"));
 }
 
 TEST_CASE("lua: a call that is cancelled or late stops by itself") {

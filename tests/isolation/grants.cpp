@@ -159,6 +159,115 @@ TEST_CASE("a plugin that is not granted handles can't send any, and is told") {
 
 namespace {
 
+std::string first_bytes(int fd) {
+  char begin[5]{};
+  const ssize_t n = ::read(fd, begin, sizeof begin);
+  return {begin, n > 0 ? static_cast<std::size_t>(n) : 0};
+}
+
+// A plugin that lends and borrows files by the application's functions.
+load_options with_functions(policy rules) {
+  load_options options{.policy = std::move(rules)};
+  options.functions.add("read", [](const unique_fd& file, int) { return first_bytes(file.get()); });
+  options.functions.add("open", [](const std::string& name) {
+    return unique_fd(name == "nothing" ? -1 : ::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+  });
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("a plugin that is granted handles sends descriptors with events; those that nobody takes are closed") {
+  host host;
+  auto sender = host.load(plugin_path("guest"), with_functions(policy{}.allow_read("/etc/passwd").allow_handles()));
+  const auto fds = entries("/proc/self/fd");
+  mailbox<std::string> seen;
+  sender.on_event_with_handles(
+      [&](const std::string& name, const msgpack::object& value, std::vector<unique_fd>& came) {
+        if (came.empty()) return seen.put("none");
+        const unique_fd file = std::move(came.at(0));
+        seen.put(name + " " + value.via.array.ptr[0].as<std::string>() + " " + first_bytes(file.get()));
+      });
+  for (int i = 0; i < 40; ++i) CHECK(sender.call<bool>("emit_file", "/etc/passwd"));
+  REQUIRE(seen.wait_for(40));
+  for (const std::string& each : seen.values()) CHECK(each == "file /etc/passwd root:");
+
+  mailbox<std::string> names;
+  sender.on_event([&](const std::string& name, const msgpack::object&) { names.put(name); });
+  CHECK(sender.call<bool>("emit_file", "/etc/passwd"));
+  REQUIRE(names.wait_for(1));
+  sender.on_event({});
+  CHECK(sender.call<bool>("emit_file", "/etc/passwd"));
+  CHECK_THAT(error_of(sender.try_call("emit_closed")), Catch::Contains("-1 can't be sent: it is not open"));
+  sender.call("open_file", "/etc/passwd");
+  const auto limit = std::chrono::steady_clock::now() + 10s;  // a thread that may block closes them
+  while (entries("/proc/self/fd") != fds && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  CHECK(entries("/proc/self/fd") == fds);
+}
+
+TEST_CASE("descriptors go with calls of the application's functions, to it by a grant, from it without") {
+  host host;
+  guest(host, policy{}.allow_handles()).unload();  // what a host opens with the first
+  const auto fds = entries("/proc/self/fd");
+  {
+    auto lender = host.load(plugin_path("guest"), with_functions(policy{}.allow_read("/etc/passwd").allow_handles()));
+    for (int i = 0; i < 40; ++i) CHECK(lender.call<std::string>("lend_file", "/etc/passwd") == "root:");
+    auto borrower = host.load(plugin_path("guest"), with_functions(policy{}));
+    for (int i = 0; i < 40; ++i) CHECK(borrower.call<std::string>("borrow_file", "/etc/passwd") == "root:");
+    CHECK_THAT(error_of(borrower.try_call("read_file", "/etc/passwd")), !Catch::Contains("root:"));
+    CHECK_THAT(error_of(borrower.try_call("borrow_file", "nothing")), Catch::Contains("'open' has no file to give"));
+  }
+  const auto limit = std::chrono::steady_clock::now() + 10s;
+  while (entries("/proc/self/fd") != fds && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  CHECK(entries("/proc/self/fd") == fds);
+}
+
+TEST_CASE("in-process, descriptors go with events and with the application's functions as well") {
+  host host;
+  load_options options = with_functions(policy{});
+  options.isolation = isolation::none;
+  auto both = host.load(plugin_path("guest"), options);
+  mailbox<std::string> seen;
+  both.on_event_with_handles([&](const std::string&, const msgpack::object&, std::vector<unique_fd>& came) {
+    seen.put(first_bytes(came.at(0).get()));
+  });
+  CHECK(both.call<bool>("emit_file", "/etc/passwd"));
+  REQUIRE(seen.wait_for(1));
+  CHECK(seen.values()[0] == "root:");
+  CHECK(both.call<std::string>("lend_file", "/etc/passwd") == "root:");
+  CHECK(both.call<std::string>("borrow_file", "/etc/passwd") == "root:");
+}
+
+TEST_CASE("a plugin without a grant sends no descriptor in any way, is told why, and goes on") {
+  host host;
+  auto sender = host.load(plugin_path("guest"), with_functions(policy{}.allow_read("/etc/passwd")));
+  const pid_t worker = sender.workers().at(0).pid;
+  for (const char* method : {"emit_file", "lend_file"})
+    CHECK_THAT(error_of(sender.try_call(method, "/etc/passwd")), Catch::Contains("does not grant handles"));
+  using names = std::vector<std::string>;
+  const names all = {"emit", "emit with", "call", "call with", "take"};
+  CHECK(sender.call<names>("refer_to_nothing") == all);
+  CHECK(sender.workers().at(0).pid == worker);
+  auto granted = host.load(plugin_path("guest"), with_functions(policy{}.allow_handles()));
+  CHECK(granted.call<names>("refer_to_nothing") == all);
+}
+
+TEST_CASE("a function that gives back what its result does not refer to costs the plugin one error") {
+  host host;
+  load_options options;
+  options.functions.add_packed("open", [](const msgpack::object&, passed_handles& handles) {
+    for (int i = 0; i < 20; ++i) handles.out.emplace_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    ipc::buffer out;
+    ipc::packer(out).pack_nil();
+    return out;
+  });
+  auto borrower = host.load(plugin_path("guest"), options);
+  CHECK_THAT(error_of(borrower.try_call("borrow_file", "x")), Catch::Contains("refer to each of its descriptors"));
+  CHECK(borrower.call<std::string>("variable", "X").empty());
+}
+
+namespace {
+
 // The layer "cgroup" of a plugin's first worker.
 sandbox_layer cgroup_of(const plugin& of) {
   const auto workers = of.workers();

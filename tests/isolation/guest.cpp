@@ -260,6 +260,12 @@ int open_with_all_signals_blocked(const std::string& path) {
   return path.empty() && fd < 0 ? error : 0;
 }
 
+bulkhead::handle open_to_read(const std::string& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY);
+  if (fd < 0) throw bulkhead::error("can't open it");
+  return bulkhead::handle(fd);
+}
+
 }  // namespace
 
 BULKHEAD_PLUGIN("guest", "1.0.0") {
@@ -271,10 +277,40 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("make_threads", make_threads);
   plugin.method("make_children", make_children);
   plugin.method("hold_memory", hold_memory);
-  plugin.method("open_file", [](const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY);
-    if (fd < 0) throw bulkhead::error("can't open it");
-    return bulkhead::handle(fd);
+  plugin.method("open_file", open_to_read);
+  plugin.method("emit_file", [](bulkhead::context& cx, const std::string& path) {
+    const bulkhead::handle file = open_to_read(path);
+    return cx.emit("file", std::tie(path, file));
+  });
+  plugin.method("emit_closed", [](bulkhead::context& cx) { return cx.emit("file", bulkhead::handle()); });
+  plugin.method("lend_file", [](bulkhead::context& cx, const std::string& path) {
+    return cx.call_host<std::string>("read", open_to_read(path), 5);
+  });
+  plugin.method("borrow_file", [](bulkhead::context& cx, const std::string& name) {
+    const auto file = cx.call_host<bulkhead::handle>("open", name);
+    char begin[5]{};
+    const ssize_t n = ::read(file.fd(), begin, sizeof begin);
+    return std::string(begin, n > 0 ? static_cast<std::size_t>(n) : 0);
+  });
+  // What the C ABI lets through: a reference without a descriptor, in an event, a call, progress; a descriptor without one.
+  plugin.method("refer_to_nothing", [](bulkhead::context& cx) {
+    const auto* host = cx.raw();
+    const auto* handles = static_cast<const bulkhead_handles_t*>(host->get_extension(host, BULKHEAD_HANDLES));
+    const char reference[] = "\x91\xd4\x01", nothing[] = "\x90";  // [handle 0], []
+    const int fd = 0;
+    std::vector<std::string> refused;
+    if (!host->emit(host, "e", reference, 4)) refused.emplace_back("emit");
+    if (!handles->emit(host, "e", nothing, 1, &fd, 1)) refused.emplace_back("emit with");
+    bulkhead_answer_t answer{};
+    if (host->call_host(host, cx.call(), "open", reference, 4, &answer) == BULKHEAD_REJECTED)
+      refused.emplace_back("call");
+    host->release_answer(host, &answer);
+    if (handles->call_host(host, cx.call(), "open", nothing, 1, &fd, 1, &answer) == BULKHEAD_REJECTED)
+      refused.emplace_back("call with");
+    if (handles->take(host, &answer, 0) == -1) refused.emplace_back("take");
+    host->release_answer(host, &answer);
+    host->progress(host, cx.call(), reference, 4);
+    return refused;
   });
   plugin.method("make_child", make_child);
   plugin.method("call_in_child", call_in_child);

@@ -8,14 +8,15 @@ import msgpack
 
 from . import _errors, _library
 
-_HANDLE = 1  # the extension type
+_HANDLE, _BLOB = 1, 2  # extension types
 
 
 class Handle:
-    """A file descriptor: passed to a plugin as an argument, or sent by one with its result.
+    """A file descriptor: passed to a plugin as an argument or by a function that it was lent, or sent by one with its
+    result, with an event or to a function.
 
-    One that came with a result is closed by close(), at the end of a `with`, or when it is collected, unless detach() has
-    taken it. Expect any kind of file.
+    One that came is closed by close(), at the end of a `with`, or when it is collected, unless detach() has taken it. Expect
+    any kind of file.
     """
 
     def __init__(self, fd, owned=False):
@@ -44,6 +45,37 @@ class Handle:
         self.close()
 
 
+class Blob:
+    """Bytes in memory that is shared with a plugin's workers: Plugin.make_blob() makes one to fill and pass as an argument,
+    Plugin.call_blob() gives a result as one. `view` is a memoryview of it, which keeps it; that of a result is read-only, and
+    its worker can change it for as long as it lives."""
+
+    def __init__(self, address):
+        self._address = address
+        size = ctypes.c_size_t()
+        data = _library.bh_blob_data(address, ctypes.byref(size))
+        self._size, self._data = size.value, data
+        self._writable = bool(_library.bh_blob_writable(address))
+
+    def __len__(self):
+        return self._size
+
+    @property
+    def view(self):
+        if not self._size:
+            return memoryview(b"")
+        memory = (ctypes.c_ubyte * self._size).from_address(self._data)
+        memory._blob = self  # which has to stay for as long as anybody looks at its bytes
+        view = memoryview(memory).cast("B")
+        return view if self._writable else view.toreadonly()
+
+    def __bytes__(self):
+        return _library.bytes_at(self._data, self._size)
+
+    def __del__(self):
+        _library.bh_blob_free(self._address)
+
+
 class Cancel:
     """Cancels all the calls that it is given to: call.request()."""
 
@@ -61,13 +93,18 @@ class Cancel:
             self._address = None
 
 
-def pack(values, handles=None):
-    """Packs what goes to a plugin. Descriptors are collected in `handles`."""
+def pack(values, handles=None, blobs=None):
+    """Packs what goes to a plugin. Descriptors are collected in `handles`, blobs in `blobs`."""
 
     def special(value):
         if isinstance(value, Handle) and handles is not None:
             handles.append(value.fd)
             return msgpack.ExtType(_HANDLE, bytes([len(handles) - 1]))
+        if isinstance(value, Blob) and blobs is not None:
+            if len(blobs) == 255:
+                raise _errors.Misuse("a call can have 255 blobs at most")
+            blobs.append(value)
+            return msgpack.ExtType(_BLOB, bytes([len(blobs) - 1]))
         if isinstance(value, (set, frozenset)):
             return list(value)
         kind = "int of more than 64 bits" if isinstance(value, int) else type(value).__name__
@@ -79,16 +116,22 @@ def pack(values, handles=None):
         raise _errors.Misuse(f"a plugin can't be given this: {problem}") from problem
 
 
-def take_reply(address):
-    """The result in a bh_reply, which is freed."""
+def with_handles(take):
+    """What makes a Handle of each descriptor in a value; take(index) gives it, or -1."""
 
     def special(code, data):
         if code == _HANDLE and len(data) == 1:
-            fd = _library.bh_reply_handle(address, data[0])
+            fd = take(data[0])
             if fd >= 0:
                 return Handle(fd, owned=True)
         return msgpack.ExtType(code, data)
 
+    return special
+
+
+def take_reply(address):
+    """The result in a bh_reply, which is freed."""
+    special = with_handles(lambda index: _library.bh_reply_handle(address, index))
     try:
         size = ctypes.c_size_t()
         value = _library.bh_reply_value(address, ctypes.byref(size))
@@ -109,14 +152,17 @@ class Request:
 
     def __init__(self, method, arguments, deadline=None, cancel=None, on_progress=None, window=0):
         self.method = method.encode()
-        handles = []
-        self.packed = pack(arguments, handles)
+        handles, self._blobs = [], []
+        self.packed = pack(arguments, handles, self._blobs)
+        self._blob_table = (ctypes.c_void_p * len(self._blobs))(*[each._address for each in self._blobs])
         self._handles = (ctypes.c_int * len(handles))(*handles)
         self._cancel = cancel
         options = self.options = _library.CallOptions()
         options.size = ctypes.sizeof(options)
         options.handles = self._handles
         options.handle_count = len(handles)
+        options.blobs = self._blob_table
+        options.blob_count = len(self._blobs)
         options.stream_window = window
         if deadline is not None:
             if not deadline > 0:

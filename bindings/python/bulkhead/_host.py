@@ -53,10 +53,17 @@ def _on_violation(context, plugin, event):
 
 
 @_library.EVENT
-def _on_event(context, name, value, size):
+def _on_event(context, name, value, size, handles, count):
     handler = _library.contexts.get(context)
+
+    def take(index):
+        fd = handles[index] if index < count else -1
+        if fd >= 0:
+            handles[index] = -1
+        return fd
+
     if handler:
-        handler(_library.text_of(name), _library.unpack(_library.bytes_at(value, size)))
+        handler(_library.text_of(name), _library.unpack(_library.bytes_at(value, size), _calls.with_handles(take)))
 
 
 @_library.LENT
@@ -65,7 +72,11 @@ def _on_lent(context, arguments, size, answer):
     try:
         if function is None:
             raise RuntimeError("the function is gone")
-        packed = _calls.pack(function(*_library.unpack(_library.bytes_at(arguments, size))))
+        special = _calls.with_handles(lambda index: _library.bh_answer_take_handle(answer, index))
+        handles = []
+        packed = _calls.pack(function(*_library.unpack(_library.bytes_at(arguments, size), special)), handles)
+        if any(_library.bh_answer_add_handle(answer, each) < 0 for each in handles):
+            raise ValueError("too many descriptors, or one that is not open")
         _library.bh_answer_value(answer, packed, len(packed))
     except BaseException as problem:  # for the plugin to handle
         _library.bh_answer_error(answer, f"{type(problem).__name__}: {problem}".encode("utf-8", "replace"))
@@ -169,6 +180,27 @@ class Plugin:
         finally:
             request.over()
 
+    def make_blob(self, size):
+        """A Blob of `size` bytes to fill, for arguments of this plugin's calls; or one with these bytes."""
+        filled = None if isinstance(size, int) else memoryview(size).cast("B")
+        blob = _calls.Blob(_library.checked(_library.bh_plugin_make_blob, self._address,
+                                            size if filled is None else len(filled)))
+        if filled is not None and len(filled):
+            blob.view[:] = filled
+        return blob
+
+    def call_blob(self, method, *arguments, deadline=None, cancel=None, on_progress=None):
+        """call() for a result of bytes or text, which is given as a Blob: where it lies, if it came by shared memory."""
+        request = _calls.Request(method, arguments, deadline, cancel, on_progress)
+        try:
+            reply = _library.checked(_library.bh_plugin_call, self._address, *request.arguments())
+        finally:
+            request.over()
+        try:
+            return _calls.Blob(_library.checked(_library.bh_reply_blob, reply))
+        finally:
+            _library.bh_reply_free(reply)
+
     def submit(self, method, *arguments, deadline=None, on_progress=None):
         """Starts a call: a concurrent.futures.Future, whose cancel() asks the plugin to stop."""
         cancel = _calls.Cancel()
@@ -186,11 +218,11 @@ class Plugin:
         return _calls.Stream(_library.checked(_library.bh_plugin_open, self._address, *request.arguments()), request)
 
     def on_event(self, handler):
-        """handler(name, value) is told of each event of the plugin; None: nobody is."""
+        """handler(name, value) is told of each event of the plugin; None: nobody is. Values may have a Handle in them."""
         number = _library.contexts.add(handler) if handler else None
         if number:
             self._contexts.append(number)
-        _library.bh_plugin_on_event(self._address, _on_event if handler else _library.EVENT(), number)
+        _library.bh_plugin_on_event_with_handles(self._address, _on_event if handler else _library.EVENT(), number)
 
     def info(self):
         """What it says of itself: a dict with id, version, methods, ..."""

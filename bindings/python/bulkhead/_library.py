@@ -24,7 +24,7 @@ LOG = ctypes.CFUNCTYPE(None, _pointer, ctypes.c_int, _text, ctypes.c_long, _text
 TOLD = ctypes.CFUNCTYPE(None, _pointer, _text, _text, _text)
 VIOLATION = ctypes.CFUNCTYPE(None, _pointer, _text, _text)
 LENT = ctypes.CFUNCTYPE(None, _pointer, _pointer, _size, _pointer)
-EVENT = ctypes.CFUNCTYPE(None, _pointer, _text, _pointer, _size)
+EVENT = ctypes.CFUNCTYPE(None, _pointer, _text, _pointer, _size, ctypes.POINTER(ctypes.c_int), _size)
 PROGRESS = ctypes.CFUNCTYPE(None, _pointer, _pointer, _size)
 DONE = ctypes.CFUNCTYPE(None, _pointer, _pointer, _pointer)
 
@@ -41,7 +41,7 @@ class Function(ctypes.Structure):
 class CallOptions(ctypes.Structure):
     _fields_ = [("size", _size), ("deadline_ms", ctypes.c_int64), ("cancel", _pointer), ("on_progress", PROGRESS),
                 ("context", _pointer), ("handles", ctypes.POINTER(ctypes.c_int)), ("handle_count", _size),
-                ("stream_window", _size)]
+                ("stream_window", _size), ("blobs", ctypes.POINTER(_pointer)), ("blob_count", _size)]
 
 
 _error = ctypes.POINTER(_pointer)
@@ -62,6 +62,8 @@ _SIGNATURES = {
     "bh_host_reset": (None, _pointer),
     "bh_answer_value": (None, _pointer, _text, _size),
     "bh_answer_error": (None, _pointer, _text),
+    "bh_answer_take_handle": (ctypes.c_int, _pointer, _size),
+    "bh_answer_add_handle": (ctypes.c_int, _pointer, ctypes.c_int),
     "bh_host_load": (_pointer, _pointer, _text, _text, ctypes.POINTER(Function), _size, _error),
     "bh_host_launch": (_pointer, _pointer, ctypes.POINTER(_text), _text, ctypes.POINTER(Function), _size, _error),
     "bh_plugin_free": (None, _pointer),
@@ -73,11 +75,16 @@ _SIGNATURES = {
     "bh_plugin_reset": (ctypes.c_int, _pointer, _error),
     "bh_plugin_unload": (None, _pointer),
     "bh_plugin_save_state": (_pointer, _pointer, ctypes.POINTER(_size), _error),
-    "bh_plugin_on_event": (None, _pointer, EVENT, _pointer),
+    "bh_plugin_on_event_with_handles": (None, _pointer, EVENT, _pointer),
+    "bh_plugin_make_blob": (_pointer, _pointer, _size, _error),
+    "bh_blob_data": (_pointer, _pointer, ctypes.POINTER(_size)),
+    "bh_blob_writable": (_pointer, _pointer),
+    "bh_blob_free": (None, _pointer),
     "bh_cancel_new": (_pointer,),
     "bh_cancel_request": (None, _pointer),
     "bh_cancel_free": (None, _pointer),
     "bh_reply_value": (_pointer, _pointer, ctypes.POINTER(_size)),
+    "bh_reply_blob": (_pointer, _pointer, _error),
     "bh_reply_handle_count": (_size, _pointer),
     "bh_reply_handle": (ctypes.c_int, _pointer, _size),
     "bh_reply_free": (None, _pointer),

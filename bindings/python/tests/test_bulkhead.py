@@ -103,6 +103,46 @@ class Calls(Case):
             self.assertEqual(chaos.call("read_handle", bulkhead.Handle(file)), "contents")
             self.assertEqual(file.tell(), 8)  # shared with the worker, and still open here
 
+    def test_descriptors_come_with_events_and_go_both_ways_with_functions(self):
+        def read(file, size):
+            with file:
+                return os.read(file.fileno(), size).decode()
+
+        with open("/etc/passwd", "rb") as passwd:
+            guest = self.load("guest", policy={"read": ["/etc/passwd"], "handles": True},
+                              functions={"read": read, "open": lambda name: bulkhead.Handle(passwd)})
+            seen = []
+            told = threading.Event()
+            guest.on_event(lambda name, value: (seen.append((name, value)), told.set()))
+            self.assertTrue(guest.call("emit_file", "/etc/passwd"))
+            self.assertTrue(told.wait(30))
+            ((name, (path, file)),) = seen
+            self.assertEqual((name, path, read(file, 5)), ("file", "/etc/passwd", "root:"))
+            self.assertEqual(guest.call("lend_file", "/etc/passwd"), "root:")
+            self.assertEqual(guest.call("borrow_file", "x"), "root:")
+
+    def test_blobs_go_by_shared_memory(self):
+        blobs = self.load("blobs")
+        size = 40 << 20  # more than a message may have
+        data = blobs.make_blob(size)
+        view = data.view
+        view[:3] = b"abc"
+        self.assertEqual((len(data), bytes(view[:3])), (size, b"abc"))
+        back = blobs.call_blob("invert", data)
+        self.assertEqual((len(back), bytes(back.view[:3])), (size, bytes(255 - each for each in b"abc")))
+        with self.assertRaises(TypeError):
+            back.view[0] = 1
+        kept = back.view
+        del back
+        gc.collect()
+        self.assertEqual(kept[2], 255 - ord("c"))  # the view keeps it
+        self.assertEqual(blobs.call("sum", blobs.make_blob(b"\x01\x02")), 3)
+        self.assertEqual(len(blobs.call_blob("text", 0).view), 0)
+        with self.assertRaises(bulkhead.PluginError):
+            blobs.call_blob("sum", data)
+        with self.assertRaises(bulkhead.Rejected):
+            blobs.make_blob(1 << 40)
+
     def test_a_plugin_is_unloaded_by_with(self):
         host = self.host()
         with host.load(plugin("chaos")) as chaos:

@@ -5,7 +5,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
+#include <thread>
 
 namespace bulkhead::cli::check {
 namespace {
@@ -29,6 +31,38 @@ std::string again(const subject& under, const method_under_check& method) {
   how.deadline = std::chrono::seconds(5);  // the machine may be busy
   const reply done = under.call(method.info, method.form, with.arguments, how);
   return done.outcome() == with.how ? "" : fmt::format("'{}' ends with {}", method.info.name, describe(done));
+}
+
+// Kills the worker while a call is in progress, which the worker's instrument makes long enough to be hit; says what comes
+// of the call that follows it. Whether what the killed one left behind is in the way of others, those will tell.
+std::string kill_in_call(exam& of, const method_under_check& method, const load_options& changed) {
+  constexpr unsigned attempts = 20;
+  constexpr std::chrono::milliseconds well_into_it{20};
+  subject under(of.with, of.rules, "slow_us=50000", changed);
+  bool killed = false;
+  for (unsigned n = 0; n < attempts && !killed; ++n) {
+    std::atomic<bool> over{false};
+    std::jthread caller([&] {
+      again(under, method);
+      over = true;
+    });
+    const auto running = [&] {
+      for (const worker_info& worker : under.target().workers())
+        if (worker.phase == phase::call) return worker.pid;
+      return pid_t{-1};
+    };
+    pid_t pid = -1;
+    while (!over && (pid = running()) < 0) std::this_thread::yield();
+    std::this_thread::sleep_for(well_into_it);
+    if (pid > 0 && running() == pid) killed = ::kill(pid, SIGKILL) == 0;
+  }
+  if (!killed) return "";  // it is too short to be hit
+  call_options how;
+  how.deadline = std::chrono::seconds(30);
+  const sample& with = method.samples.front();
+  const reply next = under.call(method.info, method.form, with.arguments, how);
+  if (next.outcome() == with.how || next.outcome() == outcome::timeout) return "";  // a timeout: it is slow, on purpose
+  return fmt::format("'{}' ends with {}", method.info.name, describe(next));
 }
 
 bool covers(const std::string& request, const std::string& grant) {
@@ -67,11 +101,14 @@ void check_life(exam& of, result& found) {
   {
     load_options changed;
     changed.state.keep = of.info.keeps_state;
+    std::string wrong = kill_in_call(of, *method, changed);
     subject under(of.with, of.rules, "", changed);
-    again(under, *method);
+    const std::string fresh = again(under, *method);
+    if (wrong.empty()) wrong = fresh;
+    if (!wrong.empty()) found.fail("after its worker was killed in a call: " + wrong);
     for (const worker_info& worker : under.target().workers()) ::kill(worker.pid, SIGKILL);
     // The call may have been given to the worker that is about to be found dead.
-    std::string wrong = again(under, *method);
+    wrong = again(under, *method);
     if (!wrong.empty()) wrong = again(under, *method);
     if (!wrong.empty()) found.fail("after its worker was killed: " + wrong);
     try {

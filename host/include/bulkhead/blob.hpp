@@ -14,6 +14,7 @@
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
+// When bytes go by shared memory, and how much of it there may be: load_options::blobs.
 struct blob_options {
   // Byte arrays and texts of so many bytes or more, wherever in arguments and results, go by shared memory. At least
   // 1 KiB; SIZE_MAX: none does, unless it is a blob already.
@@ -36,18 +37,24 @@ struct blob_options {
 class shared_blob {
  public:
   shared_blob() = default;
+  // Made by plugin::make_blob() and by replies.
   explicit shared_blob(std::shared_ptr<const ipc::held_blob> held) : held_(std::move(held)), any_(held_ != nullptr) {}
+  // What was moved from is none any more.
   shared_blob(shared_blob&& other) noexcept : held_(std::move(other.held_)), any_(std::exchange(other.any_, false)) {}
+  // Lets go of the one that it was before.
   shared_blob& operator=(shared_blob&& other) noexcept {
     held_ = std::move(other.held_);
     any_ = std::exchange(other.any_, false);
     return *this;
   }
 
+  // Whether there is one.
   explicit operator bool() const { return held_ != nullptr; }
-  // Those below throw std::logic_error when there is none: it was released, moved, or never made.
+  // In bytes. This and those below throw std::logic_error when there is none: it was released, moved, or never made.
   std::size_t size() const { return held("size()").bytes().size(); }
+  // All of it, where it lies; valid for as long as this is not released.
   bytes_view view() const { return held("view()").bytes(); }
+  // The same.
   operator bytes_view() const { return view(); }
   // To fill it. Its contents are undefined at first. Throws std::logic_error for a result.
   std::span<std::uint8_t> writable() const;
@@ -59,6 +66,7 @@ class shared_blob {
   // Gives its memory back before the end of its life; calls in progress that it is an argument of keep it.
   void release();
 
+  // Where it lies, for those who pack arguments; null when there is none.
   const std::shared_ptr<const ipc::held_blob>& place() const { return held_; }
 
  private:
@@ -76,6 +84,7 @@ class blob_source {
   virtual std::size_t threshold() const = 0;
   // Null when there is no memory for it.
   virtual std::shared_ptr<ipc::held_blob> make(std::size_t size) = 0;
+  // Whether it was made here: then workers of the plugin can see it.
   virtual bool owns(const ipc::held_blob& blob) const = 0;
 };
 

@@ -66,7 +66,7 @@ struct pass_fd {
 struct packed_arguments {
   ipc::buffer params;              // the array
   std::vector<unique_fd> handles;  // what its handles (ext type 1) refer to, by index
-  ipc::held_blobs blobs;
+  ipc::held_blobs blobs;           // kept until the call has ended
 
   // The array with the blobs' bytes in it.
   std::vector<std::uint8_t> plain() const;
@@ -117,6 +117,7 @@ packed_arguments pack_arguments_for(const std::shared_ptr<blob_source>& source, 
   out.params.set_outlet(nullptr);
   return out;
 }
+// The same with all bytes in the array itself.
 template <class... A>
 packed_arguments pack_arguments(const A&... arguments) {
   return pack_arguments_for(nullptr, arguments...);

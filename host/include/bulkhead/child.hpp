@@ -153,12 +153,16 @@ class child {
   bool send(const nlohmann::json& message, passed_handle handle = {}) const {
     return channel().send(message, std::move(handle));
   }
+  // As node_channel::async_send().
   template <class Token>
   auto async_send(const nlohmann::json& message, passed_handle handle, Token&& token) const {
     return channel().async_send(message, std::move(handle), std::forward<Token>(token));
   }
+  // As node_channel::disconnect(): the child sees the end of its channel once what is queued is written.
   void disconnect() const { channel().disconnect(); }
+  // As node_channel::connected().
   bool connected() const { return channel().connected(); }
+  // The channel itself; lives as long as the child object does.
   node_channel& channel() const;
 
   // What its sandbox has denied so far (with a policy, which must not be the learning one), and what that is made of.

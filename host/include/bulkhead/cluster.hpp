@@ -17,6 +17,7 @@
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
+// Who accepts connections.
 enum class schedule {
   // The host accepts, keeps a duplicate of each connection, and passes it to the next free worker: the one with the
   // fewest, in turn. Whatever ends a worker, connections on which no request is in progress go on in another worker.
@@ -26,11 +27,12 @@ enum class schedule {
   shared,
 };
 
+// What a cluster serves, and with what. All of it is optional.
 struct cluster_options {
-  unsigned workers = 0;  // 0: one for each processor that the host may run on
-  enum schedule schedule = schedule::round_robin;
-  std::string address = "127.0.0.1";  // numeric, IPv4 or IPv6; "::" is all of both
-  std::uint16_t port = 0;             // 0: any that is free, see cluster::port()
+  unsigned workers = 0;                            // 0: one for each processor that the host may run on
+  enum schedule schedule = schedule::round_robin;  // who accepts
+  std::string address = "127.0.0.1";               // numeric, IPv4 or IPv6; "::" is all of both
+  std::uint16_t port = 0;                          // 0: any that is free, see cluster::port()
   // A listening socket to serve instead, of any stream family. Borrowed: it is duplicated, and made not to block.
   int listener = -1;
   // That one worker has at once, at most; more wait in the socket's backlog.
@@ -43,15 +45,17 @@ struct cluster_options {
   load_options load{};
 };
 
+// What a cluster has done, as it was when it was asked. What workers say of themselves is counted as they say it.
 struct cluster_stats {
+  // One of its workers.
   struct worker {
-    pid_t pid = -1;
-    bool serving = false;  // takes new connections
-    std::size_t open = 0;  // connections
-    std::size_t busy = 0;  // of them, with a request in progress
-    std::uint64_t requests = 0;
+    pid_t pid = -1;              // as the host sees it
+    bool serving = false;        // takes new connections
+    std::size_t open = 0;        // connections
+    std::size_t busy = 0;        // of them, with a request in progress
+    std::uint64_t requests = 0;  // answered
   };
-  std::vector<worker> workers;
+  std::vector<worker> workers;    // those that there are now
   std::size_t waiting = 0;        // accepted, and no worker is free yet
   std::uint64_t accepted = 0;     // connections
   std::uint64_t requests = 0;     // answered, as far as workers that have ended had said
@@ -60,6 +64,7 @@ struct cluster_stats {
   std::uint64_t lost_idle = 0;    // schedule::shared: the others that a dead worker had
 };
 
+// See the top of bulkhead/cluster.hpp. Any thread may use it.
 class cluster {
  public:
   // Binds, loads the plugin, and waits until every worker serves. Throws std::system_error when it can't listen, call_error

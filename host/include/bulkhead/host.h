@@ -140,13 +140,20 @@ typedef struct bh_function {
   /* Called on handler threads, several at once; may block. `arguments` is one MessagePack array, from a worker: nothing
    * else is certain. Answers through one of the two functions below before it returns; an answer of nil otherwise. */
   void (*call)(void* context, const void* arguments, size_t size, bh_answer* answer);
-  void* context;
+  void* context; /* the first argument of `call` */
 } bh_function;
 
 /* The result, one MessagePack value. */
 BH_API void bh_answer_value(bh_answer* answer, const void* value, size_t size);
 /* The plugin gets an error with this text. */
 BH_API void bh_answer_error(bh_answer* answer, const char* message);
+/* Takes a descriptor that came with the arguments, by the index that stands for it there (extension type 1, one byte); the
+ * caller's own. Only a plugin whose policy grants handles can send some: expect any kind of file. Those not taken are
+ * closed. -1 when there is none or it was taken already. */
+BH_API int bh_answer_take_handle(bh_answer* answer, size_t index);
+/* Has a duplicate of `fd` go with the result, whatever the plugin's policy. Gives the index that stands for it there; the
+ * result must refer to each of them once. -1 when it is not open, or when there are 16. */
+BH_API int bh_answer_add_handle(bh_answer* answer, int fd);
 
 /* --- Plugins ------------------------------------------------------------------------------------------------------- */
 
@@ -190,6 +197,27 @@ BH_API void* bh_plugin_save_state(bh_plugin* plugin, size_t* size, bh_error** er
 typedef void (*bh_event_callback)(void* context, const char* name, const void* value, size_t size);
 /* Has `callback` called for each event that the plugin emits; NULL: none. Replaces the one before. */
 BH_API void bh_plugin_on_event(bh_plugin* plugin, bh_event_callback callback, void* context);
+/* The same with the descriptors that came with the event, by the index that stands for them in `value`, from a plugin whose
+ * policy grants handles. The callback takes one by setting it to -1: then it is its own. Those left are closed. */
+typedef void (*bh_event_handles_callback)(void* context, const char* name, const void* value, size_t size, int* handles,
+                                          size_t count);
+/* Has `callback` called for each event, with descriptors; NULL: none. Replaces the one before, of either kind. */
+BH_API void bh_plugin_on_event_with_handles(bh_plugin* plugin, bh_event_handles_callback callback, void* context);
+
+/* --- Blobs --------------------------------------------------------------------------------------------------------- */
+
+/* Bytes in memory that is shared with a plugin's workers, so that they are not copied: see docs/blobs.md. Several threads
+ * may read one at a time; who writes or frees it must be alone with it. */
+typedef struct bh_blob bh_blob;
+/* Memory for `size` bytes of arguments of this plugin's calls; its contents are undefined at first. NULL on failure:
+ * BH_REJECTED when that is more than the plugin's options (blobs.memory) allow, BH_OVERLOADED when other blobs have it. */
+BH_API bh_blob* bh_plugin_make_blob(bh_plugin* plugin, size_t size, bh_error** error);
+/* Its bytes, to read. Those of a result can change for as long as the worker lives that made it: copy what you check. */
+BH_API const void* bh_blob_data(const bh_blob* blob, size_t* size);
+/* Its bytes, to write: not while a call that it is an argument of is in progress. NULL for the blob of a result. */
+BH_API void* bh_blob_writable(bh_blob* blob);
+/* Gives its memory back; calls in progress keep it. NULL is fine. */
+BH_API void bh_blob_free(bh_blob* blob);
 
 /* --- Calls --------------------------------------------------------------------------------------------------------- */
 
@@ -226,17 +254,25 @@ typedef struct bh_call_options {
 
   /* Of streams: bytes of results that are kept until they are taken; 0: 1 MiB. */
   size_t stream_window;
+
+  /* Blobs among the arguments, which refer to them by extension type 2, with one byte: the index in here. The plugin gets
+   * their bytes where they lie. Those of another plugin, and of results, are copied. */
+  const bh_blob* const* blobs;
+  size_t blob_count; /* how many; at most 255 */
 } bh_call_options;
 
 /* The result of a call. */
 typedef struct bh_reply bh_reply;
-/* One MessagePack value. */
+/* One MessagePack value. Copies the bytes of blobs into it the first time. */
 BH_API const void* bh_reply_value(const bh_reply* reply, size_t* size);
 /* The result as JSON; give it back with bh_free(). NULL on failure. */
 BH_API char* bh_reply_json(const bh_reply* reply, bh_error** error);
 /* Descriptors that came with it, by the index that stands for them in the value. The caller's own; expect any kind of file.
  * -1 when there is none. */
 BH_API size_t bh_reply_handle_count(const bh_reply* reply);
+/* The result's bytes or text, where they are: in shared memory if they came by it. Outlives the reply. NULL on failure:
+ * BH_PLUGIN_ERROR when the result is neither. */
+BH_API bh_blob* bh_reply_blob(const bh_reply* reply, bh_error** error);
 /* A descriptor that came with the result, the caller's own; -1 when there is none. */
 BH_API int bh_reply_handle(const bh_reply* reply, size_t index);
 /* Gives it back; NULL is fine. */

@@ -247,12 +247,12 @@ class host {
   // map, and nobody can change. Publishing another under the same name is a new version; plugins find it when they look
   // the name up again, and keep the version that they have until they let go of it. Workers that are started later have
   // the latest one before they are ready. Counts towards the address space of workers (load_options::memory_limit).
-  // `value` is raw bytes, or anything else that can be packed: then its MessagePack. With `size` and `fill`, its bytes are
-  // written where they will lie. Returns the version. Throws std::system_error when there is no memory. Any thread;
-  // blocks for as long as copying takes.
+  // Returns the version. Throws std::system_error when there is no memory. Any thread; blocks for as long as copying takes.
   std::uint64_t publish(const std::string& name, bytes_view value);
+  // The same of `size` bytes, which `fill` writes where they will lie.
   std::uint64_t publish(const std::string& name, std::size_t size,
                         const std::function<void(std::span<std::uint8_t>)>& fill);
+  // The same of any value that can be packed: its MessagePack.
   template <class T>
   std::uint64_t publish(const std::string& name,
                         const T& value) requires(!std::is_convertible_v<const T&, bytes_view>) {

@@ -21,6 +21,7 @@
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
+// Who is told what a node_channel receives. Handlers run on its executor, one at a time, and must not block it.
 struct node_channel_options {
   // Called one at a time.
   std::function<void(const nlohmann::json& message, passed_handle handle)> on_message{};
@@ -41,11 +42,13 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
   // Bytes queued from which on send() says that it is too much; as in Node.
   static constexpr std::size_t high_water = std::size_t{128} << 10;
 
+  // Over the end of a socket pair whose other end is the peer's. Reads from now on. Never blocks.
   static std::shared_ptr<node_channel> make(const boost::asio::any_io_executor& executor, unique_fd socket,
                                             node_channel_options options);
   // The same, but nothing is read before open(), once.
   static std::shared_ptr<node_channel> prepare(const boost::asio::any_io_executor& executor, unique_fd socket,
                                                node_channel_options options);
+  // Begins to read what prepare() has left unread.
   void open();
   // For a child: reads NODE_CHANNEL_FD and NODE_CHANNEL_SERIALIZATION_MODE, and unsets both. Throws std::runtime_error
   // when there is none, or when its mode is not json.
@@ -71,6 +74,7 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
 
   // Bytes queued.
   std::size_t unsent() const { return unsent_; }
+  // Whether it is open still: neither side has closed it.
   bool connected() const { return !closed_; }
   // Closes it once what is queued is written.
   void disconnect();

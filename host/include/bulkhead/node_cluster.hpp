@@ -16,6 +16,7 @@
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
+// What a node_cluster runs, and with what. All of it is optional.
 struct node_cluster_options {
   unsigned workers = 0;  // 0: one for each processor that the application may run on
   // TCP only, datagram sockets are always shared. round_robin: accepted here and passed to the next worker that has taken
@@ -29,26 +30,30 @@ struct node_cluster_options {
   // Whether workers may have a socket here bound there; `address` as they name it, "" for all. Unset: yes for any, but no
   // for workers under a policy.
   std::function<bool(const std::string& address, std::uint16_t port)> may_listen{};
-  // What happens, on the launcher's thread or executor, which they must not block. Workers are numbered from 1, and no
-  // number comes twice.
+  // A worker listens. This and those below are called on the launcher's thread or executor, which they must not block.
+  // Workers are numbered from 1, and no number comes twice.
   std::function<void(unsigned worker, const std::string& address, std::uint16_t port)> on_listening{};
+  // A worker has sent a message, perhaps with a handle.
   std::function<void(unsigned worker, const nlohmann::json& message, passed_handle handle)> on_message{};
-  std::function<void(unsigned worker, const exit_status& status)> on_exit{};
+  std::function<void(unsigned worker, const exit_status& status)> on_exit{};  // a worker has ended
   // No more workers are started, since they have ended too often or can't be started.
   std::function<void(const std::string& why)> on_gave_up{};
 };
 
+// What a node_cluster has done, as it was when it was asked.
 struct node_cluster_stats {
+  // One of its workers.
   struct worker {
-    unsigned number = 0;
-    pid_t pid = -1;
-    bool listening = false, leaving = false;
+    unsigned number = 0;     // as in the handlers
+    pid_t pid = -1;          // as the application sees it
+    bool listening = false;  // on anything
+    bool leaving = false;    // it was told to
   };
-  std::vector<worker> workers;
+  std::vector<worker> workers;      // those that there are now
   std::uint64_t passed = 0;         // connections that workers have taken
   std::uint64_t redistributed = 0;  // and such that the first did not take
   unsigned restarts = 0;            // of workers that had ended unasked
-  bool gave_up = false;
+  bool gave_up = false;             // see on_gave_up
 };
 
 // Thread-safe. The launcher must outlive it.
@@ -67,6 +72,7 @@ class node_cluster {
   void reload();
   // Tells all to leave, waits for their end (for `patience`, then kills them), closes the sockets. Idempotent.
   void stop();
+  // How it is, and what it has done. Does not block for long: it takes a lock.
   node_cluster_stats stats() const;
 
  private:

@@ -33,10 +33,12 @@ handle_kind classify(int fd);
 class passed_handle {
  public:
   passed_handle() = default;
+  // What was moved from is empty.
   passed_handle(passed_handle&& other) noexcept
       : fd_(std::move(other.fd_)),
         kind_(std::exchange(other.kind_, handle_kind::none)),
         lease_(std::move(other.lease_)) {}
+  // Closes the descriptor that it was before.
   passed_handle& operator=(passed_handle&& other) noexcept {
     fd_ = std::move(other.fd_);
     kind_ = std::exchange(other.kind_, handle_kind::none);

@@ -131,6 +131,13 @@ class plugin {
   // handler set before. Events that come while there is none are dropped.
   void on_event(std::function<void(const std::string& name, const msgpack::object& value)> handler) const;
 
+  // The same with the descriptors that came with the event, by the index that stands for them in its value, from a plugin
+  // whose policy grants handles: expect any kind of file, one that never gets ready and one whose last close blocks. What
+  // the handler leaves in there is closed by a thread that may block.
+  void on_event_with_handles(
+      std::function<void(const std::string& name, const msgpack::object& value, std::vector<unique_fd>& handles)>
+          handler) const;
+
   // What it says of itself. Asks a worker the first time; throws call_error.
   plugin_info describe() const;
   // Its workers as they are now, spares and those that end included.

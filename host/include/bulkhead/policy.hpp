@@ -130,16 +130,30 @@ class policy {
 
   // All of it as plain values.
   struct values {
-    std::string profile = "strict";
-    std::set<std::string> read, write, create, syscalls, environment, without;
-    std::set<std::uint16_t> connect, bind;
-    bool handles = false, subprocesses = false, all_files = false, private_tmp = false;
-    bool kill = false, explain = false, learn = false;
-    std::uint64_t memory = 0, file_size = 0, cpu_ms = 0;
-    unsigned threads = 64, descriptors = 256;
-    unsigned milli_cpus = 0;
-    bool counted_memory = false;  // not a grant: the limit was set here, and is not the default of load_options
-    int landlock_abi = 1000;      // the highest that is used
+    std::string profile = "strict";     // what it began with
+    std::set<std::string> read;         // paths: allow_read()
+    std::set<std::string> write;        // paths: allow_write()
+    std::set<std::string> create;       // paths: allow_create()
+    std::set<std::string> syscalls;     // groups or names: allow_syscalls()
+    std::set<std::string> environment;  // "NAME=value"
+    std::set<std::string> without;      // layers that are left out
+    std::set<std::uint16_t> connect;    // ports; 0: all
+    std::set<std::uint16_t> bind;       // ports; 0: all
+    bool handles = false;               // allow_handles()
+    bool subprocesses = false;          // allow_subprocesses()
+    bool all_files = false;             // program(): all that its user may read
+    bool private_tmp = false;           // files(): a /tmp of its own
+    bool kill = false;                  // kill_on_denial()
+    bool explain = false;               // explain()
+    bool learn = false;                 // learn()
+    std::uint64_t memory = 0;           // bytes; 0: no limit
+    std::uint64_t file_size = 0;        // bytes; 0: no limit
+    std::uint64_t cpu_ms = 0;           // of CPU time; 0: no limit
+    unsigned threads = 64;              // and processes; 0: no limit
+    unsigned descriptors = 256;         // open at once
+    unsigned milli_cpus = 0;            // thousandths of a CPU; 0: no limit
+    bool counted_memory = false;        // not a grant: the limit was set here, and is not the default of load_options
+    int landlock_abi = 1000;            // the highest that is used
     sandbox_level required = sandbox_level::confined;  // at_least()
     // Whether all of it is equal.
     bool operator==(const values&) const = default;

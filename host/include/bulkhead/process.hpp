@@ -48,7 +48,8 @@ struct exec_options {
 // What came of it.
 struct exec_result {
   exit_status status{};                 // how it ended
-  std::string out{}, err{};             // what was read, whatever the error
+  std::string out{};                    // what was read of its output, whatever the error
+  std::string err{};                    // and of its errors
   std::vector<violation> violations{};  // what its sandbox denied
 };
 

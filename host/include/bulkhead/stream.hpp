@@ -37,7 +37,6 @@ class streaming_call {
     packed_arguments out;
     ipc::packer packer(out.params);
     detail::pack_argument(out, packer, value);
-    // The untyped form: one MessagePack value.
     return send_packed(out.params.view());
   }
   // The untyped form: one MessagePack value.
@@ -50,8 +49,6 @@ class streaming_call {
   // given out first; then it throws call_error. A result that is no T is a call_error `plugin_error`, and is lost.
   template <class T>
   std::optional<T> next() {
-    // The untyped form: one MessagePack value.
-    // The untyped form: one MessagePack value.
     const auto item = next_packed();
     if (!item) return std::nullopt;
     const msgpack::object_handle unpacked = ipc::unpack(*item);
@@ -61,6 +58,7 @@ class streaming_call {
       throw call_error(outcome::plugin_error, "item " + std::to_string(taken()) + ": " + mismatch.what());
     }
   }
+  // The untyped form: one MessagePack value.
   std::optional<std::vector<std::uint8_t>> next_packed();
 
   // Closes, drops the results not taken, and waits for the method's own result. Blocks until then: at the latest until

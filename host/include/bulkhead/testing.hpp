@@ -82,7 +82,9 @@ class options {
   std::shared_ptr<fault_book> faults_ = std::make_shared<fault_book>();
 };
 
+// How a plugin is loaded in a test: in a worker, sandboxed as in an application.
 inline options isolated() { return {}; }
+// The same, in the test's own process: for debuggers and sanitizers.
 inline options in_process() { return options{}.in_process(); }
 
 // A loaded plugin with a host of its own. Any thread, but for what it says otherwise.
@@ -109,6 +111,7 @@ class plugin {
 
   // What can be done with any plugin: call, try_call, open, with, describe, on_event, reload, ...
   const bulkhead::plugin* operator->() const { return &loaded_; }
+  // The same.
   const bulkhead::plugin& operator*() const { return loaded_; }
 
   // Unloads the plugin, destroy() included, and gives the rules of bulkhead/plugin.h that it broke: answers given twice,

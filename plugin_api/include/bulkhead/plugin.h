@@ -156,6 +156,26 @@ typedef struct bulkhead_send_handles {
   int (*attach)(const bulkhead_host_t* host, bulkhead_call_t* call, int fd);
 } bulkhead_send_handles_t; /* see struct bulkhead_send_handles */
 
+/* get_extension(host, BULKHEAD_HANDLES): file descriptors in events and in calls of the application's functions. To the
+ * application they go only if the policy grants handles; those in its answers come without. A value refers to each
+ * descriptor that goes with it once, by a BULKHEAD_EXT_HANDLE whose byte is its index in `fds`; at most 16. */
+#define BULKHEAD_HANDLES "bulkhead.handles/1"
+/* What BULKHEAD_HANDLES gives. */
+typedef struct bulkhead_handles {
+  /* As host->emit(), with duplicates of `count` descriptors. False, too, when they are not granted, when one is not open,
+   * or when the value does not refer to each of them once. [any-thread] */
+  bool (*emit)(const bulkhead_host_t* host, const char* name, const void* value, size_t size, const int* fds,
+               size_t count);
+  /* As host->call_host(), with duplicates of `count` descriptors. REJECTED, too, for the reasons above. [any-thread] */
+  bulkhead_status_t (*call_host)(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
+                                 const void* arguments, size_t size, const int* fds, size_t count,
+                                 bulkhead_answer_t* answer);
+  /* Takes a descriptor that came with an answer, before release_answer(): `index` is the byte of its
+   * BULKHEAD_EXT_HANDLE. The plugin owns it and must close it; those not taken are closed by release_answer(). -1 when
+   * there is none or it was taken already. [any-thread] */
+  int (*take)(const bulkhead_host_t* host, bulkhead_answer_t* answer, uint32_t index);
+} bulkhead_handles_t; /* see struct bulkhead_handles */
+
 /* get_extension(host, BULKHEAD_LEAVE): a plugin that knows it must go (a leak it can't stop, a licence that ran out)
  * says so. Another worker is started, then this one gets no more calls, finishes those it has and is shut down. Later
  * calls change nothing. [any-thread] */
@@ -170,10 +190,11 @@ typedef struct bulkhead_leave {
  * threshold() bytes and more are moved to memory shared with the host; a plugin that makes a blob for them in the first
  * place saves that copy. */
 #define BULKHEAD_BULK "bulkhead.bulk/1"
+/* What BULKHEAD_BULK gives. */
 typedef struct bulkhead_bulk {
   /* SIZE_MAX: there is no shared memory. [any-thread] */
   size_t (*threshold)(const bulkhead_host_t* host);
-} bulkhead_bulk_t;
+} bulkhead_bulk_t; /* see struct bulkhead_bulk */
 
 /* plugin->get_extension(plugin, BULKHEAD_READS_BLOBS), any pointer but NULL: wherever in arguments a string or a byte array
  * can be, the plugin also takes a BULKHEAD_EXT_BLOB, which it opens by open_blob(). The first byte of the reference is 1 if
@@ -183,18 +204,21 @@ typedef struct bulkhead_bulk {
 /* get_extension(host, BULKHEAD_PUBLISHED): values that the application has published to this plugin, in memory that all
  * their readers share and nobody can change. */
 #define BULKHEAD_PUBLISHED "bulkhead.published/1"
+/* A published value, as it was when it was opened. */
 typedef struct bulkhead_snapshot {
-  const uint8_t* data;
-  size_t size;
-  uint64_t version; /* of two under one name the later one's is larger */
-  void* owner;      /* private to the worker */
-} bulkhead_snapshot_t;
+  const uint8_t* data; /* read-only; valid until release() */
+  size_t size;         /* in bytes */
+  uint64_t version;    /* of two under one name the later one's is larger */
+  void* owner;         /* private to the worker */
+} bulkhead_snapshot_t; /* see struct bulkhead_snapshot */
+/* What BULKHEAD_PUBLISHED gives. */
 typedef struct bulkhead_published {
   /* Finds the latest version under a name; it stays as it is until release(), whatever is published meanwhile. Costs a
    * system call or two. False, and nothing to release, when there is none. [any-thread] */
   bool (*open)(const bulkhead_host_t* host, const char* name, bulkhead_snapshot_t* snapshot);
+  /* Lets go of it; its bytes must not be used any more. [any-thread] */
   void (*release)(const bulkhead_host_t* host, bulkhead_snapshot_t* snapshot);
-} bulkhead_published_t;
+} bulkhead_published_t; /* see struct bulkhead_published */
 
 /* get_extension(host, BULKHEAD_STREAMS): a call whose caller opened it as a stream can send results one by one, and
  * receive arguments one by one, while it runs. An item is one MessagePack value; descriptors can't be part of it. In each

@@ -25,38 +25,43 @@
 
 #include <stdint.h>
 
+/* The method's name. */
 #define BULKHEAD_SERVE_METHOD "serve"
+/* Of what is said here; raised when any of it changes. */
 #define BULKHEAD_SERVE_VERSION 1u
 
+/* What the host sends on the control socket. */
 typedef struct bulkhead_serve_message {
-  uint32_t type;       /* one of those below; others are to be ignored */
-  uint32_t slot;       /* CONNECTION */
-  uint32_t generation; /* CONNECTION */
-  uint32_t value;
-} bulkhead_serve_message_t;
+  uint32_t type;            /* one of those below; others are to be ignored */
+  uint32_t slot;            /* CONNECTION */
+  uint32_t generation;      /* CONNECTION */
+  uint32_t value;           /* DRAIN, END: milliseconds; PING: what to store */
+} bulkhead_serve_message_t; /* see struct bulkhead_serve_message */
 
 #define BULKHEAD_SERVE_LISTENER 1u   /* + descriptor, a listening socket that does not block: accept on it */
 #define BULKHEAD_SERVE_CONNECTION 2u /* + descriptor: serve it, or say RETURNED at once to refuse it */
-#define BULKHEAD_SERVE_DRAIN 3u      /* close the listener, return or end every connection as soon as it is idle, then \
+#define BULKHEAD_SERVE_DRAIN \
+  3u                           /* close the listener, return or end every connection as soon as it is idle, then \
                                        answer the call; all within `value` milliseconds */
-#define BULKHEAD_SERVE_END 4u        /* as DRAIN, but nobody takes returned connections any more: end them */
-#define BULKHEAD_SERVE_PING 5u       /* store `value` into the table's `pong`; a worker that is silent is killed as hung */
+#define BULKHEAD_SERVE_END 4u  /* as DRAIN, but nobody takes returned connections any more: end them */
+#define BULKHEAD_SERVE_PING 5u /* store `value` into the table's `pong`; a worker that is silent is killed as hung */
 
+/* The memory that both see. The slots' words follow it. */
 typedef struct bulkhead_serve_table {
   uint32_t version; /* BULKHEAD_SERVE_VERSION */
-  uint32_t slots;
+  uint32_t slots;   /* how many connections there can be */
   /* The worker's, stored atomically. */
-  uint32_t serving;  /* 1, and a ring, once it takes connections */
-  uint32_t pong;
-  uint64_t requests; /* answered */
-  uint64_t accepted; /* by itself, on a LISTENER */
-  uint64_t unused[4];
-} bulkhead_serve_table_t;
+  uint32_t serving;       /* 1, and a ring, once it takes connections */
+  uint32_t pong;          /* the value of the last PING */
+  uint64_t requests;      /* answered */
+  uint64_t accepted;      /* by itself, on a LISTENER */
+  uint64_t unused[4];     /* 0 */
+} bulkhead_serve_table_t; /* see struct bulkhead_serve_table */
 
-#define BULKHEAD_SERVE_PASSED 1u /* the host's: on its way to the worker */
-#define BULKHEAD_SERVE_IDLE 2u
-#define BULKHEAD_SERVE_BUSY 3u
-#define BULKHEAD_SERVE_RETURNED 4u
-#define BULKHEAD_SERVE_DONE 5u
+#define BULKHEAD_SERVE_PASSED 1u   /* the host's: on its way to the worker */
+#define BULKHEAD_SERVE_IDLE 2u     /* the worker's: no request is in progress */
+#define BULKHEAD_SERVE_BUSY 3u     /* the worker's: what the client sends may be lost with it */
+#define BULKHEAD_SERVE_RETURNED 4u /* the worker's: for another worker to serve */
+#define BULKHEAD_SERVE_DONE 5u     /* the worker's: it has ended */
 
 #endif

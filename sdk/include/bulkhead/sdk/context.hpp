@@ -11,6 +11,7 @@
 #include <cstring>
 #include <exception>
 
+#include <fcntl.h>
 #include <unistd.h>
 
 namespace bulkhead {
@@ -51,7 +52,7 @@ inline std::string text_of_exception() {
   }
 }
 
-// A file descriptor that came with a call. Owned: closed when it goes out of scope, unless released.
+// A file descriptor that came with a call or with an answer of the application's, or that is to go there. Owned: closed when it goes out of scope, unless released.
 class handle {
  public:
   handle() = default;
@@ -153,11 +154,27 @@ void pack_plain(msgpack::packer<Stream>& packer, const T& value) {
     packer.pack(value);
   }
 }
-// Packs an event's value, or an argument of a host function.
+// Packs what can't have descriptors in it: progress.
 template <class T>
 void pack_value(msgpack::sbuffer& buffer, const T& value) {
   msgpack::packer<msgpack::sbuffer> packer(buffer);
   pack_plain(packer, value);
+}
+// Packs an event's value, or an argument of a host function: a handle, or a tuple with some in it, or anything else.
+template <class T>
+void pack_with_handles(msgpack::sbuffer& buffer, const T& value, std::vector<int>& handles) {
+  msgpack::packer<msgpack::sbuffer> packer(buffer);
+  if constexpr (std::is_same_v<T, handle>) {
+    const char index = static_cast<char>(handles.size());
+    handles.push_back(value.fd());
+    packer.pack_ext(1, BULKHEAD_EXT_HANDLE);
+    packer.pack_ext_body(&index, 1);
+  } else if constexpr (is_tuple<T>::value) {
+    packer.pack_array(std::tuple_size_v<T>);
+    std::apply([&](const auto&... each) { (pack_with_handles(buffer, each, handles), ...); }, value);
+  } else {
+    pack_plain(packer, value);
+  }
 }
 }  // namespace typed
 
@@ -165,9 +182,12 @@ void pack_value(msgpack::sbuffer& buffer, const T& value) {
 class snapshot {
  public:
   snapshot() = default;
+  // Made by the SDK.
   snapshot(const bulkhead_host_t* host, const bulkhead_published_t* calls, const bulkhead_snapshot_t& raw)
       : host_(host), calls_(calls), raw_(raw) {}
+  // What was moved from is empty.
   snapshot(snapshot&& other) noexcept { *this = std::move(other); }
+  // Lets go of the one that it was before.
   snapshot& operator=(snapshot&& other) noexcept {
     std::swap(host_, other.host_);
     std::swap(calls_, other.calls_);
@@ -178,6 +198,7 @@ class snapshot {
     if (calls_) calls_->release(host_, &raw_);
   }
 
+  // Whether there is one.
   explicit operator bool() const { return calls_ != nullptr; }
   // Of two under one name the later one's is larger; 0: there is none.
   std::uint64_t version() const { return raw_.version; }
@@ -208,16 +229,20 @@ class host_api {
   // A line of the level info.
   void log(std::string_view text) const { log(BULKHEAD_LOG_INFO, text); }
 
-  // An event for the application. May wait for credit; false when the host is gone.
+  // An event for the application. May wait for credit; false when the host is gone. A handle, or a tuple with handles in
+  // it as in std::tie(name, file), goes along duplicated; then throws bulkhead::error when the policy grants none.
   template <class T>
   bool emit(const std::string& name, const T& value) const {
     msgpack::sbuffer packed;
-    typed::pack_value(packed, value);
-    return host_->emit(host_, name.c_str(), packed.data(), packed.size());
+    std::vector<int> fds;
+    typed::pack_with_handles(packed, value, fds);
+    if (fds.empty()) return host_->emit(host_, name.c_str(), packed.data(), packed.size());
+    return to_send(fds).emit(host_, name.c_str(), packed.data(), packed.size(), fds.data(), fds.size());
   }
 
   // Calls a function that the application granted this plugin and waits for the answer. Throws bulkhead::error with
-  // the host's text when it fails, cancelled_error when the call it serves was cancelled meanwhile.
+  // the host's text when it fails, cancelled_error when the call it serves was cancelled meanwhile. Arguments may be
+  // handles, as for emit(); so may the result, which takes no grant.
   template <class R = void, class... A>
   R call_host(const std::string& function, const A&... arguments) const {
     return call_host_for<R>(nullptr, function, arguments...);
@@ -257,28 +282,52 @@ class host_api {
     msgpack::sbuffer packed;
     msgpack::packer<msgpack::sbuffer> packer(packed);
     packer.pack_array(sizeof...(A));
-    (typed::pack_value(packed, arguments), ...);
+    std::vector<int> fds;
+    (typed::pack_with_handles(packed, arguments, fds), ...);
     struct owned_answer {
       const bulkhead_host_t* host;
       bulkhead_answer_t raw{};
       ~owned_answer() { host->release_answer(host, &raw); }
     } answer{host_};
     const bulkhead_status_t status =
-        host_->call_host(host_, call, function.c_str(), packed.data(), packed.size(), &answer.raw);
+        fds.empty() ? host_->call_host(host_, call, function.c_str(), packed.data(), packed.size(), &answer.raw)
+                    : to_send(fds).call_host(host_, call, function.c_str(), packed.data(), packed.size(), fds.data(),
+                                             fds.size(), &answer.raw);
     const char* data = reinterpret_cast<const char*>(answer.raw.data);
     if (status == BULKHEAD_CANCELLED) throw cancelled_error();
     if (status != BULKHEAD_OK) throw error(std::string(data, answer.raw.size));
     if constexpr (!std::is_void_v<R>) {
       try {
         msgpack::object_handle result = msgpack::unpack(data, answer.raw.size);
-        return typed::convert<R>(result.get());
+        if constexpr (std::is_same_v<R, handle>) return take(answer.raw, result.get());
+        else return typed::convert<R>(result.get());
       } catch (const type_mismatch& mismatch) {
         throw error("result of host function '" + function + "': " + mismatch.what());
       }
     }
   }
 
-  const bulkhead_host_t* host_;
+  // What sends descriptors. Throws bulkhead::error when the policy grants none, or when one is none.
+  const bulkhead_handles_t& to_send(std::span<const int> fds) const {
+    const auto* calls = static_cast<const bulkhead_handles_t*>(host_->get_extension(host_, BULKHEAD_HANDLES));
+    if (!calls || !host_->get_extension(host_, BULKHEAD_SEND_HANDLES))
+      throw error("a file descriptor can't be sent: the policy of this plugin does not grant handles");
+    for (const int fd : fds)
+      if (::fcntl(fd, F_GETFD) < 0)
+        throw error("the file descriptor " + std::to_string(fd) + " can't be sent: it is not open");
+    return *calls;
+  }
+  // The descriptor that stands in an answer.
+  handle take(bulkhead_answer_t& answer, const msgpack::object& value) const {
+    if (value.type != msgpack::type::EXT || value.via.ext.type() != BULKHEAD_EXT_HANDLE || value.via.ext.size != 1)
+      throw type_mismatch(std::string("expected handle, got ") + typed::kind_of(value));
+    const auto* calls = static_cast<const bulkhead_handles_t*>(host_->get_extension(host_, BULKHEAD_HANDLES));
+    const int fd = calls ? calls->take(host_, &answer, static_cast<std::uint8_t>(value.via.ext.data()[0])) : -1;
+    if (fd < 0) throw type_mismatch("expected a handle, got one that was not sent");
+    return handle(fd);
+  }
+
+  const bulkhead_host_t* host_;  // what is underneath
 };
 
 // A call in progress. Valid until the call has been answered; any thread.
@@ -320,6 +369,7 @@ class context : public host_api {
 // Where a result is packed. Long strings and byte arrays are put into blobs as they come, with one copy and no other.
 class result_buffer {
  public:
+  // For one result. Takes the memory that the last one on this thread has left.
   explicit result_buffer(const bulkhead_host_t* host) : host_(host) { packed_.swap(spare()); }
   // Its memory is the next one's on this thread.
   ~result_buffer() {
@@ -328,7 +378,9 @@ class result_buffer {
   }
   result_buffer(const result_buffer&) = delete;
   result_buffer& operator=(const result_buffer&) = delete;
+  // What is packed so far.
   const char* data() const { return packed_.data(); }
+  // In bytes.
   std::size_t size() const { return packed_.size(); }
 
   // For msgpack::packer.
@@ -336,6 +388,7 @@ class result_buffer {
     if (size < least_diverted || size < threshold() || !divert(data, size))
       packed_.insert(packed_.end(), data, data + size);
   }
+  // What stands for a blob: in the place of bytes, or of a text.
   void write_reference(bytes_view reference, bool text = false) {
     for (const std::size_t each :
          {std::size_t{0xc7}, reference.size(), std::size_t{BULKHEAD_EXT_BLOB}, std::size_t{text}})

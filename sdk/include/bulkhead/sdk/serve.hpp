@@ -8,7 +8,7 @@
 //     // when link.fd() is readable: while (auto event = link.next()) ...
 //   });
 //
-// All of it is for one thread at a time.
+// All of it is for one thread at a time, and none of it blocks.
 #pragma once
 
 #include <bulkhead/sdk/context.hpp>
@@ -33,14 +33,18 @@ class serve_link;
 class served_connection {
  public:
   served_connection() = default;
+  // What was moved from is none any more.
   served_connection(served_connection&& other) noexcept { swap(other); }
+  // Ends the one that it was before.
   served_connection& operator=(served_connection&& other) noexcept {
     served_connection(std::move(other)).swap(*this);
     return *this;
   }
   ~served_connection() { end(); }
 
+  // Whether it is one: not when it has ended, was given back or moved from.
   explicit operator bool() const { return fd_ >= 0; }
+  // Its socket, to read, write and watch, and not to close. -1: none.
   int fd() const { return fd_; }
   // Before anything is read: what the client has sent is lost if the worker dies from here on.
   void busy() { store(BULKHEAD_SERVE_BUSY); }
@@ -48,6 +52,7 @@ class served_connection {
   void idle() { store(BULKHEAD_SERVE_IDLE); }
   // Gives it back; another worker gets it. Only while idle.
   void give_back();
+  // Shuts it down, closes it, and has the host forget it. Nothing happens the second time.
   void end();
 
  private:
@@ -67,10 +72,14 @@ class served_connection {
   std::uint32_t slot_ = 0, generation_ = 0;
 };
 
+// The worker's end of what bulkhead/serve.h describes. Outlives its connections.
 class serve_link {
  public:
+  // What the host wants.
   struct event {
-    enum class kind { listener, connection, drain, end, host_gone } what = kind::host_gone;
+    // Which of its messages; host_gone: nothing more will come, the method had better return.
+    enum class kind { listener, connection, drain, end, host_gone };
+    kind what = kind::host_gone;     // says which of the members below are set
     handle listener{};               // does not block
     served_connection connection{};  // idle
     std::uint32_t limit_ms = 0;      // drain, end
@@ -104,6 +113,7 @@ class serve_link {
   }
   // For the statistics.
   void count_request() { std::atomic_ref(table_->requests).store(table_->requests + 1, std::memory_order_relaxed); }
+  // How many were counted.
   std::uint64_t requests() const { return table_->requests; }
 
   // What the host has sent; nothing when there is no more for now. Answers pings by itself.
@@ -163,6 +173,7 @@ class serve_link {
     ::close(fd);
     return std::nullopt;
   }
+  // How many connections the worker may have at once.
   std::size_t most_connections() const { return slots_; }
 
  private:
