@@ -30,6 +30,7 @@ int run_replay(int argc, char** argv);
 int run_report(int argc, char** argv);
 int run_doctor(int argc, char** argv);
 int run_cluster(int argc, char** argv);
+int run_node(int argc, char** argv);
 int run_spawn(int argc, char** argv);
 int run_exec(int argc, char** argv);
 // The daemon, and what speaks to one.

@@ -23,6 +23,7 @@ constexpr command commands[] = {
     {"exec", "run a shell command in the same way, and show what it wrote", run_exec},
     {"run", "serve plugins on a socket, as a configuration says", run_run},
     {"cluster", "serve a port with a plugin, on all processors", run_cluster},
+    {"node", "serve a plugin to the Node process that has forked this one", run_node},
     {"ps", "show a daemon's plugins, and how they are", run_ps},
     {"top", "the same as a live table, with rates and latencies", run_top},
     {"logs", "show a daemon's log", run_logs},

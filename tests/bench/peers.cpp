@@ -253,7 +253,7 @@ void measure() {
       {.name = "64 MiB call",
        .command = "calls 67108864",
        .floor = "spin",
-       .bar = 100,
+       .bar = 20,
        .rounds = 7,
        .quick_rounds = 1,
        // A check has no need of those that take seconds for it.
@@ -263,7 +263,7 @@ void measure() {
       {.name = "16-byte calls, 64 outstanding",
        .command = "many 16",
        .floor = "spin",
-       .bar = 200,
+       .bar = 40,
        .one_by_one = false,
        .after = " 64",
        .without = {"futex"}},

@@ -413,6 +413,35 @@ TEST_CASE("a program of ours is the child of a real Node parent, with handles bo
   CHECK(seen.back() == "disconnect");
 }
 
+TEST_CASE("a plugin is the child of a real Node parent: calls, errors, a crash, a handle, an event") {
+  launcher launch;
+  const auto done = launch.exec_file(
+      "node", {scripts + "/plugin_parent.js", program("bulkhead"), std::string(BULKHEAD_TEST_PLUGINS) + "/chaos.so"},
+      {.process = {.timeout = 90s}});
+  INFO(done.err);
+  REQUIRE(!done.error);
+  const json result = json::parse(done.out), seen = result["seen"];
+  INFO(seen.dump(1));
+  CHECK(result["code"] == 0);
+  REQUIRE(seen.size() == 10);
+  CHECK(seen[0]["ready"]["id"] == "chaos");
+  CHECK(seen[0]["ready"]["methods"].size() > 10);
+  CHECK(seen[1] == json{{"id", 1}, {"result", {{"text", "grüße"}, {"list", {1, nullptr, 2.5}}}}});
+  CHECK(seen[2]["id"] == "two");
+  CHECK(seen[2]["error"]["code"] == "rejected");
+  CHECK(seen[3]["id"] == 3);
+  CHECK(seen[3]["error"]["code"] == "worker_lost");
+  CHECK(seen[3]["error"]["message"].get<std::string>().find("SIGABRT") != std::string::npos);
+  CHECK(seen[4] == json{{"id", 4}, {"result", "after the crash"}});
+  CHECK(seen[5]["id"] == nullptr);
+  CHECK(seen[5]["error"]["code"] == "rejected");
+  CHECK(seen[6]["id"] == 6);
+  CHECK(seen[6]["error"]["code"] == "timeout");
+  CHECK(seen[7]["id"] == 7);
+  CHECK(seen[7]["result"] == "by a socket");
+  CHECK(std::count(seen.begin(), seen.end(), json{{"event", "tick"}, {"value", {{"a", 1}}}}) == 1);
+}
+
 TEST_CASE("advanced serialization is refused with what to do") {
   launcher launch;
   const auto done = launch.exec_file("node", {scripts + "/parent.js", program("node_child"), "advanced"},

@@ -102,6 +102,34 @@ packed_arguments make_arguments(const method_info& method, const std::vector<std
   return out;
 }
 
+packed_arguments make_arguments(const method_info& method, const std::vector<json>& values, unique_fd handle) {
+  const std::size_t given = values.size() + (handle ? 1 : 0);
+  auto wanted = parse_signature(method.signature);
+  if (wanted) check_count(method, *wanted, given);
+  else wanted.emplace().parameters.resize(given);
+
+  packed_arguments out;
+  value_packer packer(out);
+  packer.begin(given);
+  auto value = values.begin();
+  for (std::size_t i = 0; i < given; ++i) {
+    const type& each = wanted->parameters[i].type;
+    try {
+      if (handle && (each.kind == kind::handle || value == values.end())) {
+        if (each.kind != kind::handle) throw argument_error("expected " + to_string(each) + ", got a handle");
+        packer.pack_handle(std::move(handle));
+        handle.reset();
+      } else {
+        packer.pack(each, *value++);
+      }
+    } catch (const argument_error& error) {
+      throw argument_error("argument " + std::to_string(i + 1) + " of '" + method.name + "': " + error.what() + "\n" +
+                           described(method));
+    }
+  }
+  return out;
+}
+
 std::vector<std::uint8_t> make_item(const type& wanted, const std::string& line, std::size_t number) {
   packed_arguments out;
   value_packer packer(out);

@@ -9,6 +9,8 @@
 #include "values/signature.hpp"
 #include <bulkhead/plugin.hpp>
 
+#include <nlohmann/json.hpp>
+
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -26,6 +28,11 @@ class argument_error : public std::runtime_error {
 // the standard input. A method without a (valid) signature takes any number of arguments of any type.
 packed_arguments make_arguments(const method_info& method, const std::vector<std::string>& words,
                                 const std::optional<std::string>& input = std::nullopt);
+
+// The same of JSON values, for another program: no word names a file, and a descriptor, if there is one, is the argument for
+// the first parameter that is a handle; the values are the others.
+packed_arguments make_arguments(const method_info& method, const std::vector<nlohmann::ordered_json>& values,
+                                unique_fd handle);
 
 // A line of text as one item of a stream of arguments, packed; what a line may be is what a word may be. `number`, from 1,
 // is for the text of an argument_error.
