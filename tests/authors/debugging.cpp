@@ -38,8 +38,8 @@ TEST_CASE("call --gdb shows the stack of a crash, and passes results on") {
   INFO(fine.out << fine.err);
   CHECK_THAT("\n" + fine.out, Contains("\n5\n"));  // gdb writes its own lines when it likes
   const finished without_shell =
-      run({"/usr/bin/env", "SHELL=/bin/false", std::string(BULKHEAD_TEST_PROGRAMS) + "/bulkhead", "call", "--gdb", "echo",
-           "add", "2", "3"});
+      run({"/usr/bin/env", "SHELL=/bin/false", std::string(BULKHEAD_TEST_PROGRAMS) + "/bulkhead", "call", "--gdb",
+           "echo", "add", "2", "3"});
   INFO(without_shell.out << without_shell.err);
   CHECK_THAT("\n" + without_shell.out, Contains("\n5\n"));
   const finished crashed = call({"--gdb", "chaos", "misbehave", "segfault"});
