@@ -43,16 +43,15 @@ host_core::host_core(host_options given, std::optional<boost::asio::any_io_execu
       crashes(options.crash_dir, options.crash_files),
       external_(std::move(executor)),
       handler_work_(handler_io_.get_executor()) {
-  if (external_) {
-    reactor = std::make_shared<bulkhead::reactor>(*external_);
-  } else {
+  if (!external_) {
     io_.emplace(1);
     work_.emplace(io_->get_executor());
-    reactor = std::make_shared<bulkhead::reactor>(io_->get_executor());
-    const signals_blocked guard;
-    io_thread_ = std::thread([this] { io_->run(); });
   }
+  reactor = std::make_shared<bulkhead::reactor>(external_ ? *external_ : io_->get_executor());
   reactor->start();
+  if (external_) return;
+  const signals_blocked guard;
+  io_thread_ = std::thread([this] { io_->run(); });  // last: whatever throws before it leaves no thread
 }
 
 std::shared_ptr<host_core> host_core::make(host_options given, std::optional<boost::asio::any_io_executor> executor) {
@@ -108,7 +107,7 @@ void host_core::start_handlers() {
   try {
     handler_threads_.reserve(wanted);
     while (handler_threads_.size() < wanted) handler_threads_.emplace_back([this] { handler_io_.run(); });
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {  // system_error, bad_alloc
     reactor->schedule(ipc::clock::now() + thread_retry, weak_from_this());
   }
 }

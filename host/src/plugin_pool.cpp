@@ -210,23 +210,24 @@ void plugin_pool::reload(const std::filesystem::path& file) {
   if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
   retiring_.push_back(fresh);  // so that unload() ends it, too
   if (state_) fresh->hold_calls();
-  fresh->start(held);
-  if (watcher_) await_serving(*fresh, held);
-  if (state_) {
-    try {
-      check_state(name_, fresh->description());
+  try {
+    fresh->start(held);
+    if (watcher_) await_serving(*fresh, held);
+    if (state_) check_state(name_, fresh->description());
+    meter_.describe(fresh->description().methods);
+    if (state_) {
       current_->hand_over(held);
       fresh->admit_calls(held);
-    } catch (...) {
-      fresh->stop("it has not taken over");
-      current_->resume_calls();
-      held.unlock();
-      on_change();
-      throw;
     }
+  } catch (...) {
+    if (!held.owns_lock()) held.lock();
+    fresh->stop("it has not taken over");
+    if (state_) current_->resume_calls();
+    held.unlock();
+    on_change();
+    throw;
   }
-  meter_.describe(fresh->description().methods);
-  std::erase(retiring_, fresh);
+  std::erase(retiring_, fresh);  // there is room then
   retiring_.push_back(std::exchange(current_, fresh));
   if (group_) {
     current_->join(*retiring_.back()->leave());
@@ -243,15 +244,8 @@ void plugin_pool::reload(const std::filesystem::path& file) {
 void plugin_pool::await_serving(worker_set& fresh, std::unique_lock<std::mutex>& held) {
   auto workers = fresh.processes();
   held.unlock();
-  try {
-    watcher_->await_serving(workers);
-  } catch (...) {
-    workers.clear();  // without the lock, which the last who looks at one takes
-    held.lock();
-    fresh.stop("it does not serve");
-    throw;
-  }
-  workers.clear();
+  watcher_->await_serving(workers);
+  workers.clear();  // without the lock, which the last who looks at one takes
   held.lock();
   if (unloaded_) throw call_error(outcome::unavailable, "plugin " + name_ + " has been unloaded");
 }

@@ -749,11 +749,10 @@ void worker_process::read_reports(bool to_the_end) {
 void worker_process::kill(exit_reason reason, const std::string& why) {
   {
     std::lock_guard held(mutex_);
-    if (condemned_ == exit_reason::unknown) {
-      condemned_ = reason;
-      if (!why.empty()) why_ = why;
-    }
+    const bool first = condemned_ == exit_reason::unknown;
+    if (first) condemned_ = reason;
     if (pidfd_) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+    if (first && !why.empty()) why_ = why;
   }
 }
 

@@ -151,13 +151,16 @@ void worker_set::wait_change(std::unique_lock<std::mutex>& held, ipc::time_point
 void worker_set::apply(const event& what) {
   for (action& each : supervisor_.handle(what, ipc::clock::now())) actions_.push_back(std::move(each));
   if (executing_) return;
-  executing_ = true;
-  while (!actions_.empty()) {
-    const action next = std::move(actions_.front());
-    actions_.pop_front();
-    std::visit([this](const auto& each) { execute(each); }, next);
+  {
+    const auto over = [](bool* executing) { *executing = false; };
+    const std::unique_ptr<bool, decltype(over)> executing(&executing_, over);
+    executing_ = true;
+    while (!actions_.empty()) {
+      const action next = std::move(actions_.front());
+      actions_.pop_front();
+      std::visit([this](const auto& each) { execute(each); }, next);
+    }
   }
-  executing_ = false;
   if (member_ && supervisor_.whole()) group_->whole(*member_);
   if (const auto wake = supervisor_.wake_at(); wake < next_tick_) {
     next_tick_ = wake;
@@ -172,14 +175,20 @@ void worker_set::execute(const Action& action) {
     const lease worker = find(action.worker);
     worker_process* const process = worker ? worker->process.get() : nullptr;
     if constexpr (std::is_same_v<Action, actions::spawn>) {
-      auto added = std::make_shared<member>();
-      added->id = action.worker;
-      added->set = weak_from_this();
-      added->place = action.place;
-      members_.emplace(action.worker, added);
-      added->spawn = core_->spawner.ask(action.restart, [weak = weak_from_this(), id = action.worker] {
-        if (const auto self = weak.lock()) self->spawn(id);
-      });
+      try {
+        auto added = std::make_shared<member>();
+        added->id = action.worker;
+        added->set = weak_from_this();
+        added->place = action.place;
+        members_.emplace(action.worker, added);
+        added->spawn = core_->spawner.ask(action.restart, [weak = weak_from_this(), id = action.worker] {
+          if (const auto self = weak.lock()) self->spawn(id);
+        });
+      } catch (const std::exception& e) {  // no memory; the supervisor takes it to be there
+        members_.erase(action.worker);
+        last_failure_ = std::string("could not be started: ") + e.what();
+        apply(events::exited{action.worker, exit_class::abnormal, false, std::make_shared<crash_report>()});
+      }
     } else if constexpr (std::is_same_v<Action, actions::serve>) {
       worker->place = action.place;
       if (settings_->state) take_over();
@@ -207,6 +216,8 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::shutdown>) {
       process->ask_to_leave();
     } else if constexpr (std::is_same_v<Action, actions::kill>) {
+      if (!worker)  // there was no memory to ask for it
+        return apply(events::exited{action.worker, exit_class::abnormal, false, std::make_shared<crash_report>()});
       worker->killed = action.reason;
       std::erase(serving_, worker);
       if (process) process->kill(action.reason);

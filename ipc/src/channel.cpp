@@ -25,6 +25,10 @@ channel::channel(std::unique_ptr<transport> transport, const limits& limits, rec
 
 channel::~channel() = default;
 
+waiter::~waiter() {
+  if (of_ && state_.load(std::memory_order_acquire) != done) of_->forget(*this);
+}
+
 void channel::open() {
   lock held(mutex_);
   opened_ = true;
@@ -45,8 +49,9 @@ channel::started channel::start(std::span<std::uint8_t> head, byte_span params, 
   if (!out_.empty() && out_bytes_ + size > limits_.queued_bytes) return {outcome::overloaded, 0};
 
   if (free_.empty()) {
-    free_.push_back(static_cast<std::uint32_t>(slots_.size()));
     slots_.emplace_back();
+    free_.reserve(slots_.size());  // so that giving one back takes no memory
+    free_.push_back(static_cast<std::uint32_t>(slots_.size() - 1));
   }
   const std::uint32_t index = free_.back();
   free_.pop_back();
@@ -55,20 +60,25 @@ channel::started channel::start(std::span<std::uint8_t> head, byte_span params, 
   slot.state = slot::state::pending;
   slot.deadline = deadline;
   slot.sync = sync;
+  if (sync) sync->of_ = this;
   if (async) slot.async = std::move(*async);
   slot.sequence = is_reserved(head) ? 0 : ++sequence_;
   ++outstanding_;
-  if (async && loop_) {
-    ++async_pending_;
-    if (deadline != never) loop_->schedule(deadline);
-    if (std::exchange(unwatched_, false)) rearm(held);
+  if (async && loop_) ++async_pending_;
+  try {
+    if (async && loop_) {
+      if (deadline != never) loop_->schedule(deadline);
+      if (std::exchange(unwatched_, false)) rearm(held);
+    }
+    set_request_id(head, id);
+    if (before)
+      if (const buffer ahead = before(id); !ahead.view().empty()) enqueue(held, ahead.view(), {}, {});
+    slot.first_byte = queued_total_;
+    enqueue(held, head, params, std::move(handles));
+  } catch (...) {  // no memory
+    free_slot(index);
+    throw;
   }
-
-  set_request_id(head, id);
-  if (before)
-    if (const buffer ahead = before(id); !ahead.view().empty()) enqueue(held, ahead.view(), {}, {});
-  slot.first_byte = queued_total_;
-  enqueue(held, head, params, std::move(handles));
   if (!loop_) write_all(held);
   return {outcome::ok, id};
 }
@@ -105,14 +115,20 @@ void channel::enqueue(lock& held, byte_span first, byte_span second, std::vector
   queued_total_ += first.size() + second.size();
   std::size_t written = 0;
   if (at_once && write_one(first, second, handles, written)) return;  // most messages never see the queue
-  outgoing next;
-  const std::size_t from_first = std::min(written, first.size());
-  next.bytes.reserve(first.size() + second.size() - written);
-  next.bytes.assign(first.begin() + static_cast<std::ptrdiff_t>(from_first), first.end());
-  next.bytes.insert(next.bytes.end(), second.begin() + static_cast<std::ptrdiff_t>(written - from_first), second.end());
-  next.handles = std::move(handles);
-  out_bytes_ += next.bytes.size();
-  out_.push_back(std::move(next));
+  try {
+    outgoing next;
+    const std::size_t from_first = std::min(written, first.size());
+    next.bytes.reserve(first.size() + second.size() - written);
+    next.bytes.assign(first.begin() + static_cast<std::ptrdiff_t>(from_first), first.end());
+    next.bytes.insert(next.bytes.end(), second.begin() + static_cast<std::ptrdiff_t>(written - from_first),
+                      second.end());
+    next.handles = std::move(handles);
+    out_.push_back(std::move(next));
+    out_bytes_ += out_.back().bytes.size();
+  } catch (...) {  // no memory to keep the rest of it
+    if (written > 0) transport_->shutdown();
+    throw;
+  }
   if (!at_once || !loop_) return;
   if (reading_ && !blocking_) transport_->wake();  // the reader takes over the writing
   else rearm(held);
@@ -328,8 +344,11 @@ void channel::release_reader(lock& held, bool more_likely) {
   if (!followers_.empty()) return nudge(*followers_.front());
   if (!more_likely || async_pending_ > 0) unwatched_ = false;
   else if (loop_ && opened_ && !closed_ && !unwatched_ && !armed_read_) {
-    unwatched_ = true;
-    loop_->schedule(clock::now() + watch_delay_);
+    try {
+      loop_->schedule(clock::now() + watch_delay_);
+      unwatched_ = true;
+    } catch (const std::bad_alloc&) {  // then it is armed at once
+    }
   }
   rearm(held);
 }
@@ -358,19 +377,24 @@ bool channel::read_some(lock& held) {
 bool channel::read_unlocked(bool block, bool& ended) {
   bool any = true;
   std::uint8_t chunk[read_chunk];
-  for (int i = 0; i < reads_in_a_row && !ended; ++i) {
-    const auto got = transport_->read(chunk, handles_, block && i == 0);
-    if (got.status == transport::io::would_block) {
-      any = i > 0;
-      break;
+  try {
+    for (int i = 0; i < reads_in_a_row && !ended; ++i) {
+      const auto got = transport_->read(chunk, handles_, block && i == 0);
+      if (got.status == transport::io::would_block) {
+        any = i > 0;
+        break;
+      }
+      if (got.status == transport::io::violation) ended = !violate(transport_->violation());
+      else if (got.status == transport::io::closed) ended = true;
+      else ended = !take_bytes({chunk, got.bytes});
+      // They come with a message's first byte: those left over belong to the one that is still on its way.
+      if (!ended && loop_ && handles_.size() > (partial_.empty() ? 0 : limits_.handles))
+        ended = !violate("file descriptors that no message refers to");
+      if (got.bytes < read_chunk) break;  // most likely all there was; if not, the next wait says so at once
     }
-    if (got.status == transport::io::violation) ended = !violate(transport_->violation());
-    else if (got.status == transport::io::closed) ended = true;
-    else ended = !take_bytes({chunk, got.bytes});
-    // They come with a message's first byte: those left over belong to the one that is still on its way.
-    if (!ended && loop_ && handles_.size() > (partial_.empty() ? 0 : limits_.handles))
-      ended = !violate("file descriptors that no message refers to");
-    if (got.bytes < read_chunk) break;  // most likely all there was; if not, the next wait says so at once
+  } catch (const std::bad_alloc&) {  // what was read is lost, and with it the peer
+    violation_ = "out of memory";    // so short a text takes none
+    ended = true;
   }
   // Not sooner: one that is woken may take the CPU from this thread, which has more for others.
   for (const auto* each : answered_) futex_wake(*each, futex::own);
@@ -475,7 +499,11 @@ void channel::close(lock& held, const std::string& violation) {
   for (waiter* follower : followers_) nudge(*follower);
   drained_.notify_all();
   held.unlock();
-  receiver_.on_closed(violation);
+  try {
+    receiver_.on_closed(violation);
+  } catch (const std::bad_alloc&) {
+    receiver_.on_closed("out of memory");
+  }
   held.lock();
 }
 
@@ -534,6 +562,19 @@ bool channel::abandon(std::uint32_t id, outcome code, const std::string& why) {
   if (!slot || slot->state != slot::state::pending) return false;
   give_up(held, id & slot_mask, code, why);
   return true;
+}
+
+// A caller has gone with an exception.
+void channel::forget(waiter& gone) {
+  lock held(mutex_);
+  std::erase(followers_, &gone);
+  for (slot& each : slots_)
+    if (each.sync == &gone) {
+      each.sync = nullptr;
+      each.state = slot::state::abandoned;
+      each.abandoned_at = clock::now();
+    }
+  if (!reading_ && !closed_) release_reader(held, false);
 }
 
 // The caller gets its outcome now; the slot stays behind as a tombstone, and the peer is told.

@@ -88,7 +88,7 @@ void child_core::start() {
 }
 
 void child_core::give_up(std::atomic<bool>& why) {
-  if (timed_out || stop_requested || over_limit || closed_) return;
+  if (timed_out || stop_requested || over_limit || closed_ || let_go_) return;
   why = true;
   try_kill(kill_signal_);
   timer_.expires_after(kill_grace_);
@@ -216,6 +216,7 @@ bool child_core::reap() {
 }
 
 void child_core::watch_end() {
+  if (let_go_) return;
   const auto ended = [self = shared_from_this()](boost::system::error_code code) { code ? void() : self->on_ended(); };
   if (pidfd_watch_) pidfd_watch_->async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
   else end_.async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
@@ -289,8 +290,10 @@ void child_core::end_now() {
     }
     wait_for(std::chrono::milliseconds(shutdown_ms));
   }
-  // Operations in progress hold this child, and it the context that they are in.
+  // Operations in progress hold this child, and it the context that they are in. One may have completed already, whose
+  // handler would begin the next.
   boost::asio::post(strand_, [self = shared_from_this()] {
+    self->let_go_ = true;
     self->end_.cancel();
     if (self->channel_) self->channel_->drain();
     if (self->pidfd_watch_) self->pidfd_watch_->cancel();

@@ -79,6 +79,7 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   const bool any_handle_, may_send_handles_;
   bool exit_waits_ = false, disconnected_ = false;
   bool exit_told_ = false, closed_ = false;
+  bool let_go_ = false;  // the launcher has shut down: nothing more is waited for
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;
 
   std::mutex mutex_;

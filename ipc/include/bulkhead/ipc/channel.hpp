@@ -27,9 +27,15 @@
 
 namespace bulkhead::ipc {
 
-// A synchronous caller's place; lives on its stack from start() to the end of wait() or abandon().
+class channel;
+
+// A synchronous caller's place; lives on its stack from start() to the end of wait() or abandon(), or until an exception
+// ends it: then its call is given up.
 class waiter {
  public:
+  waiter() = default;
+  waiter(const waiter&) = delete;
+  ~waiter();
   completion result;
   bool interruptible = false;  // another thread may abandon() it: set before wait()
 
@@ -38,6 +44,7 @@ class waiter {
   // What one that another thread reads for sleeps on: `nudged` to look around. Once it is `done` nobody touches it any more.
   enum state : std::uint32_t { waiting, nudged, done };
   std::atomic<std::uint32_t> state_{waiting};
+  channel* of_ = nullptr;  // where a call of its was started
 };
 
 // Asynchronous completion: called exactly once, on whichever thread learns of the end, without the channel's lock.
@@ -211,6 +218,8 @@ class channel {
   slot* find(std::uint32_t id);
   std::unique_ptr<async_completion> take_async(slot& slot);
   void free_slot(std::uint32_t index);
+  friend class waiter;
+  void forget(waiter& gone);
   void give_up(lock& held, std::uint32_t index, outcome code, const std::string& why);
 
   const limits limits_;
