@@ -184,9 +184,11 @@ class no_link final : public plugin_runtime::link {
   void fail(bulkhead_call&, ipc::call_failure) override {}
   void progress(bulkhead_call&, ipc::byte_span) override {}
   void log(int, std::string_view) override {}
-  bool emit(std::string_view, ipc::byte_span) override { return false; }
+  bool emit(std::string_view, ipc::byte_span, std::vector<unique_fd>) override { return false; }
   void poll(bulkhead_call&) override {}
-  ipc::completion call_host(bulkhead_call*, std::string_view, ipc::byte_span) override { return {}; }
+  ipc::completion call_host(bulkhead_call*, std::string_view, ipc::byte_span, std::vector<unique_fd>) override {
+    return {};
+  }
 };
 
 void load(const std::string& file) {

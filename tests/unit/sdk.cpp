@@ -91,9 +91,10 @@ class session final : plugin_runtime::link {
     std::lock_guard held(mutex_);
     logs.push_back(std::to_string(level) + " " + std::string(text));
   }
-  bool emit(std::string_view, ipc::byte_span) override { return true; }
+  bool emit(std::string_view, ipc::byte_span, std::vector<unique_fd>) override { return true; }
   void poll(bulkhead_call&) override {}
-  ipc::completion call_host(bulkhead_call*, std::string_view function, ipc::byte_span) override {
+  ipc::completion call_host(bulkhead_call*, std::string_view function, ipc::byte_span,
+                            std::vector<unique_fd>) override {
     return ipc::completion::failed(outcome::rejected,
                                    "the application lends no function '" + std::string(function) + "'");
   }
