@@ -18,6 +18,14 @@ TEST_CASE("one spins at first, and for as long as the last waits were short") {
   }
 }
 
+TEST_CASE("a peer that seems to have answered before it was woken says nothing about what a wake-up takes") {
+  spin_policy policy(50us, 0.5);
+  policy.woke_peer(10us);
+  for (int i = 0; i < 1000; ++i) policy.woke_peer(-1us);
+  policy.ended(55us, 0us, true);  // of 50 us at most, and 10 us to wake up
+  CHECK(policy.window(1s, true) == 50us);
+}
+
 TEST_CASE("long waits end the spinning, one that would have been short begins it again, though it was slept through") {
   spin_policy policy(50us, 0.5);
   auto now = 1s + 0ns;

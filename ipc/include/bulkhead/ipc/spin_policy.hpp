@@ -47,6 +47,7 @@ class spin_policy {
 
   // The peer was woken, and its answer came so much later.
   void woke_peer(nanoseconds later) {
+    if (later.count() <= 0) return;  // another thread woke it again since the answer was seen
     // The shortest is the truest, since answers take time, too; it is forgotten little by little.
     wake_ = std::min(later, wake_.count() == 0 ? 4 * spin_ : wake_ + wake_ / 16 + nanoseconds(1));
   }
