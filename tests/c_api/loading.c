@@ -93,6 +93,7 @@ TEST(logs_lifecycle_and_events_are_told) {
   bh_host* host = bh_host_new(NULL, &callbacks, &error);
   CHECK(host);
   bh_plugin* chaos = bh_host_load(host, PLUGIN("chaos"), NULL, NULL, 0, &error);
+  if (!chaos) fprintf(stderr, "%s\n", bh_error_message(error));
   CHECK(chaos);
   bh_plugin_on_event(chaos, hear_event, &heard);
   expect_text(bh_plugin_call_json(chaos, "emit", "[\"tick\", 9, 3]", NULL, &error), "null");
