@@ -36,7 +36,8 @@ TEST_CASE("call --in-process makes the call without a worker") {
 TEST_CASE("call --gdb shows the stack of a crash, and passes results on") {
   const finished fine = call({"--gdb", "echo", "add", "2", "3"});
   INFO(fine.out << fine.err);
-  CHECK_THAT(fine.out, Contains("5\n"));  // perhaps within a line of gdb's, all of which end with a bracket or a full stop
+  CHECK_THAT(fine.out,
+             Contains("5\n"));  // perhaps within a line of gdb's, all of which end with a bracket or a full stop
   const finished without_shell =
       run({"/usr/bin/env", "SHELL=/bin/false", std::string(BULKHEAD_TEST_PROGRAMS) + "/bulkhead", "call", "--gdb",
            "echo", "add", "2", "3"});

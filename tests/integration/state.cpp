@@ -125,7 +125,9 @@ TEST_CASE("a new version that can't read the state does not take over, and the o
     auto busy = host.self.load(counter, options);
     std::stop_source enough;
     auto late = std::async(std::launch::async, [&] {
-      return busy.with({.deadline = no_deadline, .stop = enough.get_token()}).try_call("add_late", 5, 600'000).outcome();
+      return busy.with({.deadline = no_deadline, .stop = enough.get_token()})
+          .try_call("add_late", 5, 600'000)
+          .outcome();
     });
     while (busy.workers().front().outstanding == 0) std::this_thread::yield();
     CHECK(failure_of([&] { busy.reload(newer); }).outcome() == outcome::timeout);

@@ -20,8 +20,9 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::size_t words_looked_over = 32768;  // 256 KiB of stack: what reads the channel has a buffer of 64 KiB there
-constexpr unsigned guesses_limit = 256;  // of which the first and the last are kept
+constexpr std::size_t words_looked_over =
+    32768;                                 // 256 KiB of stack: what reads the channel has a buffer of 64 KiB there
+constexpr unsigned guesses_limit = 256;    // of which the first and the last are kept
 constexpr unsigned steps_limit = 300'000;  // of the unwinder: more than a stack of 8 MiB often has
 
 char plugin_file[256];
