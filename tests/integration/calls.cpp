@@ -124,6 +124,7 @@ TEST_CASE("a function that a plugin calls knows how long its call has, and calls
   const auto where = GENERATE(isolation::process, isolation::none);
   using clock = std::chrono::steady_clock;
   mailbox<outcome> nested;  // written by handlers, so outlives the host
+  std::atomic<bool> asked{false};
   host host;
   auto other = host.load(plugin_path("chaos"));
   functions lent;
@@ -131,7 +132,10 @@ TEST_CASE("a function that a plugin calls knows how long its call has, and calls
     const auto until = current_deadline();
     return until == clock::time_point::max() ? -1.0 : std::chrono::duration<double>(until - clock::now()).count();
   });
-  lent.add("ask_another", [&] { nested.put(failure_of([&] { other.call("sleep_ms", 60'000); }).outcome()); });
+  lent.add("ask_another", [&] {
+    nested.put(failure_of([&] { other.call("sleep_ms", 60'000); }).outcome());
+    if (where == isolation::process) asked.wait(false);  // so that its answer can't come just in time
+  });
   auto chaos = host.load(plugin_path("chaos"), {.isolation = where, .functions = lent});
 
   const double left = chaos.with({.deadline = 20s}).call<double>("call_host", "seconds_left", std::tuple{});
@@ -141,6 +145,13 @@ TEST_CASE("a function that a plugin calls knows how long its call has, and calls
   CHECK(chaos.with({.deadline = no_deadline}).call<double>("call_host", "seconds_left", std::tuple{}) == -1);
   CHECK(current_deadline() == clock::time_point::max());
 
+  struct scope {
+    std::atomic<bool>& over;
+    ~scope() {
+      over = true;
+      over.notify_all();
+    }
+  } const releases{asked};
   const auto begun = clock::now();
   const auto asking = [&] { chaos.with({.deadline = 500ms}).call("call_host", "ask_another", std::tuple{}); };
   if (where == isolation::process) CHECK(failure_of(asking).outcome() == outcome::timeout);
