@@ -1,6 +1,8 @@
 // See fork_requests.hpp.
 #include "fork_requests.hpp"
 
+#include <bulkhead/ipc/attachment.hpp>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -44,22 +46,14 @@ bool receive(int control, incoming& in) {
 }
 
 bool send(int control, answer& out, std::string& text, int pidfd) {
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))]{};
   text.resize(std::min(text.size(), report_limit));
   out.text_size = static_cast<std::uint32_t>(text.size());
   iovec parts[2] = {{&out, sizeof out}, {text.data(), text.size()}};
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = 2;
-  if (pidfd >= 0) {
-    message.msg_control = space;
-    message.msg_controllen = sizeof space;
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(header), &pidfd, sizeof pidfd);
-  }
+  attachment<1> attached;
+  if (pidfd >= 0) attached.add_to(message, {&pidfd, 1});
   return ::sendmsg(control, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(sizeof out + text.size());
 }
 

@@ -1,5 +1,6 @@
 // See transport.hpp. What must not block asks for MSG_DONTWAIT, so the peer may set its end as it likes; SIGPIPE is
 // never raised (MSG_NOSIGNAL).
+#include <bulkhead/ipc/attachment.hpp>
 #include <bulkhead/ipc/transport.hpp>
 
 #include <algorithm>
@@ -62,22 +63,13 @@ transport::io_result socket_transport::write(bytes first, bytes second, std::spa
   if (handles.empty() && second.empty()) {
     n = ::send(socket_.get(), first.data(), first.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
   } else {
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * most_handles)]{};
-    const std::size_t count = std::min<std::size_t>(handles.size(), most_handles);
     iovec parts[2] = {{const_cast<std::uint8_t*>(first.data()), first.size()},
                       {const_cast<std::uint8_t*>(second.data()), second.size()}};
     msghdr message{};
     message.msg_iov = parts;
     message.msg_iovlen = 2;
-    if (count > 0) {
-      message.msg_control = control;
-      message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
-      cmsghdr* header = CMSG_FIRSTHDR(&message);
-      header->cmsg_level = SOL_SOCKET;
-      header->cmsg_type = SCM_RIGHTS;
-      header->cmsg_len = CMSG_LEN(sizeof(int) * count);
-      std::memcpy(CMSG_DATA(header), handles.data(), sizeof(int) * count);
-    }
+    attachment<most_handles> attached;
+    attached.add_to(message, handles.first(std::min<std::size_t>(handles.size(), most_handles)));
     n = ::sendmsg(socket_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   }
   if (n < 0) return failed();

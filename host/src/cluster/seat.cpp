@@ -2,6 +2,7 @@
 #include "cluster/seat.hpp"
 
 #include "sandbox/refuse_descriptors.hpp"
+#include <bulkhead/ipc/attachment.hpp>
 
 #include <cstring>
 
@@ -56,20 +57,12 @@ packed_arguments seat::serve_arguments(std::map<std::string, std::string> settin
 }
 
 bool seat::send(bulkhead_serve_message_t message, int descriptor) {
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))]{};
   iovec part{&message, sizeof message};
   msghdr header{};
   header.msg_iov = &part;
   header.msg_iovlen = 1;
-  if (descriptor >= 0) {
-    header.msg_control = space;
-    header.msg_controllen = sizeof space;
-    cmsghdr* const c = CMSG_FIRSTHDR(&header);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int));
-    std::memcpy(CMSG_DATA(c), &descriptor, sizeof descriptor);
-  }
+  attachment<1> attached;
+  if (descriptor >= 0) attached.add_to(header, {&descriptor, 1});
   return ::sendmsg(control.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "fork_server/server_process.hpp"
 #include <bulkhead/crash_report.hpp>
+#include <bulkhead/ipc/attachment.hpp>
 
 #include <array>
 #include <csignal>
@@ -155,22 +156,13 @@ void client::adopt_all(server& which) {
 
 bool client::exchange(server& which, const request& head, const std::string& strings, const std::vector<int>& fds,
                       answer& out, std::string& text, unique_fd& pidfd) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * descriptors_limit)]{};
   std::array<iovec, 2> parts = {iovec{const_cast<request*>(&head), sizeof head},
                                 iovec{const_cast<char*>(strings.data()), strings.size()}};
   msghdr message{};
   message.msg_iov = parts.data();
   message.msg_iovlen = parts.size();
-  cmsghdr* header = nullptr;
-  if (!fds.empty()) {
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-    header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-    std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
-  }
+  attachment<descriptors_limit> attached;
+  attached.add_to(message, fds);
   ssize_t n = 0;
   do n = ::sendmsg(which.control.get(), &message, MSG_NOSIGNAL);
   while (n < 0 && errno == EINTR);
@@ -201,7 +193,7 @@ bool client::exchange(server& which, const request& head, const std::string& str
     ::waitpid(out.pid, nullptr, __WALL);
     throw std::system_error(EMFILE, std::generic_category(), "no descriptor was free for a worker");
   }
-  header = CMSG_FIRSTHDR(&message);
+  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
   if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
     int fd = -1;
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);

@@ -1,6 +1,7 @@
 // See node_channel.hpp. Everything happens on a strand. What the peer sends is hostile: a line is bounded, its nesting too,
 // and of descriptors one is kept until its NODE_HANDLE comes, whatever else is attached is closed.
 #include "process/node_wire.hpp"
+#include <bulkhead/ipc/attachment.hpp>
 #include <bulkhead/node_channel.hpp>
 
 #include <cstdlib>
@@ -133,20 +134,14 @@ void node_channel::write() {
 
 bool node_channel::write_some() {
   outgoing& next = ready_.front();
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))]{};
   iovec part{next.line.data() + written_, next.line.size() - written_};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
+  attachment<1> attached;
   if (next.handle && written_ == 0) {
-    message.msg_control = space;
-    message.msg_controllen = sizeof space;
-    cmsghdr* header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
     const int fd = next.handle.fd();
-    std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    attached.add_to(message, {&fd, 1});
   }
   const ssize_t n = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
   if (n < 0 && errno == EINTR) return true;

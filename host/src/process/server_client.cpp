@@ -1,6 +1,8 @@
 // See server_client.hpp. A child says on a pipe which step failed; execve() closes that pipe, so its end-of-file is success.
 #include "process/server_client.hpp"
 
+#include <bulkhead/ipc/attachment.hpp>
+
 #include <boost/system/system_error.hpp>
 
 #include <csignal>
@@ -156,22 +158,13 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
 
 bool server_client::exchange(server& with, const request& head, const std::string& strings, const std::vector<int>& fds,
                              answer& out, std::string& text, unique_fd& pidfd) {
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * descriptors_limit)]{};
   std::array<iovec, 2> parts = {iovec{const_cast<request*>(&head), sizeof head},
                                 iovec{const_cast<char*>(strings.data()), strings.size()}};
   msghdr message{};
   message.msg_iov = parts.data();
   message.msg_iovlen = parts.size();
-  cmsghdr* header = nullptr;
-  if (!fds.empty()) {
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * fds.size());
-    header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int) * fds.size());
-    std::memcpy(CMSG_DATA(header), fds.data(), sizeof(int) * fds.size());
-  }
+  attachment<descriptors_limit> attached;
+  attached.add_to(message, fds);
   const int socket = with.process.control.get();
   ssize_t n = 0;
   do n = ::sendmsg(socket, &message, MSG_NOSIGNAL);
@@ -194,7 +187,7 @@ bool server_client::exchange(server& with, const request& head, const std::strin
       out.text_size != static_cast<std::size_t>(n) - sizeof out)
     return false;
   text.assign(report.data(), out.text_size);
-  header = CMSG_FIRSTHDR(&message);
+  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
   if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
     int fd = -1;
     std::memcpy(&fd, CMSG_DATA(header), sizeof fd);

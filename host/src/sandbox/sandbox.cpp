@@ -3,6 +3,7 @@
 
 #include "sandbox/root.hpp"
 #include "sandbox/violation_trap.hpp"
+#include <bulkhead/ipc/attachment.hpp>
 
 #include <array>
 #include <cerrno>
@@ -19,19 +20,13 @@ namespace bulkhead::sandbox {
 namespace {
 
 void send_descriptor(int socket, int fd) {
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof fd)]{};
   char byte = 0;
   iovec part{&byte, 1};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
-  message.msg_control = space;
-  message.msg_controllen = sizeof space;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof fd);
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  attachment<1> attached;
+  attached.add_to(message, {&fd, 1});
   checked(::sendmsg(socket, &message, MSG_NOSIGNAL), "sendmsg(the filter's listener)");
 }
 

@@ -7,6 +7,7 @@
 #include "denied_calls.hpp"
 #include "process/child_start.hpp"
 #include "sandbox/report_text.hpp"
+#include <bulkhead/ipc/attachment.hpp>
 #include <bulkhead/ipc/system.hpp>
 
 #include <array>
@@ -212,21 +213,13 @@ class server {
   }
 
   bool reply(answer& out, std::string& text, int pidfd) {
-    alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))]{};
     out.text_size = static_cast<std::uint32_t>(text.size());
     std::array<iovec, 2> parts = {iovec{&out, sizeof out}, iovec{text.data(), text.size()}};
     msghdr message{};
     message.msg_iov = parts.data();
     message.msg_iovlen = parts.size();
-    if (pidfd >= 0) {
-      message.msg_control = space;
-      message.msg_controllen = sizeof space;
-      cmsghdr* header = CMSG_FIRSTHDR(&message);
-      header->cmsg_level = SOL_SOCKET;
-      header->cmsg_type = SCM_RIGHTS;
-      header->cmsg_len = CMSG_LEN(sizeof(int));
-      std::memcpy(CMSG_DATA(header), &pidfd, sizeof pidfd);
-    }
+    attachment<1> attached;
+    if (pidfd >= 0) attached.add_to(message, {&pidfd, 1});
     return ::sendmsg(control_, &message, MSG_NOSIGNAL) >= 0;
   }
 
