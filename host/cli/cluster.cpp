@@ -3,6 +3,7 @@
 #include "command.hpp"
 #include "daemon.hpp"
 #include "exit_codes.hpp"
+#include "files.hpp"
 #include "plugin_path.hpp"
 #include "terminal.hpp"
 #include "units.hpp"
@@ -22,16 +23,32 @@ namespace bulkhead::cli {
 namespace {
 
 constexpr int redraw_ms = 1000;
+constexpr std::size_t most_published = std::size_t{1} << 30;  // bytes of one file
 
 struct arguments {
   worker_options worker;
   cluster_options cluster;
   std::string root, schedule = "round-robin";
-  std::vector<std::string> settings;
+  std::vector<std::string> settings, published;
   std::chrono::nanoseconds drain = supervision_options{}.drain.calls;
   unsigned restarts = restart_intensity{}.restarts;
   bool json = false;
 };
+
+// NAME=VALUE, as `option` has it.
+std::pair<std::string, std::string> name_and_value(const std::string& option, const std::string& text) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0)
+    throw usage_error(option + " " + text + ": expected NAME=" + (option == "--set" ? "VALUE" : "FILE"));
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
+void publish_files(host& on, const arguments& given) {
+  for (const std::string& each : given.published) {
+    const auto [name, file] = name_and_value("--publish", each);
+    on.publish(name, read_file(file, most_published));
+  }
+}
 
 cluster_options options_of(const arguments& given) {
   cluster_options options = given.cluster;
@@ -40,9 +57,8 @@ cluster_options options_of(const arguments& given) {
   options.load.supervision.drain.calls = given.drain;
   options.load.supervision.intensity.restarts = given.restarts;
   for (const std::string& each : given.settings) {
-    const std::size_t equals = each.find('=');
-    if (equals == std::string::npos || equals == 0) throw usage_error("--set " + each + ": expected NAME=VALUE");
-    options.settings[each.substr(0, equals)] = each.substr(equals + 1);
+    const auto [name, value] = name_and_value("--set", each);
+    options.settings[name] = value;
   }
   if (!given.root.empty()) {
     std::error_code failed;
@@ -96,7 +112,9 @@ int serve(const arguments& given, const std::filesystem::path& file) {
   settings.on_log = [&log](const log_record& record) { log.add(daemon::line_of(record)); };
   settings.on_lifecycle = [&log](const lifecycle_event& event) { log.add(daemon::line_of(event)); };
   host workers(settings);
-  cluster site(workers, file, options_of(given));
+  const cluster_options options = options_of(given);
+  publish_files(workers, given);
+  cluster site(workers, file, options);
   const auto started = site.stats();
   log.add({.plugin = given.worker.plugin,
            .event = "serving",
@@ -113,6 +131,11 @@ int serve(const arguments& given, const std::filesystem::path& file) {
   for (cluster_stats before = started;;) {
     const int signal = next_signal(signals.get(), redraw_ms);
     if (signal == SIGHUP) {
+      try {
+        publish_files(workers, given);
+      } catch (const std::exception& e) {
+        log.error(std::string("not published, what was published before stays: ") + e.what());
+      }
       try {
         site.loaded().reload(file);
       } catch (const call_error& e) {
@@ -160,7 +183,7 @@ int run_cluster(int argc, char** argv) {
   arguments given;
   CLI::App app(
       "Serves a port with a plugin, by workers that replace each other without a connection being refused. SIGHUP loads "
-      "the plugin's file again; SIGTERM or Ctrl-C stops once requests in progress have finished.",
+      "the plugin's file and what is published again; SIGTERM or Ctrl-C stops once requests in progress have finished.",
       "bulkhead cluster");
   app.footer("\ndocs/cluster.md tells what becomes of connections, and how to write such a plugin.");
   given.worker.declare(app);
@@ -178,6 +201,10 @@ int run_cluster(int argc, char** argv) {
       ->type_name("DIR");
   app.add_option("--set", given.settings, "a setting of the plugin's; repeatable")
       ->type_name("NAME=VALUE")
+      ->allow_extra_args(false);
+  app.add_option("--publish", given.published,
+                 "publishes a file's bytes under this name to all workers, for plugins that use it; repeatable")
+      ->type_name("NAME=FILE")
       ->allow_extra_args(false);
   add_duration(app, "--drain", given.drain, "how long a worker that leaves may take to finish (default 5s)");
   app.add_option("--restarts", given.restarts, "in a minute; one more crash, and the cluster gives up (default 5)")

@@ -12,6 +12,8 @@
 
 namespace bulkhead {
 
+struct black_box_copy;
+
 // A plugin's state, kept over its workers and versions. Under the pool's lock.
 struct kept_state {
   std::optional<std::vector<std::uint8_t>> bytes;
@@ -81,6 +83,8 @@ class worker_process final : public reactor::target,
   // Calls in progress, those given up but not yet answered included.
   unsigned outstanding() const { return channel_.outstanding(); }
   std::size_t resident_bytes() const;
+  // Whether all that was sent to it has been given to the kernel.
+  bool all_sent() { return channel_.unsent() == 0; }
   // Blocks until it is ready; throws call_error when it can't get ready.
   void wait_ready();
   // What it said of itself when it got ready.
@@ -97,8 +101,9 @@ class worker_process final : public reactor::target,
   void on_timer() override;
 
  private:
+  static constexpr unsigned event_credit = 1024, credit_batch = 256;
+
   class carried_call;
-  struct black_box_copy;
 
   worker_process(std::shared_ptr<host_core> core, std::shared_ptr<const worker_settings> settings,
                  std::weak_ptr<worker_owner> owner, std::uint64_t id, std::pair<unique_fd, unique_fd> ends);
@@ -111,6 +116,7 @@ class worker_process final : public reactor::target,
   void on_published(const std::string& name, const ipc::snapshot& value) noexcept override;
   void on_unpublished(const std::string& name, std::uint64_t version) noexcept override;
   void tell_published(const published_state::values& values);
+  void tell_watcher() noexcept;
   std::weak_ptr<published_state::reader> as_reader();
 
   // ipc::channel::receiver

@@ -8,24 +8,11 @@
 #include "host_core.hpp"
 #include "supervision/supervisor.hpp"
 #include "worker_process.hpp"
+#include "worker_watcher.hpp"
 
 namespace bulkhead {
 
 class group_core;
-
-// Gives the workers of a plugin something to do beside calls, as long as they live: a cluster.
-class worker_watcher {
- public:
-  virtual ~worker_watcher() = default;
-  // A worker takes part; it counts as busy until `done` is called, once, without locks. The pool's lock is held, here and
-  // in the next two.
-  virtual void on_admitted(const std::shared_ptr<worker_process>& process, std::function<void()> done) = 0;
-  // It is to come to an end, and be done.
-  virtual void on_draining(const std::shared_ptr<worker_process>& process) = 0;
-  virtual void on_ended(const std::shared_ptr<worker_process>& process) = 0;
-  // Blocks until all these do what they are for; throws call_error when one does not.
-  virtual void await_serving(const std::vector<std::shared_ptr<worker_process>>& processes) = 0;
-};
 
 class worker_set final : public worker_owner, public reactor::target, public std::enable_shared_from_this<worker_set> {
  public:

@@ -3,6 +3,7 @@
 
 #include "report/black_box.hpp"
 #include "sandbox/violation_line.hpp"
+#include <bulkhead/ipc/attachment.hpp>
 
 #include <cerrno>
 #include <charconv>
@@ -97,13 +98,10 @@ void denied_calls::take_over() {
   unique_fd listener;
   ucred sender{};
   for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-    int fd = -1;
-    if (header->cmsg_level != SOL_SOCKET) continue;
-    if (header->cmsg_type == SCM_CREDENTIALS) std::memcpy(&sender, CMSG_DATA(header), sizeof sender);
-    if (header->cmsg_type != SCM_RIGHTS) continue;
-    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    listener.reset(fd);
+    if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_CREDENTIALS)
+      std::memcpy(&sender, CMSG_DATA(header), sizeof sender);
   }
+  take_descriptors(message, [&](unique_fd fd) { listener = std::move(fd); });
   auto from = expected_.extract(sender.pid);
   if (!listener || !from) return;
   const int fd = listener.get();

@@ -36,24 +36,15 @@ transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::v
     if (n < 0) return failed();
     return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};
   }
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * most_handles)];
   iovec vec{into.data(), into.size()};
   msghdr message{};
   message.msg_iov = &vec;
   message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = CMSG_SPACE(sizeof(int) * receive_handles_);
+  attachment<most_handles> attached;
+  attached.make_room(message, receive_handles_);
   const ssize_t n = ::recvmsg(socket_.get(), &message, flags | MSG_CMSG_CLOEXEC);
   if (n < 0) return failed();
-  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    const std::size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (std::size_t i = 0; i < count; ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
-      handles.emplace_back(fd);
-    }
-  }
+  take_descriptors(message, handles);
   if (message.msg_flags & MSG_CTRUNC) return {io::violation, 0};
   return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};
 }

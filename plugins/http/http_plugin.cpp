@@ -1,4 +1,5 @@
-// An HTTP/1.1 server for a cluster (bulkhead/cluster.hpp): the files of a directory, and /status as JSON.
+// An HTTP/1.1 server for a cluster (bulkhead/cluster.hpp): values that the application publishes, the files of a
+// directory, and /status as JSON.
 #include "server.hpp"
 #include <bulkhead/sdk.hpp>
 
@@ -7,10 +8,10 @@ BULKHEAD_MANIFEST(description, "description=An HTTP/1.1 server for clusters: a d
 
 BULKHEAD_PLUGIN("http", "1.0.0") {
   plugin.method(BULKHEAD_SERVE_METHOD,
-                [](bulkhead::handle control, bulkhead::handle table, bulkhead::handle doorbell,
+                [](bulkhead::context& cx, bulkhead::handle control, bulkhead::handle table, bulkhead::handle doorbell,
                    const std::map<std::string, std::string>& settings) {
                   bulkhead::serve_link link(std::move(control), std::move(table), std::move(doorbell));
-                  http_plugin::server(link, http_plugin::settings(settings)).run();
+                  http_plugin::server(cx, link, http_plugin::settings(settings)).run();
                 },
                 "Serves connections of a cluster", {"control", "table", "doorbell", "settings"});
 }

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::chrono::milliseconds tick_interval{500}, ending_tick{50};
 constexpr std::chrono::milliseconds newcomers{500};  // at the end: until those who have just come send their request
+constexpr std::size_t most_looked_up = 1024;         // paths, which clients may make up
 constexpr int accepted_at_once = 4;                  // the others may be free as well
 
 std::chrono::seconds seconds(const std::string& name, const std::string& text) {
@@ -27,16 +28,20 @@ std::chrono::seconds seconds(const std::string& name, const std::string& text) {
 settings::settings(const std::map<std::string, std::string>& given) {
   for (const auto& [name, value] : given) {
     if (name == "root") root = value;
+    else if (name == "published") published = value;
     else if (name == "pid") pid = value;
     else if (name == "faults") faults = value == "yes";
     else if (name == "keep_alive") keep_alive = seconds(name, value);
     else if (name == "patience") patience = seconds(name, value);
-    else throw bulkhead::error("there is no setting '" + name + "'; there are root, keep_alive, patience and faults");
+    else
+      throw bulkhead::error("there is no setting '" + name +
+                            "'; there are root, published, keep_alive, patience and "
+                            "faults");
   }
 }
 
-server::server(bulkhead::serve_link& link, const settings& with)
-    : link_(link), settings_(with), control_(io_), listener_(io_), timer_(io_) {
+server::server(const bulkhead::host_api& host, bulkhead::serve_link& link, const settings& with)
+    : host_(host), link_(link), settings_(with), control_(io_), listener_(io_), timer_(io_) {
   if (!settings_.root.empty()) site_.emplace(settings_.root);
   control_.assign(link_.fd());
 }
@@ -77,6 +82,7 @@ void server::on_control() {
         for (const auto& each : std::set(sessions_))
           if (each->idle() && each->used() && !each->readable()) each->end();
         break;
+      case kind::published: published_.clear(); break;
       case kind::host_gone: return io_.stop();
     }
   }
@@ -142,6 +148,15 @@ void server::ended(session& which) {
 
 void server::stop_if_done() {
   if (phase_ != phase::serving && sessions_.empty()) io_.stop();
+}
+
+std::shared_ptr<const bulkhead::snapshot> server::published(const std::string& path) {
+  if (!settings_.published) return nullptr;
+  if (const auto found = published_.find(path); found != published_.end()) return found->second;
+  auto value = std::make_shared<const bulkhead::snapshot>(host_.published(*settings_.published + path.substr(1)));
+  if (!*value) value.reset();
+  if (published_.size() >= most_looked_up) published_.clear();
+  return published_[path] = std::move(value);
 }
 
 const std::string& server::status() {

@@ -26,7 +26,8 @@ struct settings {
   // Throws bulkhead::error for settings that are not known or can't be.
   explicit settings(const std::map<std::string, std::string>& given);
 
-  std::string root;  // empty: no files
+  std::string root;                      // empty: no files
+  std::optional<std::string> published;  // a path's value is published under this and the path without its '/'
   std::string pid;
   bool faults = false;  // /crash and /hang do what they say
   std::chrono::seconds keep_alive{75}, patience{30};
@@ -34,7 +35,7 @@ struct settings {
 
 class server {
  public:
-  server(bulkhead::serve_link& link, const settings& with);
+  server(const bulkhead::host_api& host, bulkhead::serve_link& link, const settings& with);
   ~server();
   // Returns when the host wants no more of it.
   void run();
@@ -50,6 +51,8 @@ class server {
   const std::string& status();  // JSON
   const std::string& date();
   const std::optional<site>& files() const { return site_; }
+  // What the application has published for this path, kept for as long as somebody sends it; null when there is nothing.
+  std::shared_ptr<const bulkhead::snapshot> published(const std::string& path);
   const settings& options() const { return settings_; }
   void ended(session& which);
 
@@ -65,6 +68,7 @@ class server {
   void stop_if_done();
 
   boost::asio::io_context io_{1};
+  const bulkhead::host_api host_;
   bulkhead::serve_link& link_;
   const settings settings_;
   std::optional<site> site_;
@@ -74,6 +78,7 @@ class server {
   enum phase phase_ = phase::serving;
   std::chrono::steady_clock::time_point close_idle_at_ = std::chrono::steady_clock::time_point::max();
   bool accepts_ = false, listening_ = false;
+  std::map<std::string, std::shared_ptr<const bulkhead::snapshot>> published_;  // by path, until there is news
   std::string status_, date_;
   std::time_t date_of_ = 0;
 };

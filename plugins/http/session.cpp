@@ -85,7 +85,7 @@ void session::parse() {
     }
     answer();
     parser_.reset();
-  } while (keep_alive_ && !file_ && in_.size() > 0 && out_.size() < chunk_size);
+  } while (keep_alive_ && body_at_ == body_end_ && in_.size() > 0 && out_.size() < chunk_size);
   write();
 }
 
@@ -108,6 +108,7 @@ void session::answer() {
   } else if (owner_.options().faults && target == "/hang") {
     for (volatile bool on = true; on;) {
     }
+  } else if (answer_published(target, head)) {
   } else if (owner_.files()) {
     answer_file(target, head);
   } else {
@@ -115,29 +116,65 @@ void session::answer() {
   }
 }
 
+// What is there for a target, and which headers say which version of it this is.
+struct session::content {
+  descriptor file{};
+  std::shared_ptr<const bulkhead::snapshot> value{};
+  std::uint64_t size = 0;
+  std::string_view type{};
+  std::string headers{};
+  bool unchanged = false;  // the client has it already
+};
+
+bool session::answer_published(const std::string& target, bool head) {
+  if (!owner_.options().published) return false;
+  const auto path = decoded_path(target);
+  auto value = path ? owner_.published(*path) : nullptr;
+  if (!value) return false;
+  const std::string tag = '"' + std::to_string(value->version()) + '"';
+  const std::size_t size = value->view().size();
+  send_content({.value = std::move(value),
+                .size = size,
+                .type = type_of(*path),
+                .headers = "ETag: " + tag + "\r\nCache-Control: no-cache\r\n",
+                .unchanged = parser_->get()[beast_http::field::if_none_match] == tag},
+               head);
+  return true;
+}
+
 void session::answer_file(const std::string& target, bool head) {
   found_file found = owner_.files()->find(target);
   if (found.status == 301) return plain(301, {}, "Location: " + target.substr(0, target.find_first_of("?#")) + "/\r\n");
   if (found.status != 200) return plain(found.status);
-  const auto& request = parser_->get();
   const std::string modified = http_date(found.modified);
-  std::string headers = "Accept-Ranges: bytes\r\nLast-Modified: " + modified + "\r\n";
-  if (request[beast_http::field::if_modified_since] == modified) return respond(304, {}, 0, headers);
-  byte_range part{0, found.size};
+  send_content({.file = std::move(found.file),
+                .size = found.size,
+                .type = found.type,
+                .headers = "Last-Modified: " + modified + "\r\n",
+                .unchanged = parser_->get()[beast_http::field::if_modified_since] == modified},
+               head);
+}
+
+void session::send_content(content&& what, bool head) {
+  what.headers += "Accept-Ranges: bytes\r\n";
+  if (what.unchanged) return respond(304, {}, 0, what.headers);
+  const auto& request = parser_->get();
+  byte_range part{0, what.size};
   auto kind = range_result::whole;
   if (request.count(beast_http::field::if_range) == 0) {
     const auto asked = request[beast_http::field::range];
-    kind = parse_range({asked.data(), asked.size()}, found.size, part);
+    kind = parse_range({asked.data(), asked.size()}, what.size, part);
   }
-  const std::string of = "/" + std::to_string(found.size) + "\r\n";
+  const std::string of = "/" + std::to_string(what.size) + "\r\n";
   if (kind == range_result::unsatisfiable) return plain(416, {}, "Content-Range: bytes */" + of.substr(1));
   if (kind == range_result::part)
-    headers += "Content-Range: bytes " + std::to_string(part.begin) + "-" + std::to_string(part.end - 1) + of;
-  respond(kind == range_result::part ? 206 : 200, found.type, part.end - part.begin, headers);
+    what.headers += "Content-Range: bytes " + std::to_string(part.begin) + "-" + std::to_string(part.end - 1) + of;
+  respond(kind == range_result::part ? 206 : 200, what.type, part.end - part.begin, what.headers);
   if (head) return;
-  file_ = std::move(found.file);
-  file_at_ = part.begin;
-  file_end_ = part.end;
+  file_ = std::move(what.file);
+  value_ = std::move(what.value);
+  body_at_ = part.begin;
+  body_end_ = part.end;
   refill();
 }
 
@@ -164,15 +201,21 @@ void session::respond(unsigned status, std::string_view type, std::uint64_t leng
   out_.append("\r\n");
 }
 
-// Appends the next piece of the file. False when the file has become shorter than it was.
+// Appends the next piece of the body. False when a file has become shorter than it was.
 bool session::refill() {
+  const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(chunk_size, body_end_ - body_at_));
+  if (value_) {
+    const auto piece = value_->view().subspan(body_at_, wanted);
+    out_.append(piece.begin(), piece.end());
+    body_at_ += wanted;
+    return true;
+  }
   const std::size_t before = out_.size();
-  const auto wanted = static_cast<std::size_t>(std::min<std::uint64_t>(chunk_size, file_end_ - file_at_));
   out_.resize(before + wanted);
-  const ssize_t n = wanted == 0 ? 0 : ::pread(file_.get(), out_.data() + before, wanted, static_cast<off_t>(file_at_));
+  const ssize_t n = wanted == 0 ? 0 : ::pread(file_.get(), out_.data() + before, wanted, static_cast<off_t>(body_at_));
   out_.resize(before + static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
   if (n <= 0) return wanted == 0;
-  file_at_ += static_cast<std::uint64_t>(n);
+  body_at_ += static_cast<std::uint64_t>(n);
   return true;
 }
 
@@ -183,7 +226,7 @@ void session::write() {
     if (written_ == out_.size()) {
       out_.clear();
       written_ = 0;
-      if (!file_ || file_at_ == file_end_) return answered();
+      if (body_at_ == body_end_) return answered();
       if (!refill()) return end();
     }
     const ssize_t n =
@@ -198,6 +241,7 @@ void session::write() {
 
 void session::answered() {
   file_ = descriptor();
+  value_.reset();
   if (!keep_alive_) return linger();
   if (in_.size() > 0 || parser_) {  // the next request has begun
     state_ = state::reading;

@@ -31,7 +31,10 @@ class session : public std::enable_shared_from_this<session> {
   void on_readable();
   void parse();
   void answer();
+  struct content;
+  bool answer_published(const std::string& target, bool head);
   void answer_file(const std::string& target, bool head);
+  void send_content(content&& what, bool head);
   void plain(unsigned status, std::string_view text = {}, std::string_view more_headers = {});
   void respond(unsigned status, std::string_view type, std::uint64_t length, std::string_view more_headers = {});
   void write();
@@ -47,8 +50,10 @@ class session : public std::enable_shared_from_this<session> {
   std::optional<parser> parser_;
   std::string out_;
   std::size_t written_ = 0;
-  descriptor file_;  // of what is being sent
-  std::uint64_t file_at_ = 0, file_end_ = 0;
+  // What is being sent, if it is not in out_: of a file or a published value, from one place to another.
+  descriptor file_;
+  std::shared_ptr<const bulkhead::snapshot> value_;
+  std::uint64_t body_at_ = 0, body_end_ = 0;
   state state_ = state::idle;
   bool keep_alive_ = true;
   std::uint64_t requests_ = 0;

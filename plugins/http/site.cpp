@@ -78,7 +78,7 @@ found_file site::find(std::string_view target) const {
     if (!name.empty() && name != ".") names.push_back(name);
     begin = end + 1;
   }
-  const bool directory = path->back() == '/';
+  const bool directory = path->back() == '/' || names.empty();  // "/."
   if (directory) names.emplace_back(index_name);
   descriptor at;
   for (std::size_t i = 0; i + 1 < names.size(); ++i) {

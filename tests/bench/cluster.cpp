@@ -28,10 +28,11 @@ struct measured {
   unsigned failed = 0;
 };
 
-measured wrk(std::uint16_t port, unsigned connections, bool pipelined = false) {
-  const std::string line =
-      fmt::format("wrk -t1 -c{} -d{}s {} http://127.0.0.1:{}/status 2>&1", connections, scaled(4, 1),
-                  pipelined ? "-s " BULKHEAD_BENCH_SOURCES "/pipelined.lua" : "", port);
+// `client` is where wrk runs: which processors, as taskset(1) has it.
+measured wrk(std::uint16_t port, unsigned connections, bool pipelined = false, const std::string& client = {}) {
+  const std::string line = fmt::format("{} wrk -t1 -c{} -d{}s {} http://127.0.0.1:{}/status 2>&1",
+                                       client.empty() ? "" : "taskset -c " + client, connections, scaled(4, 1),
+                                       pipelined ? "-s " BULKHEAD_BENCH_SOURCES "/pipelined.lua" : "", port);
   std::FILE* const pipe = ::popen(line.c_str(), "r");
   measured out;
   char text[512];
@@ -79,7 +80,50 @@ class node_cluster {
   bool runs_ = false;
 };
 
+// Requests per second of both servers, with what this process and its children may run on as it is.
+void beside(std::uint16_t ours_at, std::uint16_t shared_at, bool node, unsigned connections, bool pipelined,
+            const std::string& client, const std::string& where, double bar) {
+  std::vector<double> ours, theirs, on_shared;
+  for (int i = 0; i < scaled(5, 1); ++i) {
+    ours.push_back(wrk(ours_at, connections, pipelined, client).rate);
+    if (node) theirs.push_back(wrk(node_port, connections, pipelined, client).rate);
+    on_shared.push_back(wrk(shared_at, connections, pipelined, client).rate);
+  }
+  const double floor = node ? quantile(theirs, 0.5) : 0;
+  const std::string of = node ? fmt::format("Node's cluster {:.0f} /s", floor) : "";
+  const auto one = [&](const char* name, const std::vector<double>& rates) {
+    row(fmt::format("requests/s, {}, {} connections{}{}", name, connections, pipelined ? ", pipelined" : "", where),
+        quantile(rates, 0.5), "/s", of, floor / quantile(rates, 0.5), bar);
+  };
+  one("round robin", ours);
+  one("shared", on_shared);
+}
+
+// The servers on one processor, the client on another: what a server can do is seen without the client's share.
+void apart() {
+  cpu_set_t before;
+  ::sched_getaffinity(0, sizeof before, &before);
+  if (CPU_COUNT(&before) < 2) return;
+  std::vector<int> processors;
+  for (int i = 0; i < CPU_SETSIZE; ++i)
+    if (CPU_ISSET(i, &before)) processors.push_back(i);
+  run_on_cpu(before, 0);
+  {
+    bulkhead::host host;
+    bulkhead::cluster_options options;
+    bulkhead::cluster site(host, std::string(BULKHEAD_TEST_PLUGINS) + "/http.so", options);
+    options.schedule = bulkhead::schedule::shared;
+    bulkhead::cluster shared(host, std::string(BULKHEAD_TEST_PLUGINS) + "/http.so", options);
+    const node_cluster node(node_port, 1);
+    for (const unsigned connections : {16u, 128u})
+      beside(site.port(), shared.port(), bool(node), connections, false, std::to_string(processors[1]), ", CPUs apart",
+             0);
+  }
+  ::sched_setaffinity(0, sizeof before, &before);
+}
+
 void measure() {
+  apart();
   bulkhead::host host;
   bulkhead::cluster_options options;
   bulkhead::cluster site(host, std::string(BULKHEAD_TEST_PLUGINS) + "/http.so", options);
@@ -90,23 +134,8 @@ void measure() {
   if (!node) fmt::print("node is not there, or its port {} is taken: no floor\n", node_port);
   // One at a time, the client and the kernel cost as much as the fastest server: with two processors for both, no ratio
   // can be large. Sixteen at a time show the servers themselves.
-  for (const auto& [connections, pipelined] : {std::pair{16u, false}, {128u, false}, {16u, true}}) {
-    std::vector<double> ours, theirs, on_shared;
-    for (int i = 0; i < scaled(5, 1); ++i) {
-      ours.push_back(wrk(site.port(), connections, pipelined).rate);
-      if (node) theirs.push_back(wrk(node_port, connections, pipelined).rate);
-      on_shared.push_back(wrk(shared.port(), connections, pipelined).rate);
-    }
-    const double floor = node ? quantile(theirs, 0.5) : 0;
-    const std::string of = node ? fmt::format("Node's cluster {:.0f} /s", floor) : "";
-    const auto one = [&, connections = connections, pipelined = pipelined](const char* name,
-                                                                           const std::vector<double>& rates) {
-      row(fmt::format("requests/s, {}, {} connections{}", name, connections, pipelined ? ", pipelined" : ""),
-          quantile(rates, 0.5), "/s", of, floor / quantile(rates, 0.5), pipelined ? 1.0 / 3 : 0);
-    };
-    one("round robin", ours);
-    one("shared", on_shared);
-  }
+  for (const auto& [connections, pipelined] : {std::pair{16u, false}, {128u, false}, {16u, true}})
+    beside(site.port(), shared.port(), bool(node), connections, pipelined, {}, {}, pipelined ? 1.0 / 3 : 0);
   std::atomic<bool> over{false};
   unsigned recycled = 0;
   std::thread recycling([&] {

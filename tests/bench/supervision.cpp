@@ -99,18 +99,31 @@ pid_t busy(const bulkhead::plugin& plugin) {
       if (worker.phase == bulkhead::phase::call) return worker.pid;
 }
 
-// From the moment of the kill, which nobody has noticed yet, to the result of a call that is made at once.
-double recovery(const bulkhead::plugin& plugin, std::size_t workers) {
+// Two ways to see it. `at_once`: a call is made in the moment of the kill, which nobody has noticed yet; it is sent to the
+// worker that is dying, and moves on when that is dead. `told`: a call is made when the one that died with its worker has
+// ended; from that end on.
+struct recovery {
+  double at_once, told;
+};
+double recover(const bulkhead::plugin& plugin, std::size_t workers, bool told) {
   settle(plugin, workers);
   std::latch ended(1);
   plugin.async_call<void>("sleep_ms", std::tuple{60'000}, [&](boost::system::error_code) { ended.count_down(); });
   const pid_t pid = busy(plugin);
+  if (told) {
+    ::kill(pid, SIGKILL);
+    ended.wait();
+    return timed([&] { plugin.call<int>("echo", 1); });
+  }
   const double took = timed([&] {
     ::kill(pid, SIGKILL);
     plugin.call<int>("echo", 1);
   });
   ended.wait();
   return took;
+}
+recovery recover(const bulkhead::plugin& plugin, std::size_t workers) {
+  return {recover(plugin, workers, false), recover(plugin, workers, true)};
 }
 
 void recoveries() {
@@ -119,20 +132,26 @@ void recoveries() {
   bulkhead::load_options with_spare = untiring();
   with_spare.supervision.spares = 1;
   auto warm = host.load(plugins + "/chaos.so", with_spare);
-  std::vector<double> births, kills, colds, warms;
+  std::vector<double> births, kills, colds, warms, told_colds, told_warms;
   for (int i = 0; i < scaled(300, 20); ++i) {
     std::optional<bulkhead::plugin> fresh;
     births.push_back(timed([&] {
       fresh = host.load(plugins + "/chaos.so");
       fresh->call<int>("echo", 1);
     }));
-    colds.push_back(recovery(cold, 1));
+    const recovery without = recover(cold, 1);
+    colds.push_back(without.at_once);
+    told_colds.push_back(without.told);
     kills.push_back(kill_floor(fresh->workers().at(0).pid));
     fresh->unload();
-    warms.push_back(recovery(warm, 2));
+    const recovery with = recover(warm, 2);
+    warms.push_back(with.at_once);
+    told_warms.push_back(with.told);
   }
   two_rows("crash to next successful call, cold", colds, 0.9, "load to first reply", births);
   two_rows("crash to next successful call, with a spare", warms, 0.9, "kill to exit of a worker", kills);
+  two_rows("lost call's end to next successful call, cold", told_colds, 0.9, "load to first reply", births);
+  two_rows("lost call's end to next successful call, with a spare", told_warms, 0.9, "kill to exit of a worker", kills);
 }
 
 // How much later than its deadline a call ends whose worker does not react: it sleeps, spins or is stopped.
@@ -200,10 +219,12 @@ void calls() {
     std::array<std::vector<double>, 3> medians;
     for (int round = 0; round < scaled(200, 10); ++round) {
       std::array<std::vector<double>, 3> times;
-      for (int i = 0; i < 400; ++i) {
-        times[0].push_back(timed([&] { bare.call("echo", data); }));
-        times[1].push_back(timed([&] { unwatched.call("echo", data); }));
-        times[2].push_back(timed([&] { supervised.call("echo", data); }));
+      for (std::size_t i = 0; i < 1200; ++i) {  // each follows each of the others as often
+        const std::size_t kind = (i / 30 % 2 ? 3 - i % 3 : i % 3) % 3;
+        times[kind].push_back(timed([&] {
+          if (kind == 0) bare.call("echo", data);
+          else (kind == 1 ? unwatched : supervised).call("echo", data);
+        }));
       }
       for (std::size_t kind = 0; kind < 3; ++kind) medians[kind].push_back(quantile(times[kind], 0.5));
     }

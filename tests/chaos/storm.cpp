@@ -273,8 +273,9 @@ void storm::come_to_rest(unsigned number) {
     std::string how;
     for (pool& each : pools_) {
       const auto status = each.plugin.status();
-      how += fmt::format("; {}: {}, {} of {} serve, {} calls wait {}", each.name, to_string(status.state),
-                         status.serving, each.instances, status.waiting, status.reason);
+      how += fmt::format("; {}: {}, {} of {} serve, there are {} of {} workers, {} calls wait {}", each.name,
+                         to_string(status.state), status.serving, each.instances, each.plugin.workers().size(),
+                         each.workers, status.waiting, status.reason);
       for (const auto& worker : each.plugin.workers())
         if (worker.phase != phase::ready || worker.outstanding > 0)
           how += fmt::format(", worker {} is in phase {} with {} calls", worker.pid, to_string(worker.phase),

@@ -57,6 +57,34 @@ TEST_CASE("bulkhead cluster serves a directory until it is stopped, and reloads 
   CHECK(end.err.find("\"lost\":\"0\"") != std::string::npos);
 }
 
+TEST_CASE("bulkhead cluster publishes files, and what they have become when it is told to load again") {
+  scratch folder;
+  write(folder / "news", "old");
+  served at({"--set", "published=site/", "--publish", "site/news.txt=" + (folder / "news").string()});
+  const auto news = [&] {
+    http_client client(at.port);
+    const auto answer = client.get("/news.txt");
+    REQUIRE(answer);
+    return answer->body;
+  };
+  CHECK(news() == "old");
+  write(folder / "news", "new");
+  at.command->signal(SIGHUP);
+  while (news() != "new") {
+  }
+  std::filesystem::remove(folder / "news");
+  at.command->signal(SIGHUP);
+  CHECK(news() == "new");
+  at.command->signal(SIGTERM);  // taken after the other
+  const finished end = at.command->wait();
+  CHECK(end.status == 0);
+  CHECK(end.err.find("not published, what was published before stays") != std::string::npos);
+
+  const finished wrong = run({"bulkhead", "cluster", "http", "--publish", "news"});
+  CHECK(wrong.status == 2);
+  CHECK(wrong.err.find("--publish news: expected NAME=FILE") != std::string::npos);
+}
+
 TEST_CASE("bulkhead cluster ends with a status of its own when its plugin has been given up") {
   served at({"--set", "faults=yes", "--restarts", "0"});
   http_client client(at.port);

@@ -167,3 +167,109 @@ TEST_CASE("http: who makes no progress is let go") {
   CHECK(idle.ended());
   CHECK(at.clean());
 }
+
+namespace {
+
+bytes bytes_of(const std::string& text) { return {text.begin(), text.end()}; }
+
+// Waits until this connection's worker answers with `body`.
+bool becomes(http_client& client, const std::string& target, int status, const std::string& body) {
+  for (const auto end = std::chrono::steady_clock::now() + 20s; std::chrono::steady_clock::now() < end;) {
+    const auto answer = client.get(target);
+    if (!answer) return false;
+    if (answer->status == status && (status != 200 || answer->body == body)) return true;
+  }
+  return false;
+}
+
+cluster_options publishing(enum schedule how) {
+  cluster_options options = with(how, 2);
+  options.settings["published"] = "site/";
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("http: what is published is served by every worker, each version as soon as there is one") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  fixture at(publishing(how));
+  bulkhead::host& host = at.host.self;
+  std::vector<http_client> clients;
+  for (int i = 0; i < 6; ++i) clients.push_back(at.connect());
+  for (auto& each : clients) {
+    const auto none = each.get("/a.json");
+    REQUIRE(none);
+    CHECK(none->status == 404);
+  }
+  // Nothing but the announcement has a worker look again, whether it has found something before or not.
+  for (const char* const text : {"{\"version\":1}", "{\"version\":2}", ""}) {
+    host.publish("site/a.json", bytes_of(text));
+    for (auto& each : clients) CHECK(becomes(each, "/a.json", 200, text));
+  }
+  host.publish("a.json", bytes_of("not the site's"));
+  host.publish("site/index.html", bytes_of("from memory"));
+  for (auto& each : clients) CHECK(becomes(each, "/index.html", 200, "from memory"));
+
+  at.kill_all();  // those that come after them know as much
+  CHECK(at.until([](const auto& stats) { return fixture::serving(stats) == 2; }));
+  http_client later = at.connect();
+  const auto known = later.get("/index.html");
+  REQUIRE(known);
+  CHECK(known->body == "from memory");
+
+  host.unpublish("site/a.json");
+  host.unpublish("site/index.html");
+  CHECK(becomes(later, "/a.json", 404, {}));
+  CHECK(becomes(later, "/index.html", 200, "hello"));  // the file
+}
+
+TEST_CASE("http: a published value has its type, version, ranges and head, and nothing outside of it is reached") {
+  fixture at(publishing(schedule::round_robin));
+  bulkhead::host& host = at.host.self;
+  const std::string text(100'000, 'x');
+  host.publish("secret", bytes_of("no"));
+  const auto version = host.publish("site/data.csv", bytes_of(text));
+  http_client client = at.connect();
+  CHECK(becomes(client, "/data.csv?x=1", 200, text));
+  const auto whole = client.get("/data.csv");
+  REQUIRE(whole);
+  CHECK(has(*whole, "Content-Type: text/csv; charset=utf-8"));
+  const std::string tag = "\"" + std::to_string(version) + "\"";
+  CHECK(has(*whole, "ETag: " + tag));
+  const auto same = client.get("/data.csv", "If-None-Match: " + tag + "\r\n");
+  REQUIRE(same);
+  CHECK((same->status == 304 && same->body.empty()));
+  const auto part = client.get("/data.csv", "Range: bytes=99990-\r\n");
+  REQUIRE(part);
+  CHECK((part->status == 206 && part->body == std::string(10, 'x')));
+  CHECK(has(*part, "Content-Range: bytes 99990-99999/100000"));
+  REQUIRE(client.send("HEAD /data.csv HTTP/1.1\r\nHost: a\r\n\r\n"));
+  const auto head = client.receive(true);
+  REQUIRE(head);
+  CHECK((head->status == 200 && has(*head, "Content-Length: 100000")));
+  for (const char* const target : {"/secret", "/../secret", "/%2e%2e/secret", "/.", "/"}) {
+    const auto answer = client.get(target);
+    REQUIRE(answer);
+    CHECK(answer->body != "no");
+  }
+}
+
+TEST_CASE("http: a slow reader gets the version that it began with, though it is published anew and withdrawn") {
+  fixture at(publishing(schedule::round_robin));
+  bulkhead::host& host = at.host.self;
+  std::string text;
+  while (text.size() < (std::size_t{16} << 20)) text += std::to_string(text.size()) + " ";
+  host.publish("site/big.txt", bytes_of(text));
+  http_client slow = at.connect(), other = at.connect();
+  REQUIRE(slow.send("GET /big.txt HTTP/1.1\r\nHost: a\r\n\r\n"));
+  const auto begun = slow.receive(true);  // the headers, and so much of the body as came along
+  REQUIRE(begun);
+  host.publish("site/big.txt", bytes_of("small"));
+  CHECK(becomes(other, "/big.txt", 200, "small"));
+  host.unpublish("site/big.txt");
+  CHECK(becomes(other, "/big.txt", 404, {}));
+  const auto rest = slow.body(text.size());
+  REQUIRE(rest);
+  CHECK((*rest == text));
+  CHECK(becomes(slow, "/big.txt", 404, {}));
+}

@@ -53,9 +53,16 @@ class http_client {
     std::size_t length = 0;
     if (const auto at = out.headers.find("Content-Length: "); at != std::string::npos && !head)
       length = std::stoul(out.headers.substr(at + 16));
+    auto came = body(length);
+    if (!came) return std::nullopt;
+    out.body = std::move(*came);
+    return out;
+  }
+  // The next so many bytes: of an answer whose headers were received alone, say.
+  std::optional<std::string> body(std::size_t length) {
     while (in_.size() < length)
       if (!more()) return std::nullopt;
-    out.body = in_.substr(0, length);
+    std::string out = in_.substr(0, length);
     in_.erase(0, length);
     return out;
   }

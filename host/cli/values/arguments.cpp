@@ -77,11 +77,9 @@ void check_count(const method_info& method, const signature& wanted, std::size_t
                        described(method));
 }
 
-}  // namespace
-
-packed_arguments make_arguments(const method_info& method, const std::vector<std::string>& words,
-                                const std::optional<std::string>& input) {
-  const std::size_t given = words.size() + (input ? 1 : 0);
+// Counts what is given, and has `pack` pack one argument after the other.
+template <class F>
+packed_arguments pack_each(const method_info& method, std::size_t given, F pack) {
   auto wanted = parse_signature(method.signature);
   if (wanted) check_count(method, *wanted, given);
   else wanted.emplace().parameters.resize(given);
@@ -92,8 +90,7 @@ packed_arguments make_arguments(const method_info& method, const std::vector<std
   for (std::size_t i = 0; i < given; ++i) {
     const parameter& each = wanted->parameters[i];
     try {
-      if (input && i == 0) pack_input(packer, each.type, *input);
-      else pack_word(packer, each.type, words[i - (input ? 1 : 0)]);
+      pack(packer, each.type, i);
     } catch (const argument_error& error) {
       throw argument_error("argument " + std::to_string(i + 1) + (each.name.empty() ? "" : " (" + each.name + ")") +
                            " of '" + method.name + "': " + error.what() + "\n" + described(method));
@@ -102,32 +99,30 @@ packed_arguments make_arguments(const method_info& method, const std::vector<std
   return out;
 }
 
-packed_arguments make_arguments(const method_info& method, const std::vector<json>& values, unique_fd handle) {
-  const std::size_t given = values.size() + (handle ? 1 : 0);
-  auto wanted = parse_signature(method.signature);
-  if (wanted) check_count(method, *wanted, given);
-  else wanted.emplace().parameters.resize(given);
+}  // namespace
 
-  packed_arguments out;
-  value_packer packer(out);
-  packer.begin(given);
+packed_arguments make_arguments(const method_info& method, const std::vector<std::string>& words,
+                                const std::optional<std::string>& input) {
+  return pack_each(method, words.size() + (input ? 1 : 0),
+                   [&](value_packer& packer, const type& wanted, std::size_t i) {
+                     if (input && i == 0) pack_input(packer, wanted, *input);
+                     else pack_word(packer, wanted, words[i - (input ? 1 : 0)]);
+                   });
+}
+
+packed_arguments make_arguments(const method_info& method, const std::vector<json>& values, unique_fd handle) {
   auto value = values.begin();
-  for (std::size_t i = 0; i < given; ++i) {
-    const type& each = wanted->parameters[i].type;
-    try {
-      if (handle && (each.kind == kind::handle || value == values.end())) {
-        if (each.kind != kind::handle) throw argument_error("expected " + to_string(each) + ", got a handle");
-        packer.pack_handle(std::move(handle));
-        handle.reset();
-      } else {
-        packer.pack(each, *value++);
-      }
-    } catch (const argument_error& error) {
-      throw argument_error("argument " + std::to_string(i + 1) + " of '" + method.name + "': " + error.what() + "\n" +
-                           described(method));
-    }
-  }
-  return out;
+  return pack_each(method, values.size() + (handle ? 1 : 0),
+                   [&](value_packer& packer, const type& wanted, std::size_t) {
+                     if (handle && (wanted.kind == kind::handle || value == values.end())) {
+                       if (wanted.kind != kind::handle)
+                         throw argument_error("expected " + to_string(wanted) + ", got a handle");
+                       packer.pack_handle(std::move(handle));
+                       handle.reset();
+                     } else {
+                       packer.pack(wanted, *value++);
+                     }
+                   });
 }
 
 std::vector<std::uint8_t> make_item(const type& wanted, const std::string& line, std::size_t number) {

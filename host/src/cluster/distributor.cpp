@@ -114,6 +114,12 @@ void distributor::turn(std::uint64_t key) {
       asked.swap(queue_);
     }
     for (const auto& each : asked) each();
+    if (news_.exchange(false)) {
+      for (const auto& [id, each] : seats_) {
+        each->news = true;
+        tell_news(*each);
+      }
+    }
   } else if (key == keys::listener) {
     accept();
   } else if (key & keys::connection) {
@@ -133,6 +139,7 @@ void distributor::tick() {
     each->sweep();
     take_back(*each);
     if (each->leaving && !each->told_to_leave) drain(*each);
+    tell_news(*each);
     check_alive(*each, now);
   }
   pass_waiting();
@@ -153,6 +160,11 @@ void distributor::on_draining(const std::shared_ptr<worker_process>& process) {
 }
 void distributor::on_ended(const std::shared_ptr<worker_process>& process) {
   post([this, process] { remove(process); });
+}
+
+void distributor::on_published() noexcept {
+  news_ = true;
+  ::eventfd_write(wake_.get(), 1);
 }
 
 seat* distributor::find(const std::shared_ptr<worker_process>& process) {
@@ -197,6 +209,14 @@ void distributor::drain(seat& from) {
                                   .generation = 0,
                                   .value = milliseconds(options_.load.supervision.drain.calls)});
   if (!from.told_to_leave) soon();
+}
+
+// The news itself goes by the channel, and has to be there when the worker looks.
+void distributor::tell_news(seat& to) {
+  if (!to.news) return;
+  to.news =
+      !to.process->all_sent() || !to.send({.type = BULKHEAD_SERVE_PUBLISHED, .slot = 0, .generation = 0, .value = 0});
+  if (to.news) soon();
 }
 
 // The call that a worker serves in has been answered, or is lost with it; then remove() comes, too.

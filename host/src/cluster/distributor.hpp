@@ -34,6 +34,7 @@ class BULKHEAD_PRIVATE distributor final : public worker_watcher, public std::en
   void on_admitted(const std::shared_ptr<worker_process>& process, std::function<void()> done) override;
   void on_draining(const std::shared_ptr<worker_process>& process) override;
   void on_ended(const std::shared_ptr<worker_process>& process) override;
+  void on_published() noexcept override;
   void await_serving(const std::vector<std::shared_ptr<worker_process>>& processes) override;
 
  private:
@@ -52,6 +53,7 @@ class BULKHEAD_PRIVATE distributor final : public worker_watcher, public std::en
   // Workers; in distributor.cpp.
   void admit(const std::shared_ptr<worker_process>& process, std::function<void()> done);
   void drain(seat& from);
+  void tell_news(seat& to);
   void finished(std::uint64_t id, const reply& result);
   void remove(const std::shared_ptr<worker_process>& process);
   void on_doorbell(seat& at);
@@ -79,6 +81,7 @@ class BULKHEAD_PRIVATE distributor final : public worker_watcher, public std::en
 
   std::mutex queue_mutex_;
   std::vector<std::function<void()>> queue_;
+  std::atomic<bool> news_{false};  // workers are to be told that something was published
 
   mutable std::mutex mutex_;  // of all that follows
   std::condition_variable changed_;

@@ -56,6 +56,7 @@ struct seat {
   bool answered = false;  // the call
   std::string failure;    // why it does not serve
   bool full = false;      // its socket is, for now
+  bool news = false;      // something was published that it has not been told of
   std::uint32_t ping = 0;
   ipc::time_point pinged{};
   unique_fd control, doorbell;

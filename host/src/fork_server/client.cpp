@@ -1,9 +1,9 @@
 // See client.hpp.
 #include "fork_server/client.hpp"
 
+#include "control_message.hpp"
 #include "fork_server/server_process.hpp"
 #include <bulkhead/crash_report.hpp>
-#include <bulkhead/ipc/attachment.hpp>
 
 #include <array>
 #include <csignal>
@@ -156,16 +156,7 @@ void client::adopt_all(server& which) {
 
 bool client::exchange(server& which, const request& head, const std::string& strings, const std::vector<int>& fds,
                       answer& out, std::string& text, unique_fd& pidfd) {
-  std::array<iovec, 2> parts = {iovec{const_cast<request*>(&head), sizeof head},
-                                iovec{const_cast<char*>(strings.data()), strings.size()}};
-  msghdr message{};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = parts.size();
-  attachment<descriptors_limit> attached;
-  attached.add_to(message, fds);
-  ssize_t n = 0;
-  do n = ::sendmsg(which.control.get(), &message, MSG_NOSIGNAL);
-  while (n < 0 && errno == EINTR);
+  const ssize_t n = control_message::send<descriptors_limit>(which.control.get(), head, strings, fds);
   if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) return false;
   checked(n, "sendmsg");  // something is short; the fork server is well
   if (head.kind == request_kind::adopt) return true;
@@ -175,30 +166,17 @@ bool client::exchange(server& which, const request& head, const std::string& str
   do polled = ::poll(&ready, 1, answer_timeout_ms);
   while (polled < 0 && errno == EINTR);
   if (polled <= 0) return false;
-  alignas(cmsghdr) char incoming[CMSG_SPACE(sizeof(int))];
   std::array<char, report_limit> report;
-  std::array<iovec, 2> answered = {iovec{&out, sizeof out}, iovec{report.data(), report.size()}};
-  message = {};
-  message.msg_iov = answered.data();
-  message.msg_iovlen = answered.size();
-  message.msg_control = incoming;
-  message.msg_controllen = sizeof incoming;
-  n = ::recvmsg(which.control.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (n < static_cast<ssize_t>(sizeof out) || out.magic != magic ||
-      out.text_size != static_cast<std::size_t>(n) - sizeof out)
-    return false;
+  std::vector<unique_fd> came;
+  const auto got = control_message::receive<1>(which.control.get(), out, report, came, MSG_DONTWAIT);
+  if (!got.whole || out.magic != magic || out.text_size != got.rest) return false;
   text.assign(report.data(), out.text_size);
-  if (message.msg_flags & MSG_CTRUNC && out.pid > 0) {  // no descriptor was free here; nobody else can reap this child
+  if (got.cut_short && out.pid > 0) {  // no descriptor was free here; nobody else can reap this child
     ::kill(out.pid, SIGKILL);
     ::waitpid(out.pid, nullptr, __WALL);
     throw std::system_error(EMFILE, std::generic_category(), "no descriptor was free for a worker");
   }
-  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    pidfd.reset(fd);
-  }
+  if (!came.empty()) pidfd = std::move(came.front());
   return out.error != 0 || out.refused || pidfd || head.kind == request_kind::examine;
 }
 

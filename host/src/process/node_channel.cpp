@@ -214,29 +214,21 @@ void node_channel::read() {
 
 // False when there is nothing more to be read now.
 bool node_channel::read_some() {
-  // Room for one descriptor is room for two, by alignment.
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))];
+  attachment<1> attached;
   iovec part{bytes_.data(), bytes_.size()};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
-  if (options_.receive_handles) {
-    message.msg_control = space;
-    message.msg_controllen = sizeof space;
-  }
+  if (options_.receive_handles) attached.make_room(message);
   const ssize_t n = ::recvmsg(socket_.native_handle(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (n < 0 && errno == EINTR) return true;
   if (n < 0 && errno == EAGAIN) return false;
   std::vector<unique_fd> unwanted;
-  for (cmsghdr* header = n >= 0 ? CMSG_FIRSTHDR(&message) : nullptr; header; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    for (std::size_t i = 0; i < (header->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
-      if (!pending_ && i == 0) pending_.reset(fd);
-      else unwanted.emplace_back(fd);
-    }
-  }
+  if (n >= 0)
+    take_descriptors(message, [&](unique_fd fd) {
+      if (!pending_) pending_ = std::move(fd);
+      else unwanted.push_back(std::move(fd));
+    });
   if (options_.discard && !unwanted.empty()) options_.discard(std::move(unwanted));
   if (n <= 0) return close(""), false;  // a trailing part of a message is dropped, as in Node
   partial_.append(bytes_.data(), static_cast<std::size_t>(n));

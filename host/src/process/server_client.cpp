@@ -1,7 +1,7 @@
 // See server_client.hpp. A child says on a pipe which step failed; execve() closes that pipe, so its end-of-file is success.
 #include "process/server_client.hpp"
 
-#include <bulkhead/ipc/attachment.hpp>
+#include "control_message.hpp"
 
 #include <boost/system/system_error.hpp>
 
@@ -158,41 +158,17 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
 
 bool server_client::exchange(server& with, const request& head, const std::string& strings, const std::vector<int>& fds,
                              answer& out, std::string& text, unique_fd& pidfd) {
-  std::array<iovec, 2> parts = {iovec{const_cast<request*>(&head), sizeof head},
-                                iovec{const_cast<char*>(strings.data()), strings.size()}};
-  msghdr message{};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = parts.size();
-  attachment<descriptors_limit> attached;
-  attached.add_to(message, fds);
   const int socket = with.process.control.get();
-  ssize_t n = 0;
-  do n = ::sendmsg(socket, &message, MSG_NOSIGNAL);
-  while (n < 0 && errno == EINTR);
-  if (n < 0) return false;
+  if (control_message::send<descriptors_limit>(socket, head, strings, fds) < 0) return false;
   if (head.kind != request_kind::spawn) return true;
 
-  alignas(cmsghdr) char incoming[CMSG_SPACE(sizeof(int))];
-  std::array<char, 16384> report;
-  std::array<iovec, 2> answered = {iovec{&out, sizeof out}, iovec{report.data(), report.size()}};
-  message = {};
-  message.msg_iov = answered.data();
-  message.msg_iovlen = answered.size();
-  message.msg_control = incoming;
-  message.msg_controllen = sizeof incoming;
   // It answers, or dies: to execute a program takes as long as its file system does.
-  do n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  while (n < 0 && errno == EINTR);
-  if (n < static_cast<ssize_t>(sizeof out) || out.magic != magic ||
-      out.text_size != static_cast<std::size_t>(n) - sizeof out)
-    return false;
+  std::array<char, 16384> report;
+  std::vector<unique_fd> came;
+  const auto got = control_message::receive<1>(socket, out, report, came);
+  if (!got.whole || out.magic != magic || out.text_size != got.rest) return false;
   text.assign(report.data(), out.text_size);
-  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  if (header && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int fd = -1;
-    std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-    pidfd.reset(fd);
-  }
+  if (!came.empty()) pidfd = std::move(came.front());
   return true;
 }
 

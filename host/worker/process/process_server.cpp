@@ -4,10 +4,10 @@
 // up allocates. What a child can't do it says on the host's pipe, so nobody waits here.
 #include "process/process_server.hpp"
 
+#include "control_message.hpp"
 #include "denied_calls.hpp"
 #include "process/child_start.hpp"
 #include "sandbox/report_text.hpp"
-#include <bulkhead/ipc/attachment.hpp>
 #include <bulkhead/ipc/system.hpp>
 
 #include <array>
@@ -54,28 +54,11 @@ struct living {
 
 // False when the host is gone. What does not fit together leaves no strings.
 bool receive(int control, incoming& in) {
-  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int) * descriptors_limit)];
   in.bytes.resize(inline_limit);
-  std::array<iovec, 2> parts = {iovec{&in.head, sizeof in.head}, iovec{in.bytes.data(), in.bytes.size()}};
-  msghdr message{};
-  message.msg_iov = parts.data();
-  message.msg_iovlen = parts.size();
-  message.msg_control = space;
-  message.msg_controllen = sizeof space;
-  ssize_t n = 0;
-  do n = ::recvmsg(control, &message, MSG_CMSG_CLOEXEC);
-  while (n < 0 && errno == EINTR);
-  if (n < static_cast<ssize_t>(sizeof in.head) || in.head.magic != magic || in.head.version != version) return false;
-  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    for (std::size_t i = 0; i < (header->cmsg_len - CMSG_LEN(0)) / sizeof(int); ++i) {
-      int fd = -1;
-      std::memcpy(&fd, CMSG_DATA(header) + i * sizeof(int), sizeof fd);
-      in.fds.emplace_back(fd);
-    }
-  }
-  if (message.msg_flags & MSG_CTRUNC) in.fds.clear();  // no descriptor is free here
-  in.bytes.resize(static_cast<std::size_t>(n) - sizeof in.head);
+  const auto got = control_message::receive<descriptors_limit>(control, in.head, in.bytes, in.fds);
+  if (!got.whole || in.head.magic != magic || in.head.version != version) return false;
+  if (got.cut_short) in.fds.clear();  // no descriptor is free here
+  in.bytes.resize(got.rest);
   return true;
 }
 
@@ -214,13 +197,7 @@ class server {
 
   bool reply(answer& out, std::string& text, int pidfd) {
     out.text_size = static_cast<std::uint32_t>(text.size());
-    std::array<iovec, 2> parts = {iovec{&out, sizeof out}, iovec{text.data(), text.size()}};
-    msghdr message{};
-    message.msg_iov = parts.data();
-    message.msg_iovlen = parts.size();
-    attachment<1> attached;
-    if (pidfd >= 0) attached.add_to(message, {&pidfd, 1});
-    return ::sendmsg(control_, &message, MSG_NOSIGNAL) >= 0;
+    return control_message::send<1>(control_, out, text, {&pidfd, pidfd >= 0 ? std::size_t{1} : 0}) >= 0;
   }
 
   sandbox::prepared& prepare(const std::string& rules) {

@@ -45,6 +45,9 @@ typedef struct bulkhead_serve_message {
                                        answer the call; all within `value` milliseconds */
 #define BULKHEAD_SERVE_END 4u  /* as DRAIN, but nobody takes returned connections any more: end them */
 #define BULKHEAD_SERVE_PING 5u /* store `value` into the table's `pong`; a worker that is silent is killed as hung */
+#define BULKHEAD_SERVE_PUBLISHED \
+  6u /* something that the plugin may read has been published or withdrawn since the last one of these: what it \
+        has opened before may be old. BULKHEAD_PUBLISHED (bulkhead/plugin.h) opens the new version. */
 
 /* The memory that both see. The slots' words follow it. */
 typedef struct bulkhead_serve_table {

@@ -11,6 +11,9 @@
 #include <fstream>
 #include <map>
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 using namespace bulkhead;
 using namespace bulkhead::testing;
 
@@ -233,11 +236,31 @@ TEST_CASE("every native system call by number is denied and reported, except tho
   CHECK(denied > 300);
 }
 
+#if defined(__x86_64__)
+namespace {
+
+// Some virtual machines and kernels have no way to enter by it at all: it is a segmentation fault there.
+bool int_0x80_is_a_system_call() {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    long number = 20;  // getpid
+    __asm__ volatile("int $0x80" : "+a"(number) : : "memory", "r8", "r9", "r10", "r11");
+    ::_exit(0);
+  }
+  int status = 0;
+  return ::waitpid(child, &status, 0) == child && WIFEXITED(status);
+}
+
+}  // namespace
+#endif
+
 TEST_CASE("every system call by x32 and by i386 number is denied and reported") {
 #if defined(__x86_64__)
   firing_range range(leaving_out({}));
+  const bool has_i386 = int_0x80_is_a_system_call();
+  if (!has_i386) CHECK(range.call_number(2, 20).lost);
   for (const int table : {1, 2})
-    for (int number = 0; number < numbers; ++number) {
+    for (int number = 0; number < (table == 1 || has_i386 ? numbers : 0); ++number) {
       const auto got = range.call_number(table, number);
       INFO((table == 1 ? "x32 " : "i386 ") << number << " -> " << got.result);
       REQUIRE(!got.lost);

@@ -193,6 +193,9 @@ class channel {
     std::vector<unique_fd> handles;
     std::size_t written = 0;
   };
+  // Of an id: its slot, and which of the calls that the slot has had.
+  static constexpr unsigned slot_bits = 12;
+  static constexpr std::uint32_t slot_mask = (1u << slot_bits) - 1, generation_mask = (1u << (32 - slot_bits)) - 1;
   using lock = std::unique_lock<std::mutex>;
 
   void enqueue(lock& held, byte_span first, byte_span second, std::vector<unique_fd>&& handles);
@@ -244,7 +247,7 @@ class channel {
   bool looking_ = false;        // look_again() is to come
   unsigned async_pending_ = 0;  // with an event loop
   std::uint64_t turns_ = 0, turns_seen_ = 0;
-  static constexpr std::chrono::milliseconds watch_delay_least{1};
+  static constexpr std::chrono::milliseconds watch_delay_least{1}, watch_delay_most{8};
   std::chrono::milliseconds watch_delay_ = watch_delay_least;
   bool opened_ = false;
   bool failed_ = false;

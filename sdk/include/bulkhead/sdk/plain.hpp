@@ -162,8 +162,7 @@ struct plain<std::vector<T, A>> : std::bool_constant<byte_like<T> || is_plain<T>
     if constexpr (byte_like<T>) {
       bytes_view all;
       if (!from.binary(all)) return false;
-      const T* const begin = reinterpret_cast<const T*>(all.data());
-      out.assign(begin, begin + all.size());
+      assign_bytes(out, all);
     } else {
       std::uint64_t count = 0;
       if (!from.array(count)) return false;

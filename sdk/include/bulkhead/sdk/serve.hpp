@@ -77,8 +77,9 @@ class serve_link {
  public:
   // What the host wants.
   struct event {
-    // Which of its messages; host_gone: nothing more will come, the method had better return.
-    enum class kind { listener, connection, drain, end, host_gone };
+    // Which of its messages. published: what host_api::published() gives has changed for some name; look up again what
+    // you keep. host_gone: nothing more will come, the method had better return.
+    enum class kind { listener, connection, drain, end, published, host_gone };
     kind what = kind::host_gone;     // says which of the members below are set
     handle listener{};               // does not block
     served_connection connection{};  // idle
@@ -136,6 +137,7 @@ class serve_link {
         case BULKHEAD_SERVE_PING: std::atomic_ref(table_->pong).store(message.value); continue;
         case BULKHEAD_SERVE_DRAIN: out.what = event::kind::drain; return out;
         case BULKHEAD_SERVE_END: out.what = event::kind::end; return out;
+        case BULKHEAD_SERVE_PUBLISHED: out.what = event::kind::published; return out;
         case BULKHEAD_SERVE_LISTENER:
           out.what = event::kind::listener;
           out.listener = std::move(passed);

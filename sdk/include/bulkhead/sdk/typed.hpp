@@ -18,11 +18,13 @@ struct is_optional<std::optional<T>> : std::true_type {};
 
 // Bytes that are owned; a bytes_view is read on its own.
 template <class T>
-struct is_bytes : std::false_type {};
+struct is_byte_vector : std::false_type {};
 template <class T, class A>
-struct is_bytes<std::vector<T, A>> : std::bool_constant<byte_like<T>> {};
+struct is_byte_vector<std::vector<T, A>> : std::bool_constant<byte_like<T>> {};
+template <class T>
+struct is_byte_array : std::false_type {};
 template <class T, std::size_t N>
-struct is_bytes<std::array<T, N>> : std::bool_constant<byte_like<T>> {};
+struct is_byte_array<std::array<T, N>> : std::bool_constant<byte_like<T>> {};
 
 template <class T>
 struct is_list : std::false_type {};
@@ -111,6 +113,12 @@ T read(const msgpack::object& value) {
   } else if constexpr (std::is_same_v<T, bytes_view>) {
     if (value.type == msgpack::type::BIN)
       return {reinterpret_cast<const std::uint8_t*>(value.via.bin.ptr), value.via.bin.size};
+  } else if constexpr (is_byte_vector<T>::value) {
+    if (value.type == msgpack::type::BIN) {
+      T out;
+      assign_bytes(out, read<bytes_view>(value));
+      return out;
+    }
   } else if constexpr (is_optional<T>::value) {
     if (value.type == msgpack::type::NIL) return std::nullopt;
     return read<typename T::value_type>(value);
@@ -124,7 +132,7 @@ T read(const msgpack::object& value) {
     // msgpack-c takes bin for a string and a string for bytes; a plugin should not have to wonder which it got.
     constexpr bool wants_text = std::is_convertible_v<T, std::string_view>;
     if (!(wants_text && value.type == msgpack::type::BIN) &&
-        !(is_bytes<T>::value && value.type == msgpack::type::STR)) {
+        !(is_byte_array<T>::value && value.type == msgpack::type::STR)) {
       try {
         return value.as<T>();
       } catch (const msgpack::type_error&) {

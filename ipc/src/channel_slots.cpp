@@ -1,0 +1,150 @@
+// The open calls of a channel: their slots, and how they end. See channel.hpp.
+#include "futex.hpp"
+#include <bulkhead/ipc/channel.hpp>
+
+namespace bulkhead::ipc {
+channel::slot* channel::find(std::uint32_t id) {
+  const std::uint32_t index = id & slot_mask;
+  if (index >= slots_.size()) return nullptr;
+  slot& slot = slots_[index];
+  if (slot.state == slot::state::free || (slot.generation & generation_mask) != id >> slot_bits) return nullptr;
+  return &slot;
+}
+
+void channel::free_slot(std::uint32_t index) {
+  slot& slot = slots_[index];
+  slot.state = slot::state::free;
+  ++slot.generation;
+  slot.sync = nullptr;
+  take_async(slot);
+  free_.push_back(index);
+  --outstanding_;
+}
+
+std::unique_ptr<async_completion> channel::take_async(slot& slot) {
+  if (slot.async && loop_) --async_pending_;
+  return std::move(slot.async);
+}
+
+// Hands a pending call its result and frees the slot.
+channel::sleeper channel::finish(lock& held, std::uint32_t index, completion&& result) {
+  slot& slot = slots_[index];
+  if (slot.sync) {
+    const sleeper to = hand_over(*slot.sync, std::move(result));
+    free_slot(index);
+    return to;
+  }
+  auto async = take_async(slot);
+  free_slot(index);
+  held.unlock();
+  if (async) async->complete(std::move(result));
+  held.lock();
+  return nullptr;
+}
+
+// (locked) The waiter may be gone as soon as it has been told.
+channel::sleeper channel::hand_over(waiter& to, completion&& result) {
+  to.result = std::move(result);
+  const bool sleeps = std::erase(followers_, &to) > 0;
+  to.state_.store(waiter::done, std::memory_order_release);
+  return sleeps ? &to.state_ : nullptr;
+}
+
+bool channel::abandon(std::uint32_t id, outcome code, const std::string& why) {
+  lock held(mutex_);
+  slot* slot = find(id);
+  if (!slot || slot->state != slot::state::pending) return false;
+  give_up(held, id & slot_mask, code, why);
+  return true;
+}
+
+// A caller has gone with an exception.
+void channel::forget(waiter& gone) {
+  lock held(mutex_);
+  std::erase(followers_, &gone);
+  for (slot& each : slots_)
+    if (each.sync == &gone) {
+      each.sync = nullptr;
+      each.state = slot::state::abandoned;
+      each.abandoned_at = clock::now();
+    }
+  if (!reading_ && !closed_) release_reader(held, false);
+}
+
+// The caller gets its outcome now; the slot stays behind as a tombstone, and the peer is told.
+void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::string& why) {
+  slot& slot = slots_[index];
+  slot.state = slot::state::abandoned;
+  slot.abandoned_at = clock::now();
+  const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
+  waiter* sync = std::exchange(slot.sync, nullptr);
+  auto async = take_async(slot);
+  completion ended = completion::failed(code, why);
+  ended.given_up = true;
+  if (loop_) loop_->schedule(slot.abandoned_at);
+  if (!closed_) {
+    buffer cancel = begin_notification("$/cancel");
+    packer(cancel).pack_array(1).pack(id);
+    enqueue(held, cancel.view(), {}, {});
+  }
+  if (sync) {
+    if (const sleeper to = hand_over(*sync, std::move(ended))) futex_wake(*to, futex::own);
+    if (reading_) transport_->wake();               // it may be the one who reads
+    else if (!closed_) release_reader(held, true);  // or the one who was to
+  } else if (async) {
+    held.unlock();
+    async->complete(std::move(ended));
+    held.lock();
+  }
+}
+
+channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grace) {
+  lock held(mutex_);
+  tick_result result;
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    slot& slot = slots_[i];
+    if (slot.state == slot::state::pending && slot.async && slot.deadline <= now)
+      give_up(held, i, outcome::timeout, "no answer before the deadline");
+    if (slot.state == slot::state::pending && slot.async) result.next = std::min(result.next, slot.deadline);
+    if (slot.state == slot::state::abandoned) {
+      const time_point due = slot.abandoned_at + grace;
+      if (due <= now) result.overdue = true;
+      else result.next = std::min(result.next, due);
+    }
+  }
+  if (unwatched_) {
+    if (turns_ != std::exchange(turns_seen_, turns_)) {  // there were readers since the last look: look less often
+      watch_delay_ = std::min(2 * watch_delay_, watch_delay_most);
+      result.next = std::min(result.next, now + watch_delay_);
+    } else {
+      unwatched_ = false;
+      watch_delay_ = watch_delay_least;
+      rearm(held);
+    }
+  }
+  if (const time_point since = partial_since_; since != never) {
+    const time_point due = since + limits_.frame_time;
+    if (due > now) {
+      result.next = std::min(result.next, due);
+    } else if (!reading_) {
+      close(held, "a message was not complete within the frame time limit");
+    }  // else the reader notices by itself
+  }
+  return result;
+}
+
+void channel::fail_all(const std::function<completion(const open_call&)>& decide) {
+  lock held(mutex_);
+  failed_ = true;
+  for (std::uint32_t i = 0; i < slots_.size(); ++i) {
+    slot& slot = slots_[i];
+    if (slot.state == slot::state::pending) {
+      const open_call call{slot.sequence, slot.first_byte < written_total_};
+      if (const sleeper to = finish(held, i, decide(call))) futex_wake(*to, futex::own);
+    } else if (slot.state == slot::state::abandoned) free_slot(i);
+  }
+  out_.clear();
+  out_bytes_ = 0;
+}
+
+}  // namespace bulkhead::ipc
