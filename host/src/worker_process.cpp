@@ -300,6 +300,8 @@ plugin_info worker_process::description() const {
   return description_;
 }
 
+bool worker_process::in_call() const { return settings_->argv.empty() && black_box_copy(black_box_.get()).in_call; }
+
 worker_info worker_process::info() const {
   const black_box_copy box(black_box_.get());
   worker_info out;

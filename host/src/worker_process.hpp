@@ -80,6 +80,8 @@ class worker_process final : public reactor::target,
   bool ready() const { return ready_; }
   bool alive() const { return !dead_ && !channel_.closed(); }
   worker_info info() const;
+  // Whether the plugin's code runs for a call, be it one that was given up.
+  bool in_call() const;
   // Calls in progress, those given up but not yet answered included.
   unsigned outstanding() const { return channel_.outstanding(); }
   std::size_t resident_bytes() const;

@@ -195,11 +195,15 @@ void worker_set::execute(const Action& action) {
       else admit(worker);
       if (settings_->watcher) employ(worker);
     } else if constexpr (std::is_same_v<Action, actions::ping>) {
-      const auto memory = settings_->options.memory_limit > 0 ? process->resident_bytes() : 0;
-      if (memory > 0) apply(events::usage{action.worker, worker->served, memory});
+      // One that has served no call since is looked at now and then, for what its own threads do.
+      const bool look =
+          settings_->options.memory_limit > 0 &&
+          (std::exchange(worker->served_then, worker->served) != worker->served || worker->pings++ % 8 == 0);
+      if (const auto memory = look ? process->resident_bytes() : 0; memory > 0)
+        apply(events::usage{action.worker, worker->served, memory});
       if (process->outstanding() > (worker->pinged ? 1u : 0u)) return apply(events::answered{action.worker});
       // In the plugin's code for no call that anybody waits for: other threads of it may answer, that one does not.
-      if (process->info().phase == phase::call) return;
+      if (process->in_call()) return;
       if (std::exchange(worker->pinged, true)) return;  // the last one is not answered yet
       process->ask("$/ping", [weak = weak_from_this(), worker](ipc::completion&&) {
         const auto self = weak.lock();

@@ -32,8 +32,9 @@ class worker_set final : public worker_owner, public reactor::target, public std
     unsigned saves = 0;                        // under way
     std::string save_failure{};                // of the last one, if it failed
     std::optional<exit_reason> killed;
-    unsigned in_progress = 0;  // calls given to it and not yet given back
-    std::uint64_t served = 0;
+    unsigned in_progress = 0;                   // calls given to it and not yet given back
+    std::uint64_t served = 0, served_then = 0;  // then: when its memory was looked at
+    unsigned pings = 0;                         // since it began
   };
   using lease = std::shared_ptr<member>;
 

@@ -1,6 +1,8 @@
 // See storm.hpp.
 #include "storm.hpp"
 
+#include <bulkhead/metrics.hpp>
+
 #include <fmt/format.h>
 #include <malloc.h>
 
@@ -273,9 +275,12 @@ void storm::come_to_rest(unsigned number) {
     std::string how;
     for (pool& each : pools_) {
       const auto status = each.plugin.status();
-      how += fmt::format("; {}: {}, {} of {} serve, there are {} of {} workers, {} calls wait {}", each.name,
-                         to_string(status.state), status.serving, each.instances, each.plugin.workers().size(),
-                         each.workers, status.waiting, status.reason);
+      const auto count = each.plugin.metrics();
+      how += fmt::format(
+          "; {}: {}, {} of {} serve, there are {} of {} workers ({} start, {} idle, {} busy, {} drain), {} "
+          "calls wait {}",
+          each.name, to_string(status.state), status.serving, each.instances, each.plugin.workers().size(),
+          each.workers, count.starting, count.idle, count.busy, count.draining, status.waiting, status.reason);
       for (const auto& worker : each.plugin.workers())
         if (worker.phase != phase::ready || worker.outstanding > 0)
           how += fmt::format(", worker {} is in phase {} with {} calls", worker.pid, to_string(worker.phase),

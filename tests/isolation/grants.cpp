@@ -217,9 +217,10 @@ TEST_CASE("descriptors go with calls of the application's functions, to it by a 
     CHECK_THAT(error_of(borrower.try_call("read_file", "/etc/passwd")), !Catch::Contains("root:"));
     CHECK_THAT(error_of(borrower.try_call("borrow_file", "nothing")), Catch::Contains("'open' has no file to give"));
   }
+  // Fewer when one of the first plugin's was still to be closed.
   const auto limit = std::chrono::steady_clock::now() + 10s;
-  while (entries("/proc/self/fd") != fds && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
-  CHECK(entries("/proc/self/fd") == fds);
+  while (entries("/proc/self/fd") > fds && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  CHECK(entries("/proc/self/fd") <= fds);
 }
 
 TEST_CASE("in-process, descriptors go with events and with the application's functions as well") {
