@@ -262,13 +262,18 @@ bool storm::at_rest() {
     }
     const auto workers = each.plugin.workers();
     if (status.serving != each.instances || status.waiting > 0 || workers.size() != each.workers) return false;
+    // Heartbeats are outstanding, too, now with this worker and now with that: each has to be seen without once.
     for (const auto& worker : workers)
-      if (worker.phase != phase::ready || worker.outstanding > 0) return false;
+      if (worker.phase == phase::ready && worker.outstanding == 0) seen_idle_.insert(worker.pid);
+      else if (worker.phase != phase::ready) seen_idle_.erase(worker.pid);
+    for (const auto& worker : workers)
+      if (!seen_idle_.contains(worker.pid)) return false;
   }
   return true;
 }
 
 void storm::come_to_rest(unsigned number) {
+  seen_idle_.clear();
   const auto limit = clock::now() + rest_limit;
   while (!at_rest() && clock::now() < limit) std::this_thread::sleep_for(5ms);
   if (!at_rest()) {

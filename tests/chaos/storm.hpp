@@ -74,6 +74,7 @@ class storm {
   std::vector<pool> pools_;
   std::atomic<std::uint64_t> next_call_{0}, open_{0}, ends_{0}, late_{0}, latest_us_{0};
   std::atomic<bool> needs_reset_{false};
+  std::set<pid_t> seen_idle_;                         // workers, since the storm is over
   std::uint64_t calls_before_ = 0, ends_before_ = 0;  // this round
   std::uint64_t calls_in_round_ = 0, ends_in_round_ = 0;
   std::counting_semaphore<> in_flight_{200};
