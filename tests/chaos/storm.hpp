@@ -13,6 +13,7 @@
 #include <map>
 #include <mutex>
 #include <semaphore>
+#include <set>
 
 namespace chaos {
 
