@@ -190,6 +190,22 @@ TEST_CASE("typed: views refer to the value itself") {
   CHECK(convert<msgpack::object>(text.get()).type == msgpack::type::STR);
 }
 
+TEST_CASE("typed: bytes by the megabyte come through as they were, in place of what was there before") {
+  bytes much((std::size_t{5} << 20) + 123);
+  for (std::size_t i = 0; i < much.size(); ++i) much[i] = static_cast<std::uint8_t>(i * 7 + i / 4096);
+  const msgpack::object_handle value = sent(much);
+  CHECK((typed::convert<bytes>(value.get()) == much));
+  CHECK((typed::convert<std::vector<char>>(value.get()) == std::vector<char>(much.begin(), much.end())));
+  msgpack::sbuffer flat;
+  msgpack::pack(flat, much);
+  const bytes_view raw(reinterpret_cast<const std::uint8_t*>(flat.data()), flat.size());
+  for (const std::size_t size : {std::size_t{0}, std::size_t{10}, std::size_t{5} << 20, std::size_t{9} << 20}) {
+    bytes before(size, 1);
+    CHECK(typed::take_all(raw, before));
+    CHECK((before == much));
+  }
+}
+
 TEST_CASE("typed: an int has to fit") {
   CHECK(through<std::int8_t>(-128) == -128);
   CHECK(through<std::uint8_t>(255) == 255);
