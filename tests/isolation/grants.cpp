@@ -4,6 +4,7 @@
 #include <csignal>
 
 #include <fcntl.h>
+#include <sys/wait.h>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
@@ -313,6 +314,43 @@ TEST_CASE("a worker may be held to a part of the CPUs, or is not started") {
     CHECK(error.message().find("cpus can't be limited here: ") != std::string::npos);
   }
   CHECK_THROWS_WITH(policy{}.cpus(0), Catch::Contains("cpus must be"));
+}
+
+TEST_CASE("the cgroups of a host that was killed are removed by the next one") {
+  const auto rules = policy{}.memory_limit(std::size_t{256} << 20);
+  int ends[2];
+  REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+  const unique_fd reading(ends[0]);
+  unique_fd writing(ends[1]);
+  const pid_t doomed = ::fork();
+  REQUIRE(doomed >= 0);
+  if (doomed == 0) {  // a host that comes to a sudden end
+    host host;
+    const auto plugin = guest(host, rules);
+    const pid_t worker = plugin.workers().at(0).pid;
+    if (::write(writing.get(), &worker, sizeof worker) == sizeof worker) ::pause();
+    ::_exit(1);
+  }
+  writing.reset();
+  pid_t worker = -1;
+  REQUIRE(::read(reading.get(), &worker, sizeof worker) == sizeof worker);
+  std::filesystem::path left;
+  std::ifstream groups("/proc/" + std::to_string(worker) + "/cgroup");
+  for (std::string line; std::getline(groups, line);)
+    if (const auto at = line.find(":memory:"); at != std::string::npos && line.find("/bulkhead-") != std::string::npos)
+      left = "/sys/fs/cgroup/memory" + line.substr(at + 8);
+  ::kill(doomed, SIGKILL);
+  REQUIRE(::waitpid(doomed, nullptr, 0) == doomed);
+  if (left.empty() || !std::filesystem::exists(left)) {
+    WARN("no cgroups of version 1 here");
+    return;
+  }
+  const auto limit = std::chrono::steady_clock::now() + 20s;  // until its worker has gone, too
+  do {
+    host next;
+    guest(next, rules);
+  } while (std::filesystem::exists(left) && std::chrono::steady_clock::now() < limit);
+  CHECK_FALSE(std::filesystem::exists(left));
 }
 
 TEST_CASE("a cgroup that can't be had is told with the reason, and the worker goes without") {

@@ -4,6 +4,8 @@
 #include <bulkhead/ipc/system.hpp>
 
 #include <algorithm>
+#include <csignal>
+#include <cstdio>
 #include <fstream>
 #include <sstream>
 
@@ -93,12 +95,17 @@ fs::path directory(const mounted& where, const std::string& path) {
 
 cgroup::cgroup(bool unified, std::map<std::string, fs::path> directories)
     : unified_(unified), directories_(std::move(directories)) {
-  for (const auto& [controller, path] : directories_)
-    if (::mkdir(path.c_str(), 0755) != 0 && errno != EEXIST)
-      throw std::system_error(errno, std::generic_category(), path.string());
+  for (const auto& [controller, path] : directories_) {
+    if (::mkdir(path.c_str(), 0755) == 0 || errno == EEXIST) continue;
+    const int why = errno;
+    remove();
+    throw std::system_error(why, std::generic_category(), path.string());
+  }
 }
 
-cgroup::~cgroup() {
+cgroup::~cgroup() { remove(); }
+
+void cgroup::remove() noexcept {
   for (const auto& [controller, path] : directories_) ::rmdir(path.c_str());
 }
 
@@ -152,8 +159,27 @@ bool cgroup::ran_out_of_memory() const {
 
 // --- where they can be made -----------------------------------------------------------------------------------------
 
+// What hosts have left here that were killed, or that had a child which outlived its cgroup's end. One with processes in
+// it can't be removed.
+void cgroup_maker::remove_left_behind() const {
+  for (const auto& [controller, base] : bases_) {
+    std::error_code failed;
+    for (fs::directory_iterator each(base, failed), end; !failed && each != end; each.increment(failed)) {
+      const std::string name = each->path().filename();
+      unsigned pid = 0, number = 0;
+      if (std::sscanf(name.c_str(), "bulkhead-%u-%u", &pid, &number) != 2) continue;
+      if (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) ::rmdir(each->path().c_str());
+    }
+  }
+}
+
 void cgroup_maker::find() {
   if (std::exchange(found_, true)) return;
+  find_bases();
+  remove_left_behind();
+}
+
+void cgroup_maker::find_bases() {
   if (!delegated_.empty()) return find_unified(delegated_);
   // A machine with both has its controllers in version 1.
   find_legacy();

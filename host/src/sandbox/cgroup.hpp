@@ -31,6 +31,8 @@ class cgroup {
   bool ran_out_of_memory() const;
 
  private:
+  void remove() noexcept;
+
   const bool unified_;                                              // version 2
   const std::map<std::string, std::filesystem::path> directories_;  // by controller; version 2: one, under ""
 };
@@ -49,6 +51,8 @@ class cgroup_maker {
 
  private:
   void find();
+  void find_bases();
+  void remove_left_behind() const;
   void find_unified(const std::filesystem::path& base);
   void find_legacy();
 
