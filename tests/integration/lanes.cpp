@@ -110,7 +110,12 @@ TEST_CASE("an idle host and its idle workers spend no CPU time") {
   std::vector<std::chrono::nanoseconds> before;
   for (const pid_t pid : all) before.push_back(cpu_time(pid));
   std::this_thread::sleep_for(1s);
-  for (std::size_t i = 0; i < all.size(); ++i) CHECK(cpu_time(all[i]) - before[i] < 5ms);
+#ifdef BULKHEAD_SANITIZED
+  constexpr auto none = 20ms;  // of a heartbeat that is several times as much work
+#else
+  constexpr auto none = 5ms;
+#endif
+  for (std::size_t i = 0; i < all.size(); ++i) CHECK(cpu_time(all[i]) - before[i] < none);
 }
 
 TEST_CASE("a plugin that writes into what comes from the host dies of it") {
