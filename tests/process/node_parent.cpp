@@ -400,15 +400,18 @@ TEST_CASE("a program of ours is the child of a real Node parent, with handles bo
   REQUIRE(!done.error);
   const json result = json::parse(done.out);
   CHECK(result["code"] == 5);
-  const json& seen = result["seen"];
+  json seen = result["seen"];
   REQUIRE(seen.size() == 8);
+  const json served = {{"served", "served by bulkhead"}};  // by a connection: before or after messages, as it comes
+  const auto found = std::find(seen.begin(), seen.end(), served);
+  REQUIRE(found != seen.end());
+  seen.erase(found);
   CHECK(seen[0] == json{{"hello", true}});
   CHECK(seen[1]["echo"]["text"] == "grüße");
   CHECK(seen[1]["echo"]["list"][2]["a"].get<std::string>().size() == 200'000);
   CHECK(seen[2] == json{{"echo", nullptr}});
   CHECK(seen[3] == json{{"listener", "tcp_listener"}});
   CHECK(std::count(seen.begin(), seen.end(), json{{"echo", {{"after", 1}}}}) == 1);
-  CHECK(std::count(seen.begin(), seen.end(), json{{"served", "served by bulkhead"}}) == 1);
   CHECK(std::count(seen.begin(), seen.end(), json{{"gift", 1}, {"handle", "Socket"}}) == 1);
   CHECK(seen.back() == "disconnect");
 }
