@@ -22,11 +22,15 @@ std::weak_ptr<published_state::reader> worker_process::as_reader() {
 }
 
 void worker_process::tell_published(const published_state::values& values) {
-  for (const auto& [name, value] : values) on_published(name, value);
+  for (const auto& [name, value] : values) send_published(name, value);
 }
 
 void worker_process::on_published(const std::string& name, const ipc::snapshot& value) noexcept {
-  if (!may_read(settings_->options.published, name)) return;
+  if (send_published(name, value)) tell_watcher();
+}
+
+bool worker_process::send_published(const std::string& name, const ipc::snapshot& value) noexcept {
+  if (!may_read(settings_->options.published, name)) return false;
   ipc::buffer frame = ipc::begin_notification("$/published");
   const char index = 0;
   ipc::packer pack(frame);
@@ -39,10 +43,11 @@ void worker_process::on_published(const std::string& name, const ipc::snapshot& 
   try {
     std::vector<unique_fd> handles;
     handles.push_back(detail::duplicate(value.memory->fd()));
-    if (channel_.send(frame.take(), std::move(handles)) || channel_.closed()) return tell_watcher();
+    if (channel_.send(frame.take(), std::move(handles)) || channel_.closed()) return true;
   } catch (const std::exception&) {  // no descriptors left
   }
   kill(exit_reason::hung, "it did not read what was published");
+  return false;
 }
 
 void worker_process::on_unpublished(const std::string& name, std::uint64_t version) noexcept {

@@ -118,6 +118,8 @@ class worker_process final : public reactor::target,
   void on_published(const std::string& name, const ipc::snapshot& value) noexcept override;
   void on_unpublished(const std::string& name, std::uint64_t version) noexcept override;
   void tell_published(const published_state::values& values);
+  bool send_published(const std::string& name,
+                      const ipc::snapshot& value) noexcept;  // false: not its business, or not sent
   void tell_watcher() noexcept;
   std::weak_ptr<published_state::reader> as_reader();
 
