@@ -14,8 +14,6 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::chrono::milliseconds exit_after_close{100};  // between closing its channel and exiting
-
 bool readable_within(int fd, ipc::time_point deadline) {
   for (;;) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - ipc::clock::now()).count();

@@ -2,24 +2,19 @@
 // reactor, and the pool that owns it. Whoever first learns that the process has ended settles its account.
 #include "worker_process.hpp"
 
-#include "call_stream.hpp"
 #include "report/black_box_copy.hpp"
 #include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
 #include "sandbox/violation_text.hpp"
-#include "worker_watcher.hpp"
 #include <bulkhead/ipc/lane_transport.hpp>
 
 #include <csignal>
-#include <cstring>
 #include <fstream>
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 

@@ -104,6 +104,7 @@ class worker_process final : public reactor::target,
 
  private:
   static constexpr unsigned event_credit = 1024, credit_batch = 256;
+  static constexpr std::chrono::milliseconds exit_after_close{100};  // between closing its channel and exiting
 
   class carried_call;
 
