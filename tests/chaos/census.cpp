@@ -2,6 +2,7 @@
 #include "census.hpp"
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <cmath>
 #include <filesystem>
@@ -49,6 +50,8 @@ census census::take() {
   double size = 0;
   statm >> size >> out.resident_kib;
   out.resident_kib *= static_cast<double>(::sysconf(_SC_PAGESIZE)) / 1024;
+  const auto heap = ::mallinfo2();
+  out.allocated_kib = static_cast<double>(heap.uordblks + heap.hblkhd) / 1024;
   return out;
 }
 

@@ -9,6 +9,7 @@ namespace chaos {
 struct census {
   std::size_t descriptors = 0, threads = 0, mappings = 0, memfds = 0, zombies = 0;
   double resident_kib = 0;
+  double allocated_kib = 0;  // of the heap: what is kept, whereas pages stay resident for a while after it
 
   static census take();  // of this process
   // Whether it holds more of anything than `before`, memory aside.

@@ -96,8 +96,13 @@ class ledger_process {
 };
 
 json to_json(const chaos::census& what) {
-  return {{"descriptors", what.descriptors}, {"threads", what.threads}, {"mappings", what.mappings},
-          {"memfds", what.memfds},           {"zombies", what.zombies}, {"resident_kib", what.resident_kib}};
+  return {{"descriptors", what.descriptors},
+          {"threads", what.threads},
+          {"mappings", what.mappings},
+          {"memfds", what.memfds},
+          {"zombies", what.zombies},
+          {"resident_kib", what.resident_kib},
+          {"allocated_kib", what.allocated_kib}};
 }
 
 void print_table(const std::string& title, const json& rows) {
@@ -167,6 +172,7 @@ int run_storm(chaos::storm_settings settings, bool as_json) {
               {"baseline", to_json(found.before)},
               {"at_the_end", to_json(found.after)},
               {"resident_kib", found.resident},
+              {"allocated_kib", found.allocated},
               {"growth_kib_per_1000_ends", {{"slope", found.growth.slope}, {"error", found.growth.error}}},
               {"later_than_deadline_by_50_ms", {{"count", found.late}, {"latest_ms", found.latest_ms}}},
               {"ledger", ledger.close()}};

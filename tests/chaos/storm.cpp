@@ -307,6 +307,7 @@ void storm::come_to_rest(unsigned number) {
   if (!baseline_) results_.before = *(baseline_ = now);
   restarts_.push_back(static_cast<double>(ends_) / 1000);
   resident_.push_back(now.resident_kib);
+  results_.allocated.push_back(now.allocated_kib);
   if (now.exceeds(*baseline_))
     results_.failures.push_back(
         fmt::format("round {}: the host holds {}; after the first rounds {}", number, now.text(), baseline_->text()));

@@ -36,8 +36,9 @@ struct storm_results {
   std::uint64_t late = 0;                       // outcomes more than 50 ms after the deadline
   double latest_ms = 0;
   census before, after;
-  std::vector<double> resident;  // KiB of memory, at the end of each round after the first
-  trend growth;                  // of it, for each 1,000 ends
+  std::vector<double> resident;   // KiB of memory, at the end of each round after the first
+  std::vector<double> allocated;  // KiB of the heap, likewise
+  trend growth;                   // of resident memory, for each 1,000 ends
   std::vector<std::string> failures;
 };
 
