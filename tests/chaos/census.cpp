@@ -28,9 +28,17 @@ std::size_t zombies() {
   return count;
 }
 
+// Memory of a process that is not of a file.
+double own_memory_kib(const std::string& process) {
+  std::ifstream statm("/proc/" + process + "/statm");
+  double size = 0, resident = 0, of_files = 0;
+  statm >> size >> resident >> of_files;
+  return (resident - of_files) * static_cast<double>(::sysconf(_SC_PAGESIZE)) / 1024;
+}
+
 }  // namespace
 
-census census::take() {
+census census::take(pid_t server) {
   census out;
   std::error_code gone;
   for (const auto& fd : std::filesystem::directory_iterator("/proc/self/fd")) {
@@ -46,10 +54,11 @@ census census::take() {
     if (line.find("/memfd:") != std::string::npos) ++out.memfds;
   }
   out.zombies = chaos::zombies();
-  std::ifstream statm("/proc/self/statm");
-  double size = 0;
-  statm >> size >> out.resident_kib;
-  out.resident_kib *= static_cast<double>(::sysconf(_SC_PAGESIZE)) / 1024;
+  out.resident_kib = own_memory_kib("self");
+  const std::string other = std::to_string(server);
+  out.server_resident_kib = own_memory_kib(other);
+  for ([[maybe_unused]] const auto& fd : std::filesystem::directory_iterator("/proc/" + other + "/fd", gone))
+    ++out.server_descriptors;
   const auto heap = ::mallinfo2();
   out.allocated_kib = static_cast<double>(heap.uordblks + heap.hblkhd) / 1024;
   return out;
@@ -62,12 +71,14 @@ bool census::exceeds(const census& before) const {
   constexpr bool counts_mappings = true;
 #endif
   return descriptors > before.descriptors || threads > before.threads ||
-         (counts_mappings && mappings > before.mappings) || memfds > before.memfds || zombies > before.zombies;
+         (counts_mappings && mappings > before.mappings) || memfds > before.memfds || zombies > before.zombies ||
+         server_descriptors > before.server_descriptors;
 }
 
 std::string census::text() const {
-  return fmt::format("{} descriptors, {} threads, {} mappings, {} memfds, {} zombies", descriptors, threads, mappings,
-                     memfds, zombies);
+  return fmt::format(
+      "{} descriptors, {} threads, {} mappings, {} memfds, {} zombies, in the fork server {} descriptors", descriptors,
+      threads, mappings, memfds, zombies, server_descriptors);
 }
 
 trend trend::through(const std::vector<double>& x, const std::vector<double>& y) {

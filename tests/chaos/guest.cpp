@@ -98,6 +98,8 @@ BULKHEAD_PLUGIN("chaos_guest", "1.0.0") {
   at_moment(moment::create);
   plugin.on_init([] { at_moment(moment::init); });
   plugin.on_destroy([] { at_moment(moment::destroy); });
+  static std::vector<std::uint64_t> kept(512);
+  plugin.state([] { return ++kept.front(), kept; }, [](std::vector<std::uint64_t> saved) { kept = std::move(saved); });
   plugin.method("work", work, "Works, or comes to grief at a step", {"id", "microseconds", "harm", "step"});
   plugin.method("again", work, "The same, and may be repeated", {"id", "microseconds", "harm", "step"}).idempotent();
 }

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 
@@ -102,7 +103,9 @@ json to_json(const chaos::census& what) {
           {"memfds", what.memfds},
           {"zombies", what.zombies},
           {"resident_kib", what.resident_kib},
-          {"allocated_kib", what.allocated_kib}};
+          {"allocated_kib", what.allocated_kib},
+          {"server_descriptors", what.server_descriptors},
+          {"server_resident_kib", what.server_resident_kib}};
 }
 
 void print_table(const std::string& title, const json& rows) {
@@ -138,8 +141,12 @@ void print(const json& report) {
   fmt::print("{}\n", report["passed"].get<bool>() ? "passed" : "FAILED");
 }
 
-int run_storm(chaos::storm_settings settings, bool as_json) {
-  // One arena, and no thresholds that move: what is mapped then is what is held.
+int run_storm(chaos::storm_settings settings, bool as_json, char** argv) {
+  // One arena, no caches of threads, and no thresholds that move: what is mapped then is what is held.
+  if (!std::getenv("GLIBC_TUNABLES")) {
+    ::setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0", 0);
+    ::execv("/proc/self/exe", argv);
+  }
   ::mallopt(M_ARENA_MAX, 1);
   ::mallopt(M_MMAP_THRESHOLD, 256 << 10);
   ::signal(SIGPIPE, SIG_IGN);
@@ -181,6 +188,8 @@ int run_storm(chaos::storm_settings settings, bool as_json) {
   // fill up to their limits (of calls that have killed workers, of the allocator), and a page is 4 KiB.
   if (found.ends >= enough_to_measure_growth && found.growth.slope - 3 * found.growth.error > 1)
     found.failures.push_back("resident memory grows by more than 1 KiB for each 1,000 ends of workers");
+  if (found.after.server_resident_kib - found.before.server_resident_kib > most_growth_kib)
+    found.failures.push_back("the fork server's memory has grown by more than 2 MiB");
   if (found.after.resident_kib - found.before.resident_kib > most_growth_kib)
     found.failures.push_back("resident memory has grown by more than 2 MiB");
   report["failures"] = found.failures;
@@ -214,7 +223,7 @@ int main(int argc, char** argv) {
     if (*victim) return chaos::be_killed();
     if (*death) return chaos::kill_hosts(hosts, settings.seed, as_json);
     if (is_long) settings.kills = 100'000, settings.calls = 10'000'000, settings.rounds = 100;
-    return run_storm(settings, as_json);
+    return run_storm(settings, as_json, argv);
   } catch (const std::exception& e) {
     fmt::print(stderr, "chaos: {}\n", e.what());
     return 70;

@@ -64,6 +64,7 @@ storm::storm(storm_settings settings)
   bulkhead::load_options hostile{.instances = 2};
   hostile.supervision.spares = 1;
   add("hostile, two and a spare", guest("parallel"), hostile, true);
+  add("serial, keeps state", guest("serial"), {.state = {.keep = true, .every = 20ms}});
 }
 
 storm::~storm() { host_.shutdown(); }  // what it still tells, it tells to members that go before it
@@ -207,7 +208,8 @@ void storm::count(const std::string& harm) {
 void storm::harm_workers(dice random, const std::stop_token& stop) {
   for (std::uint64_t turn = 0; !stop.stop_requested(); ++turn) {
     if (needs_reset_.exchange(false))
-      for (pool& each : pools_) each.plugin.reset();
+      for (pool& each : pools_)
+        if (each.plugin.status().state != bulkhead::plugin_status::state::running) each.plugin.reset();
     const bool calls_are_made = next_call_ - calls_before_ >= calls_in_round_;
     if (pace() <= (calls_are_made ? 0 : -slack)) {
       std::this_thread::sleep_for(200us);
@@ -298,7 +300,7 @@ void storm::come_to_rest(unsigned number) {
   const auto poll_until = clock::now() + 10s;
   do {
     ::malloc_trim(0);
-    now = census::take();
+    now = census::take(host_.fork_server_pid());
     if (!baseline_ || !now.exceeds(*baseline_)) break;
     std::this_thread::sleep_for(20ms);
   } while (clock::now() < poll_until);
