@@ -141,6 +141,7 @@ TEST_CASE("a worker that grows beyond its share of the memory limit is recycled"
   load_options options;
   options.memory_limit = std::size_t{400} << 20;
   options.supervision.recycle.memory = 0.2;
+  options.supervision.drain.calls = 1min;  // the call may go on, however long it takes to grow
   options.supervision.heartbeat.interval = 20ms;
   auto chaos = host.self.load(plugin_path("chaos"), options);
   const pid_t before = chaos.workers().at(0).pid;
