@@ -7,11 +7,19 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#if defined(OTHER_ABI_IN_MANIFEST)
+BULKHEAD_MANIFEST(abi_, "abi=99");
+BULKHEAD_MANIFEST(id_, "id=bad");
+BULKHEAD_MANIFEST(version_, "version=1.0.0");
+#elif !defined(NO_MANIFEST)
 BULKHEAD_MANIFEST_BEGIN("bad", "1.0.0");
+#endif
+#if !defined(NO_MANIFEST)
 #if !defined(NO_LICENCE)
 BULKHEAD_MANIFEST(license, "license=MIT");
 #endif
 BULKHEAD_MANIFEST(description, "description=Bad in one way");
+#endif
 #if defined(ASKS_FOR_NONSENSE)
 BULKHEAD_MANIFEST(odd, "request=fly:/moon");
 #endif
@@ -60,6 +68,11 @@ static void work(const bulkhead_plugin_t* plugin, const bulkhead_method_t* metho
 #elif defined(TAKES_ANYTHING)
   host->reply(host, call, "\x01", 1);
   return;
+#elif defined(TAKES_MORE)
+  if (size >= 2 && arguments[0] > 0x91 && arguments[0] <= 0x9f) { /* more arguments than it has */
+    host->reply(host, call, "\x01", 1);
+    return;
+  }
 #elif defined(ASKS_TOO_MUCH) || defined(ASKS_RIGHT)
   close(open("/etc/hostname", O_RDONLY | O_CLOEXEC));
 #endif
@@ -95,4 +108,8 @@ static const bulkhead_plugin_t* create(const bulkhead_host_t* given) {
 }
 
 BULKHEAD_EXPORT extern const bulkhead_entry_t bulkhead_entry;
+#if defined(OTHER_ABI_IN_ENTRY)
+const bulkhead_entry_t bulkhead_entry = {BULKHEAD_ABI_VERSION + 98, create};
+#else
 const bulkhead_entry_t bulkhead_entry = {BULKHEAD_ABI_VERSION, create};
+#endif

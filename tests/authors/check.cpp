@@ -82,6 +82,7 @@ TEST_CASE("check passes good plugins") {
   passes({"lua"});
   passes({"sqlite"});
   passes({"zstd"});
+  passes({"http"});
   passes(bad(""));
   passes(bad("honours stop"));
   passes(bad("asks_right"));
@@ -114,7 +115,25 @@ TEST_CASE("check finds symbols that are exported, or that nobody has") {
   CHECK_THAT(named(done.report, "start")["failures"].dump(), Contains("nobody_has_this"));
 }
 
-TEST_CASE("check finds what does not start, and says why") { finds("fails to start", "start", "no licence server"); }
+TEST_CASE("check finds an executable stack, a library that is not there, and a run path that no worker has") {
+  finds("executable_stack", "file", "executable stack");
+  const checked done = check(bad("lacks_library"));
+  CHECK(done.status == 1);
+  CHECK_THAT(named(done.report, "file")["failures"].dump(), Contains("libgone.so"));
+  warns("run_path", "file", "/nowhere");
+}
+
+TEST_CASE("check finds what does not start, and says why, once") {
+  finds("fails to start", "start", "no licence server");
+  const std::string text = named(check(bad("fails to start")).report, "start")["failures"][0];
+  CHECK(text.find("no licence server") == text.rfind("no licence server"));
+}
+
+TEST_CASE("check finds a plugin without a manifest, and one for another ABI") {
+  finds("no_manifest", "start", "manifest");
+  finds("other_abi_in_manifest", "start", "ABI version 99");
+  finds("other_abi_in_entry", "start", "ABI version 99");
+}
 
 TEST_CASE("check finds leaks of memory, descriptors and blobs") {
   finds("leaks memory", "leaks", "memory");
@@ -140,6 +159,7 @@ TEST_CASE("check finds answers that are no values, or not of the type that was p
   finds("answers_garbage", "arguments", "not one MessagePack value", {"host-use"});
   finds("answers_other_type", "arguments", "not int");
   finds("takes_anything", "arguments", "forbids");
+  finds("takes_more", "arguments", "forbids (too many arguments)");
   finds("no_signature", "methods", "takes a number");
 }
 

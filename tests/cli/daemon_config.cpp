@@ -38,6 +38,11 @@ grants = ["connect:http"]
 [plugins.chaos.supervision]
 restart = "always"
 backoff = { jitter = 2.0 }
+[plugins.chaos.lanes]
+ring = 5000
+[plugins.chaos.blobs]
+memory = "8 GiB"
+threshold = 3
 )");
   CHECK(done.status == 2);
   CHECK(done.out.empty());
@@ -54,9 +59,10 @@ backoff = { jitter = 2.0 }
         "14: plugins.chaos.instances is 'two'; allowed: a whole number from 1 to", "15: plugins.chaos.sha256: allowed",
         "16: plugins.chaos.policy: profile:lax is not strict, files", "17: plugins.chaos.grants: connect:http is not",
         "19: plugins.chaos.supervision.restart is 'always'; allowed: \"permanent\", \"transient\", \"temporary\"",
-        "20: plugins.chaos.supervision.backoff.jitter is 2"})
+        "20: plugins.chaos.supervision.backoff.jitter is 2", "22: plugins.chaos.lanes.ring: allowed is a power of two",
+        "24: plugins.chaos.blobs.memory: allowed is \"4GiB\" or less", "25: plugins.chaos.blobs.threshold: allowed is"})
     CHECK_THAT(done.err, Contains(at + each));
-  CHECK(std::count(done.err.begin(), done.err.end(), '\n') == 16);
+  CHECK(std::count(done.err.begin(), done.err.end(), '\n') == 19);
 }
 
 TEST_CASE("what is no TOML, no file, or has no plugins is one clear error") {

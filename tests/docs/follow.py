@@ -35,6 +35,7 @@ def matches(expected, actual):
 
 def follow(page, folder):
     printed = None  # by the sh block just before
+    unused = {}     # files that no command has had a chance to read yet, and where they were written
     for line, language, name, text in blocks(page.read_text(encoding="utf-8")):
         where = f"{page.name}:{line}"
         if language == "text":
@@ -43,6 +44,9 @@ def follow(page, folder):
             printed = None
         elif name:
             print(f"{where}: writes {name}", flush=True)
+            if name in unused:
+                return f"{where}: {name} is written again, and nothing was done with what {unused[name]} wrote"
+            unused[name] = where
             file = folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
@@ -55,8 +59,11 @@ def follow(page, folder):
             except subprocess.TimeoutExpired:
                 return f"{where}: still running after {TIME_LIMIT} s:\n{text}"
             printed = run.stdout.decode("utf-8", "replace")
+            unused.clear()
             if run.returncode != 0:
                 return f"{where}: exit status {run.returncode} of:\n{text}\nwhich printed:\n{printed}"
+    if unused:
+        return f"nothing is done with {', '.join(unused)}"
     return None
 
 

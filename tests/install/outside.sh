@@ -45,7 +45,13 @@ case $step in
   prefix)
     rm -rf "$build/install-test"
     "${CMAKE:-cmake}" --install "$build" --prefix "$build/install-test/first" >log || fail "cmake --install failed"
-    mv "$build/install-test/first" "$prefix"
+    # The unit and its configuration name where they were installed, whatever the build was configured for.
+    first=$build/install-test/first
+    grep -qF "ExecStart=$first/bin/bulkhead run $first/etc/bulkhead/daemon.toml" "$first/lib/systemd/system/bulkhead.service" ||
+      fail "the unit names other paths"
+    directory=$(sed -n 's/^plugin_directory = "\(.*\)".*/\1/p' "$first/etc/bulkhead/daemon.toml")
+    [[ -e $directory/echo.so ]] || fail "daemon.toml names '$directory', where no plugins are"
+    mv "$first" "$prefix"
     # Nothing says where it was built or installed first, but for debug information.
     if grep -rlF "$build" "$prefix" --include='*.cmake' --include='*.pc' --include='*.hpp' --include='*.h'; then
       fail "these files name the folder of the build"
@@ -90,6 +96,18 @@ case $step in
     printf 'cmake_minimum_required(VERSION 3.22)\nproject(x CXX)\nfind_package(bulkhead 99 REQUIRED)\n' >source/CMakeLists.txt
     if "${CMAKE:-cmake}" -S source -B made -DCMAKE_PREFIX_PATH="$prefix" >log 2>&1; then fail "version 99 was found"; fi
     grep -q 'requested version "99"' log || fail "the error does not name the version: $(cat log)"
+    ;;
+  components)
+    # Without Boost there are plugins, and the error of an application says what is missing.
+    mkdir source
+    for each in sdk host; do
+      printf 'cmake_minimum_required(VERSION 3.22)\nproject(x CXX)\nfind_package(bulkhead REQUIRED COMPONENTS %s)\n' $each \
+        >source/CMakeLists.txt
+      if "${CMAKE:-cmake}" -S source -B "$each" -DCMAKE_PREFIX_PATH="$prefix" -DBULKHEAD_BOOST_INCLUDE_DIR=OFF >"$each.log" 2>&1
+      then echo found; else echo missing; fi
+    done >outcome
+    [[ $(cat outcome) == $'found\nmissing' ]] || fail "sdk, host: $(cat outcome sdk.log host.log)"
+    grep -q 'apt-get install libboost-dev' host.log || fail "the error does not say what to install: $(cat host.log)"
     ;;
   *) fail "no step '$step'" ;;
 esac

@@ -174,7 +174,7 @@ made_arguments make(const signature& form, std::uint64_t seed, bool plain) {
   const std::size_t required = form.required();
   if (count > required && values.chance(2)) count = required + values.below(count - required + 1);
   const bool spoil = !plain && values.chance(4);
-  std::size_t spoiled = form.parameters.size();
+  std::size_t spoiled = SIZE_MAX;  // none
   if (spoil && values.chance(3) && required > 0) {
     count = required - 1;
     made.wrong = "too few arguments";

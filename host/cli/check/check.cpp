@@ -42,7 +42,7 @@ std::optional<int> read_command_line(command_line& out, int argc, char** argv) {
   app.add_option("--seed", out.with.seed, "of the arguments that are made up (default 1)");
   app.add_option("--reproduce", out.only_case, "make the one call again that a report names")->type_name("SEED");
   app.add_option("--cases", out.with.cases, "calls with made-up arguments, for each method (default 100)");
-  app.add_option("--calls", out.with.calls, "calls that leaks are looked for in (default 10000)");
+  app.add_option("--calls", out.with.calls, "calls that leaks are looked for in, of all methods together (default 10000)");
   add_duration(app, "--deadline", out.with.deadline, "of each call (default 500ms)");
   app.add_option("--skip", out.skip, "leave out a check; repeatable")->type_name("CHECK")->allow_extra_args(false);
   app.add_option("--junit", out.junit, "write a report as JUnit's XML ('-': the standard output)")->type_name("FILE");
@@ -52,6 +52,7 @@ std::optional<int> read_command_line(command_line& out, int argc, char** argv) {
   for (const std::string& each : out.skip)
     if (std::none_of(std::begin(names), std::end(names), [&](const char* name) { return each == name; }))
       throw usage_error("--skip " + each + ": there is no such check");
+  if (out.as_json && out.junit == "-") throw usage_error("--json and --junit - both write to the standard output");
   if (out.with.cases == 0 || out.with.calls == 0) throw usage_error("--cases and --calls take at least 1");
   if (out.with.seed > UINT32_MAX) throw usage_error("--seed takes at most 4294967295");
   if (out.with.deadline < std::chrono::milliseconds(10)) throw usage_error("--deadline takes at least 10ms");

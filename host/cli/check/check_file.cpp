@@ -77,7 +77,9 @@ bool check_start(exam& of, result& found) {
     of.info = target.describe();
     found.note = fmt::format("ready after {} ms", std::chrono::duration_cast<std::chrono::milliseconds>(took).count());
   } catch (const call_error& e) {
-    found.fail(e.message() + (e.report() ? " (it " + e.report()->summary() + ")" : ""));
+    const std::string how = e.report() ? e.report()->summary() : std::string();
+    const bool told = how.empty() || e.message().find(how) != std::string::npos;
+    found.fail(e.message() + (told ? "" : " (it " + how + ")"));
     return false;
   }
   const plugin_info& info = of.info;

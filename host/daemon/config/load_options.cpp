@@ -106,6 +106,21 @@ void read_load_options(table_reader& from, load_options& out, const std::filesys
       from.wrong(each, from.full("environment") + ": allowed are texts \"NAME=value\"");
     else out.environment.push_back(*variable);
   });
+  from.table("blobs", [&](table_reader& in) {
+    if (in.size("threshold", out.blobs.threshold) && out.blobs.threshold < 1024)
+      in.wrong(*in.node("threshold"), in.full("threshold") + ": allowed is \"1KiB\" or more");
+    if (in.size("memory", out.blobs.memory) && out.blobs.memory > std::size_t{4} << 30)
+      in.wrong(*in.node("memory"), in.full("memory") + ": allowed is \"4GiB\" or less");
+    in.duration("idle", out.blobs.idle);
+  });
+  from.table("lanes", [&](table_reader& in) {
+    in.flag("enabled", out.lanes.enabled);
+    if (in.size("ring", out.lanes.ring) &&
+        (!std::has_single_bit(out.lanes.ring) || out.lanes.ring < 4096 || out.lanes.ring > std::size_t{16} << 20))
+      in.wrong(*in.node("ring"), in.full("ring") + ": allowed is a power of two from \"4KiB\" to \"16MiB\"");
+    in.duration("spin", out.lanes.spin, true);
+    in.real("cpu_budget", out.lanes.cpu_budget, 0, 1);
+  });
   read_policy(from, out, base);
   from.table("supervision", [&](table_reader& in) { read_supervision(in, out.supervision); });
 }

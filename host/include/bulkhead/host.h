@@ -267,8 +267,7 @@ typedef struct bh_reply bh_reply;
 BH_API const void* bh_reply_value(const bh_reply* reply, size_t* size);
 /* The result as JSON; give it back with bh_free(). NULL on failure. */
 BH_API char* bh_reply_json(const bh_reply* reply, bh_error** error);
-/* Descriptors that came with it, by the index that stands for them in the value. The caller's own; expect any kind of file.
- * -1 when there is none. */
+/* How many descriptors came with it. */
 BH_API size_t bh_reply_handle_count(const bh_reply* reply);
 /* The result's bytes or text, where they are: in shared memory if they came by it. Outlives the reply. NULL on failure:
  * BH_PLUGIN_ERROR when the result is neither. */

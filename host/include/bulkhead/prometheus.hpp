@@ -1,5 +1,4 @@
-// A host's metrics in the text format that Prometheus scrapes (version 0.0.4). In a library of its own, bulkhead::prometheus:
-// applications that do without it do not need prometheus-cpp.
+// A host's metrics in the text format that Prometheus scrapes (version 0.0.4).
 #pragma once
 
 #include <bulkhead/metrics.hpp>

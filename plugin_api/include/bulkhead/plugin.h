@@ -327,7 +327,8 @@ typedef struct bulkhead_entry {
  *
  * Keys: id, version, abi (made by the first macro), name, license, description, `thread_safe=yes` (invoke() may be
  * called by several dispatch threads at once), and `request`, which may be given several times. Requests are what the plugin asks for; the application's policy decides:
- *   read:PATH  write:PATH  connect:PORT  bind:PORT  memory:BYTES  threads:N  handles  syscalls:GROUP */
+ *   read:PATH  write:PATH  create:PATH  connect:PORT  bind:PORT  memory:BYTES  threads:N  subprocesses  handles
+ *   syscalls:GROUP */
 #if defined(__clang__) || (defined(__GNUC__) && __GNUC__ < 11)
 #define BULKHEAD_RETAIN_ __attribute__((used))
 #else
