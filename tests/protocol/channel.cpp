@@ -2,6 +2,8 @@
 #include "connection.hpp"
 
 #include <atomic>
+#include <future>
+#include <latch>
 #include <thread>
 
 #include <sys/eventfd.h>
@@ -15,6 +17,41 @@ namespace {
 ipc::channel::started start(connection& c, ipc::waiter& waiter, const std::string& method = "m") {
   return c.channel->start(request(method), {}, ipc::never, &waiter, nullptr);
 }
+
+// Has no room at first, and stays in wait() until it is let go; then all is written, and the end has come.
+class full_transport final : public ipc::transport {
+ public:
+  struct events {
+    std::atomic<int> writes{0};
+    std::latch asleep{1}, go_on{1};
+  };
+  explicit full_transport(events& seen) : seen_(seen) {}
+
+  io_result read(std::span<std::uint8_t>, std::vector<unique_fd>&, bool) noexcept override { return {io::closed, 0}; }
+  io_result write(bytes first, bytes second, std::span<const int>) noexcept override {
+    if (seen_.writes++ == 0) return {io::would_block, 0};
+    return {io::ok, first.size() + second.size()};
+  }
+  bool wait(bool, bool for_writing, ipc::time_point) noexcept override {
+    asked_for_room = for_writing;
+    seen_.asleep.count_down();
+    seen_.go_on.wait();
+    return true;
+  }
+  void wake() noexcept override {}
+  void shutdown() noexcept override {}
+  int native_handle() const noexcept override { return -1; }
+
+  std::atomic<bool> asked_for_room{false};
+
+ private:
+  events& seen_;
+};
+
+struct idle_loop final : ipc::channel::wakeups {
+  void arm(bool, bool) override {}
+  void schedule(ipc::time_point) override {}
+};
 
 int number(const ipc::completion& done) { return ipc::unpack(done.result()).get().as<int>(); }
 
@@ -107,6 +144,29 @@ TEST_CASE("a call is given up from another thread while its caller reads") {
   CHECK(waiter.result.code == outcome::cancelled);
   CHECK(waiter.result.failure.message == "changed my mind");
   CHECK_FALSE(c.channel->abandon(mine.id, outcome::cancelled, "again"));
+}
+
+TEST_CASE("while a caller waits for room the event loop leaves the writing to it") {
+  recorder seen;
+  idle_loop loop;
+  full_transport::events events;
+  auto made = std::make_unique<full_transport>(events);
+  full_transport& transport = *made;
+  ipc::channel channel(std::move(made), {}, seen, &loop);
+  channel.open();
+  ipc::waiter waiter;
+  REQUIRE(channel.start(request("m"), {}, ipc::never, &waiter, nullptr).code == outcome::ok);
+  auto waited = std::async(std::launch::async, [&] { return channel.wait(waiter, ipc::never); });
+  events.asleep.wait();
+  CHECK(transport.asked_for_room);
+  channel.on_event(false, true);
+  CHECK(events.writes == 1);
+  CHECK(channel.unsent() > 0);
+  events.go_on.count_down();
+  CHECK(waited.get() == wait_result::closed);
+  CHECK(events.writes == 2);
+  CHECK(channel.unsent() == 0);
+  channel.fail_all([](const auto&) { return ipc::completion::failed(outcome::worker_lost, ""); });
 }
 
 TEST_CASE("eight threads call at once and each gets its own answers") {
