@@ -73,8 +73,9 @@ transport::io_result lane_transport::read(std::span<std::uint8_t> into, std::vec
   }
   const std::size_t taken = std::min<std::size_t>(bytes, into.size());
   in_.take(into.first(taken));
-  // A writer sleeps only when the ring is full, and so much is still to come then that half of it passes here at once.
-  if (2 * taken >= in_.size()) {
+  // A writer sleeps only when the ring is full, and is woken when more than half of it is free: that comes on the way to
+  // its end, once, however little is taken at a time.
+  if (2 * std::size_t{bytes} >= in_.size() && 2 * (bytes - taken) < in_.size()) {
     full_fence();
     ring(theirs_.control().writer_waits, rung_room_);
   }

@@ -118,6 +118,24 @@ TEST_CASE("threads that wait and calls that do not fill a ring together, and eac
   CHECK(std::ranges::count(done.values(), true) == calls);
 }
 
+TEST_CASE("messages longer than a large ring cross it, with and without a thread that waits") {
+  host host;
+  load_options options;
+  options.deadline = 30s;
+  options.lanes.ring = 1 << 20;
+  options.blobs.threshold = SIZE_MAX;
+  auto echo = host.load(plugin_path("echo"), options);
+  const bytes data(3'000'000, 7);
+  CHECK(echo.call<bytes>("echo", data) == data);
+  mailbox<bool> done;
+  for (int i = 0; i < 3; ++i)
+    echo.async_call<bytes>("echo", std::tuple(data), [&](boost::system::error_code failed, const bytes& got) {
+      done.put(!failed && got == data);
+    });
+  REQUIRE(done.wait([](const auto& values) { return values.size() == 3; }, 40s));
+  CHECK(std::ranges::count(done.values(), true) == 3);
+}
+
 TEST_CASE("a ring of an odd size is refused") {
   host host;
   load_options options;
