@@ -2,8 +2,6 @@
 #include "futex.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
-#include <algorithm>
-
 namespace bulkhead::ipc {
 namespace {
 
@@ -80,10 +78,10 @@ std::size_t channel::unsent() {
   return out_bytes_;
 }
 
-bool channel::send(byte_span first, byte_span second, std::vector<unique_fd> handles) {
+bool channel::send(byte_span first, byte_span second, std::vector<unique_fd>&& handles, std::size_t limit) {
   lock held(mutex_);
   if (closed_ || failed_) return false;
-  if (loop_ && !out_.empty() && out_bytes_ + first.size() + second.size() > limits_.queued_bytes) return false;
+  if (loop_ && !out_.empty() && out_bytes_ + first.size() + second.size() > limit) return false;
   enqueue(held, first, second, std::move(handles));
   if (!loop_) write_all(held);
   return !closed_;

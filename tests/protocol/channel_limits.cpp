@@ -73,6 +73,23 @@ TEST_CASE("bytes that the peer does not read are limited, and nothing blocks") {
   c.channel->fail_all([](const auto&) { return ipc::completion::failed(outcome::not_sent, ""); });
 }
 
+TEST_CASE("what the peer must have goes past the limit on bytes, up to one of its own") {
+  ipc::limits limits;
+  limits.queued_bytes = 64 << 10;
+  limits.frame = 128 << 10;
+  idle_loop loop;
+  connection c(limits, 0, &loop);
+  const bytes_t large = request("m", value(std::string(50'000, 'x'))), small = request("m");
+  while (c.channel->send(large)) continue;
+  CHECK_FALSE(c.channel->send(bytes_t(limits.queued_bytes)));
+  const std::size_t before = c.channel->unsent();
+  CHECK(before <= limits.queued_bytes);
+  CHECK(c.channel->send_vital(small));
+  CHECK(c.channel->unsent() == before + small.size());
+  while (c.channel->send_vital(large)) REQUIRE(c.channel->unsent() < (4 << 20));
+  CHECK(c.channel->unsent() > ipc::channel::vital_bytes);
+}
+
 TEST_CASE("what could not be written at once is written when there is room, in order") {
   idle_loop loop;
   connection c({}, 0, &loop);
