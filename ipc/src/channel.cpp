@@ -6,7 +6,10 @@ namespace bulkhead::ipc {
 namespace {
 
 // Whether a request is one of the protocol's own ("$/..."): those are not counted as calls.
-bool is_reserved(byte_span request) { return request.size() > 9 && request[8] == '$' && request[9] == '/'; }
+// (None of their names is too long for a header of one byte.)
+bool is_reserved(byte_span request) {
+  return request.size() > 9 && request[7] <= 0xbf && request[8] == '$' && request[9] == '/';
+}
 
 }  // namespace
 
@@ -66,6 +69,7 @@ channel::started channel::start(std::span<std::uint8_t> head, byte_span params, 
     slot.first_byte = queued_total_;
     enqueue(held, head, params, std::move(handles));
   } catch (...) {  // no memory
+    if (async) *async = take_async(slot);
     free_slot(index);
     throw;
   }

@@ -53,6 +53,22 @@ struct idle_loop final : ipc::channel::wakeups {
   void schedule(ipc::time_point) override {}
 };
 
+// Whether another thread can use the channel while this one's end of a call is destroyed.
+struct asking_end final : ipc::async_completion {
+  asking_end(ipc::channel& of, std::future<std::size_t>& asked, bool& answered)
+      : of_(of), asked_(asked), answered_(answered) {}
+  ~asking_end() override {
+    asked_ = std::async(std::launch::async, [&of = of_] { return of.unsent(); });
+    answered_ = asked_.wait_for(10s) == std::future_status::ready;
+  }
+  void complete(ipc::completion&&) override {}
+
+ private:
+  ipc::channel& of_;
+  std::future<std::size_t>& asked_;
+  bool& answered_;
+};
+
 int number(const ipc::completion& done) { return ipc::unpack(done.result()).get().as<int>(); }
 
 }  // namespace
@@ -144,6 +160,38 @@ TEST_CASE("a call is given up from another thread while its caller reads") {
   CHECK(waiter.result.code == outcome::cancelled);
   CHECK(waiter.result.failure.message == "changed my mind");
   CHECK_FALSE(c.channel->abandon(mine.id, outcome::cancelled, "again"));
+}
+
+TEST_CASE("what is kept for an asynchronous call is destroyed without the channel's lock") {
+  connection c;
+  std::future<std::size_t> asked;
+  bool answered = false;
+  std::unique_ptr<ipc::async_completion> end = std::make_unique<asking_end>(*c.channel, asked, answered);
+  const auto mine = c.channel->start(request("m"), {}, ipc::never, nullptr, &end);
+  REQUIRE(mine.code == outcome::ok);
+  SECTION("answered") {
+    c.say(answer(mine.id, 1));
+    c.channel->poll();
+  }
+  SECTION("given up") { c.channel->abandon(mine.id, outcome::cancelled, "changed my mind"); }
+  SECTION("failed") {
+    c.channel->fail_all([](const auto&) { return ipc::completion::failed(outcome::worker_lost, ""); });
+  }
+  CHECK(answered);
+}
+
+TEST_CASE("a method with a long name counts as a call, whatever the first letters of its name are") {
+  connection c;
+  ipc::waiter reserved, long_name;
+  REQUIRE(start(c, reserved, "$/ping").code == outcome::ok);
+  REQUIRE(start(c, long_name, "/" + std::string(35, 'x')).code ==
+          outcome::ok);  // 36 is '$', where names of few bytes begin
+  std::vector<std::uint64_t> sequences;
+  c.channel->fail_all([&](const ipc::channel::open_call& call) {
+    sequences.push_back(call.sequence);
+    return ipc::completion::failed(outcome::worker_lost, "");
+  });
+  CHECK(sequences == std::vector<std::uint64_t>{0, 1});
 }
 
 TEST_CASE("while a caller waits for room the event loop leaves the writing to it") {

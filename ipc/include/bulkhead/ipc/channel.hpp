@@ -48,7 +48,8 @@ class waiter {
   channel* of_ = nullptr;  // where a call of its was started
 };
 
-// Asynchronous completion: called exactly once, on whichever thread learns of the end, without the channel's lock.
+// Asynchronous completion: called exactly once, on whichever thread learns of the end, and destroyed after that, both
+// without the channel's lock.
 class async_completion {
  public:
   virtual ~async_completion() = default;
