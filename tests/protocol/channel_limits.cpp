@@ -201,6 +201,20 @@ TEST_CASE("descriptors that no message names, or that nobody asked for, are neve
   CHECK(open_descriptors() == before);
 }
 
+TEST_CASE("a message brings as many descriptors as the channel takes, and not one more") {
+  const unsigned most = GENERATE(1u, 2u, 3u, 15u);
+  const unique_fd event(::eventfd(0, 0));
+  connection c({}, most);
+  c.say(vector_named("log"), std::vector<int>(most, event.get()));
+  c.channel->poll();
+  CHECK(c.seen.messages.size() == 1);
+  CHECK_FALSE(c.channel->closed());
+  c.say(vector_named("log"), std::vector<int>(most + 1, event.get()));
+  c.channel->poll();
+  CHECK(c.seen.violation.find("more file descriptors") != std::string::npos);
+  CHECK(c.seen.messages.size() == 1);
+}
+
 TEST_CASE("large messages both ways at once do not block each other") {
   auto [left, right] = ipc::socket_transport::make_pair();
   recorder a_seen, b_seen;
