@@ -79,8 +79,12 @@ void bh_cancel_request(bh_cancel* cancel) {
 void bh_cancel_free(bh_cancel* cancel) { delete cancel; }
 
 const void* bh_reply_value(const bh_reply* reply, size_t* size) {
-  if (size) *size = reply ? reply->reply.raw().size() : 0;
-  return reply ? reply->reply.raw().data() : nullptr;
+  if (size) *size = 0;
+  return guarded(nullptr, static_cast<const void*>(nullptr), [&]() -> const void* {
+    const bulkhead::ipc::byte_span value = given(reply, "reply").reply.raw();
+    if (size) *size = value.size();
+    return value.data();
+  });
 }
 char* bh_reply_json(const bh_reply* reply, bh_error** error) {
   return guarded(error, static_cast<char*>(nullptr), [&] { return to_caller(json_of(given(reply, "reply").reply)); });

@@ -54,7 +54,7 @@ void worker_process::on_unpublished(const std::string& name, std::uint64_t versi
   if (!may_read(settings_->options.published, name)) return;
   ipc::buffer frame = ipc::begin_notification("$/unpublished");
   ipc::packer(frame).pack_array(2).pack(name).pack(version);
-  channel_.send(frame.take());
+  tell(frame.view());
   tell_watcher();
 }
 

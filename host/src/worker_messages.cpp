@@ -33,8 +33,7 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
   next_deadline_ = {};
   if (host_calls_.fetch_add(1) >= host_calls_limit) {
     --host_calls_;
-    channel_.send(
-        ipc::make_error_response(id, {outcome::overloaded, "at most 8 calls to the host at a time", {}}).take());
+    tell(ipc::make_error_response(id, {outcome::overloaded, "at most 8 calls to the host at a time", {}}).view());
     return;
   }
   std::vector<std::uint8_t> params(request.params.begin(), request.params.end());
@@ -42,9 +41,10 @@ void worker_process::on_request(const ipc::message& request, std::vector<unique_
                                         params = std::move(params), came = std::move(came)] {
     ipc::completion result = run_function(self->settings_->options.functions, name, params, came->handles, deadline);
     --self->host_calls_;
-    self->channel_.send(result.code == outcome::ok ? ipc::make_response(id, result.result()).take()
-                                                   : ipc::make_error_response(id, result.failure).take(),
-                        std::move(result.handles));
+    if (!self->channel_.send(result.code == outcome::ok ? ipc::make_response(id, result.result()).take()
+                                                        : ipc::make_error_response(id, result.failure).take(),
+                             std::move(result.handles)))
+      self->tell(ipc::make_error_response(id, {outcome::overloaded, "too many bytes wait to be read here", {}}).view());
   });
 }
 
@@ -126,7 +126,13 @@ void worker_process::return_event_credit() {
   events_to_credit_ -= credit_batch;
   ipc::buffer credit = ipc::begin_notification("$/credit");
   ipc::packer(credit).pack_array(1).pack(credit_batch);
-  channel_.send(credit.take());
+  tell(credit.view());
+}
+
+bool worker_process::tell(ipc::byte_span frame, std::vector<unique_fd> handles) {
+  if (channel_.send_vital(frame, std::move(handles))) return true;
+  if (!channel_.closed()) kill(exit_reason::protocol, "it sends requests and does not read what comes back");
+  return false;
 }
 
 void worker_process::on_closed(const std::string& violation) {

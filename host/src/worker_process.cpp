@@ -102,7 +102,7 @@ void worker_process::start() {
       settings_->arguments, core_->reactor,
       [me = weak_from_this()](std::vector<std::uint8_t> frame, std::vector<unique_fd> handles) {
         const auto alive = me.lock();
-        return alive && alive->channel_.send(std::move(frame), std::move(handles));
+        return alive && alive->tell(frame, std::move(handles));
       });
   try {
     spawn();
@@ -322,7 +322,7 @@ void worker_process::ask_to_leave() {
   leaving_ = true;
   ipc::buffer shutdown = ipc::begin_notification("$/shutdown");
   ipc::packer(shutdown).pack_array(0);
-  channel_.send(shutdown.take());
+  tell(shutdown.view());
 }
 
 void worker_process::end(ipc::time_point deadline) {

@@ -142,6 +142,8 @@ class worker_process final : public reactor::target,
   ipc::channel::started begin(call_request& request, ipc::waiter* sync, std::unique_ptr<ipc::async_completion>* async,
                               std::optional<std::uint32_t>* known_id);
   ipc::buffer bind_stream(std::uint32_t id, const std::shared_ptr<call_stream>& stream);
+  // Sends what the worker has to know. One that makes more of it due than it reads is ended.
+  bool tell(ipc::byte_span frame, std::vector<unique_fd> handles = {});
   void say_of_stream(std::uint32_t id, std::vector<std::uint8_t> frame);
   const char* tell_stream(const ipc::message& notification);
   void keep_request(std::uint32_t id, const call_request& request);

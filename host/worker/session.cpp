@@ -285,7 +285,9 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
   added.blobs = request.blobs;
   {
     std::lock_guard held(mutex_);
-    if (const auto given = next_deadlines_.find(request.id); given != next_deadlines_.end()) {
+    const auto given = std::find_if(next_deadlines_.begin(), next_deadlines_.end(),
+                                    [&](const auto& each) { return each.first == request.id; });
+    if (given != next_deadlines_.end()) {
       added.deadline = given->second;
       next_deadlines_.erase(given);
     } else if (default_deadline_.count() > 0) {
@@ -298,8 +300,19 @@ void session::on_request(const ipc::message& request, std::vector<unique_fd> han
   if (concurrency_ > 1 || std::this_thread::get_id() != dispatch_thread_) channel_.wake();
 }
 
+void session::expect_deadline(std::uint32_t id, std::chrono::milliseconds limit) {
+  std::lock_guard held(mutex_);
+  next_deadlines_.emplace_back(id, limit.count() > 0 ? ipc::clock::now() + limit : ipc::never);
+}
+
 void session::on_notification(const ipc::message& notification, std::vector<unique_fd> handles) {
   if (ipc::is_about_stream(notification.method)) return tell_stream(notification);
+  if (notification.method == "$/deadline") {  // it may come with every call: no objects are made for it if possible
+    ipc::byte_span rest = notification.params;
+    ipc::take_array(rest);
+    const auto id = ipc::take_unsigned(rest), limit = ipc::take_unsigned(rest);
+    if (id && limit) return expect_deadline(*id, std::chrono::milliseconds(*limit));
+  }
   try {
     const msgpack::object_handle handle = ipc::unpack(notification.params);
     if (tell_arenas(notification.method, handle.get(), handles)) return;
@@ -307,9 +320,7 @@ void session::on_notification(const ipc::message& notification, std::vector<uniq
     if (notification.method == "$/cancel") {
       cancel(params.at(0).as<std::uint32_t>());
     } else if (notification.method == "$/deadline") {
-      const auto limit = std::chrono::milliseconds(params.at(1).as<std::int64_t>());
-      std::lock_guard held(mutex_);
-      next_deadlines_[params.at(0).as<std::uint32_t>()] = limit.count() > 0 ? ipc::clock::now() + limit : ipc::never;
+      expect_deadline(params.at(0).as<std::uint32_t>(), std::chrono::milliseconds(params.at(1).as<std::int64_t>()));
     } else if (notification.method == "$/open") {
       // An item goes in a message of its own, whatever the host would keep.
       const std::size_t window = std::min(params.at(1).as<std::size_t>(), frame_limit_ - message_overhead);

@@ -96,6 +96,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void save_state(std::uint32_t id);
   void restore_state(ipc::byte_span params);
   void cancel(std::uint32_t id);
+  void expect_deadline(std::uint32_t id, std::chrono::milliseconds limit);
   std::shared_ptr<ipc::stream> open_stream(std::uint32_t id, ipc::time_point deadline);
   void tell_stream(const ipc::message& notification);
   void forget_stream(std::uint32_t id);
@@ -121,11 +122,11 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
 
   std::mutex mutex_;
   fifo<queued> queue_;
-  std::vector<bulkhead_call*> calls_;                              // begun, not answered: few, so a list is fastest
-  std::map<std::uint32_t, ipc::time_point> next_deadlines_;        // of requests yet to come
-  std::map<std::uint32_t, std::size_t> next_windows_;              // of streams, likewise
-  std::map<std::uint32_t, std::shared_ptr<ipc::stream>> streams_;  // of calls that are not answered
-  std::vector<std::uint32_t> drains_;                              // $/drain requests to answer when all calls are done
+  std::vector<bulkhead_call*> calls_;  // begun, not answered: few, so a list is fastest
+  std::vector<std::pair<std::uint32_t, ipc::time_point>> next_deadlines_;  // of requests yet to come, by id
+  std::map<std::uint32_t, std::size_t> next_windows_;                      // of streams, likewise
+  std::map<std::uint32_t, std::shared_ptr<ipc::stream>> streams_;          // of calls that are not answered
+  std::vector<std::uint32_t> drains_;  // $/drain requests to answer when all calls are done
   std::chrono::milliseconds default_deadline_{0};
   unsigned concurrency_ = 1;  // calls that may run at once
   std::atomic<bool> left_{false};

@@ -2,13 +2,14 @@
 #include "futex.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
-#include <algorithm>
-
 namespace bulkhead::ipc {
 namespace {
 
 // Whether a request is one of the protocol's own ("$/..."): those are not counted as calls.
-bool is_reserved(byte_span request) { return request.size() > 9 && request[8] == '$' && request[9] == '/'; }
+// (None of their names is too long for a header of one byte.)
+bool is_reserved(byte_span request) {
+  return request.size() > 9 && request[7] <= 0xbf && request[8] == '$' && request[9] == '/';
+}
 
 }  // namespace
 
@@ -68,6 +69,7 @@ channel::started channel::start(std::span<std::uint8_t> head, byte_span params, 
     slot.first_byte = queued_total_;
     enqueue(held, head, params, std::move(handles));
   } catch (...) {  // no memory
+    if (async) *async = take_async(slot);
     free_slot(index);
     throw;
   }
@@ -80,10 +82,10 @@ std::size_t channel::unsent() {
   return out_bytes_;
 }
 
-bool channel::send(byte_span first, byte_span second, std::vector<unique_fd> handles) {
+bool channel::send(byte_span first, byte_span second, std::vector<unique_fd>&& handles, std::size_t limit) {
   lock held(mutex_);
   if (closed_ || failed_) return false;
-  if (loop_ && !out_.empty() && out_bytes_ + first.size() + second.size() > limits_.queued_bytes) return false;
+  if (loop_ && !out_.empty() && out_bytes_ + first.size() + second.size() > limit) return false;
   enqueue(held, first, second, std::move(handles));
   if (!loop_) write_all(held);
   return !closed_;

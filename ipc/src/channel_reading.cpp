@@ -133,7 +133,8 @@ void channel::poll() {
 void channel::on_event(bool readable, bool writable) {
   lock held(mutex_);
   armed_read_ = armed_write_ = false;
-  if (closed_) return;
+  // A reader that can be woken has taken the writing over, too, and asks for room without the lock.
+  if (closed_ || (reading_ && !blocking_)) return;
   write_some(held);
   if (reading_) return rearm(held);
   transport_->on_event();

@@ -38,6 +38,7 @@ channel::sleeper channel::finish(lock& held, std::uint32_t index, completion&& r
   free_slot(index);
   held.unlock();
   if (async) async->complete(std::move(result));
+  async.reset();  // what its owner keeps in it may come back here when it ends
   held.lock();
   return nullptr;
 }
@@ -94,6 +95,7 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
   } else if (async) {
     held.unlock();
     async->complete(std::move(ended));
+    async.reset();
     held.lock();
   }
 }

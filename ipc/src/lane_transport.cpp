@@ -1,6 +1,6 @@
 // See lane_transport.hpp. The order that everything here rests on: who goes to sleep stores its word and then loads the
-// other's cursor; who has news stores its cursor and then loads the other's word. Both are sequentially consistent, so at
-// least one of the two sees the other.
+// other's cursor; who has news stores its cursor and then loads the other's word. Each has a full fence between the two, or
+// both of them sequentially consistent, so at least one of the two sees the other.
 #include "futex.hpp"
 #include <bulkhead/ipc/lane_transport.hpp>
 
@@ -73,8 +73,9 @@ transport::io_result lane_transport::read(std::span<std::uint8_t> into, std::vec
   }
   const std::size_t taken = std::min<std::size_t>(bytes, into.size());
   in_.take(into.first(taken));
-  // A writer sleeps only when the ring is full, and so much is still to come then that half of it passes here at once.
-  if (2 * taken >= in_.size()) {
+  // A writer sleeps only when the ring is full, and is woken when more than half of it is free: that comes on the way to
+  // its end, once, however little is taken at a time.
+  if (2 * std::size_t{bytes} >= in_.size() && 2 * (bytes - taken) < in_.size()) {
     full_fence();
     ring(theirs_.control().writer_waits, rung_room_);
   }
@@ -216,7 +217,8 @@ void lane_transport::say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch,
   if (how == 0) return word.store(0, std::memory_order_relaxed);
   epoch += lane_wait_mask + 1;
   if (how == by_socket) ++bells_due_;
-  word.store(epoch | how, std::memory_order_seq_cst);
+  word.store(epoch | how, std::memory_order_relaxed);
+  full_fence();
 }
 
 void lane_transport::sleep_by_futex(bool reading, bool writing, time_point until) noexcept {

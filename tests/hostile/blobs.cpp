@@ -2,6 +2,7 @@
 // or rewritten under a reader. Each costs its own call, and the host no more memory than the plugin's share.
 #include "fixture.hpp"
 
+#include <iomanip>
 #include <numeric>
 #include <sstream>
 
@@ -29,6 +30,14 @@ std::string result(const std::string& kind_and_arena, const std::string& offset,
 }
 const std::string zero = "0000000000000000", page = "0000000000001000", whole = "0000000000100000";
 
+// References to so many parts of 960 KiB, each a page after the one before.
+std::string overlapping(int count) {
+  std::ostringstream out;
+  for (int i = 0; i < count; ++i)
+    out << "c7150200#" << std::hex << std::setfill('0') << std::setw(16) << i * 4096 << "00000000000f0000";
+  return out.str();
+}
+
 const std::vector<attack> attacks = {
     {"the truth", arena + result("00#", page, page) + "hold", outcome::ok},
     {"all of it", arena + result("00#", zero, whole) + "hold", outcome::ok},
@@ -52,6 +61,9 @@ const std::vector<attack> attacks = {
     {"an empty reference", arena + "x:9401@c0c70002 hold", outcome::protocol},
     {"a lie beside a truth", arena + "x:9401@c092c7150200#" + page + page + "c7150200#" + page + whole + " hold",
      outcome::protocol},
+    {"the same part very many times", arena + "x:9401@c0dd000186a0 fill:c7150200#" + zero + whole + "*100000 hold",
+     outcome::protocol},
+    {"parts that overlap", arena + "x:9401@c0dc0010" + overlapping(16) + " hold", outcome::protocol},
     {"mapped, but not touched", "arena:1048576 x:9302a8'$/mapped'91ce# hold", outcome::protocol},
     {"mapped twice", arena + "x:9302a8'$/mapped'91ce# hold", outcome::protocol},
     {"mapped, an arena that is not", "x:9302a8'$/mapped'91cefffffff0 hold", outcome::protocol},
@@ -87,6 +99,19 @@ TEST_CASE("every lie about shared memory costs its call one error of the right k
     }
     CHECK(entries("/proc/self/fd") == descriptors);
   }
+}
+
+TEST_CASE("a result may refer to as many bytes as there is memory for results, and to the same ones again") {
+  host host;
+  load_options options;
+  options.blobs.memory = 8 << 20;
+  const std::string once = "c7150200#" + zero + whole;
+  std::string steps = "hello_blobs ready call " + arena + "x:9401@c098";
+  for (int i = 0; i < 8; ++i) steps += once;
+  auto peer = host.launch(command(steps + " hold"), options);
+  const reply got = peer.try_call("attack");
+  REQUIRE(got);
+  CHECK(got.raw().size() == 1 + 8 * (5 + (std::size_t{1} << 20)));
 }
 
 TEST_CASE("a worker that said nothing of blobs may not refer to any, nor is it sent any") {

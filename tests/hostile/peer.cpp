@@ -15,6 +15,7 @@
 //   again:N        asks for another without waiting for it            touch   writes to all of the arena
 //   punch          tries everything that takes pages out of the arena; exits with 90 if something of it can be done
 //   writes         tries everything that writes to the arguments' arena; exits with 91 if something of it can be done
+//   heard:TEXT     waits until the host has sent the text              signalled  waits for SIGUSR1
 //   scribble:MS    rewrites the arena all the time for so long
 //   close, shut_read, shut_write, exit:N, signal:N, stop, kill:TARGET, daemon, deaf, hold
 #include <algorithm>
@@ -45,6 +46,7 @@ int last_file = -1;  // that came
 std::uint32_t arena = 0;
 std::size_t arena_size = 0;
 std::uint8_t* arena_bytes = nullptr;
+sigset_t usr1;
 
 bool send_all(const bytes& data) {
   for (std::size_t sent = 0; sent < data.size();) {
@@ -84,6 +86,12 @@ void await(const std::string& method) {
     }
     if (!hear()) ::_exit(0);
   }
+}
+
+void hear_text(const std::string& text) {
+  const std::uint32_t call = id;
+  await(text);
+  id = call;
 }
 
 bytes number(std::uint32_t value) {
@@ -279,9 +287,12 @@ void run(const std::string& step) {
   } else if (verb == "greeted") {
     await("$/hello");
   } else if (verb == "cancelled") {
-    const std::uint32_t call = id;
-    await("$/cancel");
-    id = call;
+    hear_text("$/cancel");
+  } else if (verb == "heard") {
+    hear_text(argument);
+  } else if (verb == "signalled") {
+    int which = 0;
+    ::sigwait(&usr1, &which);
   } else if (verb == "ready") {
     send_all(from_script("9302a7'$/ready'9180"));
   } else if (verb == "call") {
@@ -355,6 +366,9 @@ void run(const std::string& step) {
 int main(int argc, char** argv) {
   const char* fd = std::getenv("BULKHEAD_CHANNEL_FD");
   channel = fd ? std::atoi(fd) : -1;
+  ::sigemptyset(&usr1);
+  ::sigaddset(&usr1, SIGUSR1);
+  ::sigprocmask(SIG_BLOCK, &usr1, nullptr);  // until it is waited for
   for (int i = 1; i < argc; ++i) run(argv[i]);
   hold();
 }

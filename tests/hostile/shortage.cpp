@@ -1,6 +1,8 @@
 // The host when the system has nothing left for it, and workers when the host is gone.
 #include "fixture.hpp"
 
+#include <boost/asio/io_context.hpp>
+
 #include <csignal>
 
 #include <fcntl.h>
@@ -40,6 +42,26 @@ TEST_CASE("without descriptors no worker starts, the error says so, and all is w
 }
 
 #endif
+
+// The functions and what is sent of them take turns on one thread, so both results are there when the peer is told to read.
+TEST_CASE("a function's result that there is no room for is an error for the worker, which hears of it") {
+  boost::asio::io_context context;
+  std::jthread runner;
+  const auto work = boost::asio::make_work_guard(context);
+  runner = std::jthread([&] { context.run(); });
+  host host(context.get_executor());
+  load_options options;
+  options.deadline = 20s;
+  options.limits.queued_bytes = 64 << 10;
+  std::atomic<pid_t> pid{-1};
+  options.functions.add("large", [] { return bytes(2'000'000); });
+  options.functions.add("read", [&] { ::kill(pid, SIGUSR1); });
+  auto peer = host.launch({BULKHEAD_TEST_PROGRAMS "/hostile_peer", "hello", "ready", "call", "x:940001a5'large'90",
+                           "x:940002a5'large'90", "x:940003a4'read'90", "signalled", "heard:overloaded", "answer"},
+                          options);
+  pid = peer.workers().at(0).pid;
+  CHECK(peer.call<bool>("attack"));
+}
 
 TEST_CASE("a worker that ignores the end of its channel dies with its host") {
   int pipe[2];

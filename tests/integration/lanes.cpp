@@ -90,6 +90,52 @@ TEST_CASE("calls work without lanes, without spinning, and through the smallest 
   CHECK(std::ranges::count(done.values(), true) == 50);
 }
 
+TEST_CASE("threads that wait and calls that do not fill a ring together, and each call ends well") {
+  host host;
+  load_options options;
+  options.deadline = 60s;
+  auto echo = host.load(plugin_path("echo"), options);
+  constexpr int calls = 100;
+  std::atomic<int> right{0};
+  mailbox<bool> done;
+  {
+    std::vector<std::jthread> callers;
+    for (int t = 0; t < 2; ++t)
+      callers.emplace_back([&, t] {
+        for (int i = 0; i < calls; ++i) {  // longer than the ring, and not long enough for a blob
+          const bytes data(40'000 + static_cast<std::size_t>(i), static_cast<std::uint8_t>(t));
+          const reply got = echo.try_call("echo", data);
+          right += got && got.as<bytes>() == data;
+        }
+      });
+    for (int i = 0; i < calls; ++i)
+      echo.async_call<bytes>(
+          "echo", std::tuple(bytes(40'000, 2)),
+          [&](boost::system::error_code failed, const bytes& got) { done.put(!failed && got.size() == 40'000); });
+  }
+  REQUIRE(done.wait_for(calls));
+  CHECK(right == 2 * calls);
+  CHECK(std::ranges::count(done.values(), true) == calls);
+}
+
+TEST_CASE("messages longer than a large ring cross it, with and without a thread that waits") {
+  host host;
+  load_options options;
+  options.deadline = 30s;
+  options.lanes.ring = 1 << 20;
+  options.blobs.threshold = SIZE_MAX;
+  auto echo = host.load(plugin_path("echo"), options);
+  const bytes data(3'000'000, 7);
+  CHECK(echo.call<bytes>("echo", data) == data);
+  mailbox<bool> done;
+  for (int i = 0; i < 3; ++i)
+    echo.async_call<bytes>("echo", std::tuple(data), [&](boost::system::error_code failed, const bytes& got) {
+      done.put(!failed && got == data);
+    });
+  REQUIRE(done.wait([](const auto& values) { return values.size() == 3; }, 40s));
+  CHECK(std::ranges::count(done.values(), true) == 3);
+}
+
 TEST_CASE("a ring of an odd size is refused") {
   host host;
   load_options options;

@@ -2,6 +2,8 @@
 #include "connection.hpp"
 
 #include <atomic>
+#include <future>
+#include <latch>
 #include <thread>
 
 #include <sys/eventfd.h>
@@ -15,6 +17,57 @@ namespace {
 ipc::channel::started start(connection& c, ipc::waiter& waiter, const std::string& method = "m") {
   return c.channel->start(request(method), {}, ipc::never, &waiter, nullptr);
 }
+
+// Has no room at first, and stays in wait() until it is let go; then all is written, and the end has come.
+class full_transport final : public ipc::transport {
+ public:
+  struct events {
+    std::atomic<int> writes{0};
+    std::latch asleep{1}, go_on{1};
+  };
+  explicit full_transport(events& seen) : seen_(seen) {}
+
+  io_result read(std::span<std::uint8_t>, std::vector<unique_fd>&, bool) noexcept override { return {io::closed, 0}; }
+  io_result write(bytes first, bytes second, std::span<const int>) noexcept override {
+    if (seen_.writes++ == 0) return {io::would_block, 0};
+    return {io::ok, first.size() + second.size()};
+  }
+  bool wait(bool, bool for_writing, ipc::time_point) noexcept override {
+    asked_for_room = for_writing;
+    seen_.asleep.count_down();
+    seen_.go_on.wait();
+    return true;
+  }
+  void wake() noexcept override {}
+  void shutdown() noexcept override {}
+  int native_handle() const noexcept override { return -1; }
+
+  std::atomic<bool> asked_for_room{false};
+
+ private:
+  events& seen_;
+};
+
+struct idle_loop final : ipc::channel::wakeups {
+  void arm(bool, bool) override {}
+  void schedule(ipc::time_point) override {}
+};
+
+// Whether another thread can use the channel while this one's end of a call is destroyed.
+struct asking_end final : ipc::async_completion {
+  asking_end(ipc::channel& of, std::future<std::size_t>& asked, bool& answered)
+      : of_(of), asked_(asked), answered_(answered) {}
+  ~asking_end() override {
+    asked_ = std::async(std::launch::async, [&of = of_] { return of.unsent(); });
+    answered_ = asked_.wait_for(10s) == std::future_status::ready;
+  }
+  void complete(ipc::completion&&) override {}
+
+ private:
+  ipc::channel& of_;
+  std::future<std::size_t>& asked_;
+  bool& answered_;
+};
 
 int number(const ipc::completion& done) { return ipc::unpack(done.result()).get().as<int>(); }
 
@@ -107,6 +160,61 @@ TEST_CASE("a call is given up from another thread while its caller reads") {
   CHECK(waiter.result.code == outcome::cancelled);
   CHECK(waiter.result.failure.message == "changed my mind");
   CHECK_FALSE(c.channel->abandon(mine.id, outcome::cancelled, "again"));
+}
+
+TEST_CASE("what is kept for an asynchronous call is destroyed without the channel's lock") {
+  connection c;
+  std::future<std::size_t> asked;
+  bool answered = false;
+  std::unique_ptr<ipc::async_completion> end = std::make_unique<asking_end>(*c.channel, asked, answered);
+  const auto mine = c.channel->start(request("m"), {}, ipc::never, nullptr, &end);
+  REQUIRE(mine.code == outcome::ok);
+  SECTION("answered") {
+    c.say(answer(mine.id, 1));
+    c.channel->poll();
+  }
+  SECTION("given up") { c.channel->abandon(mine.id, outcome::cancelled, "changed my mind"); }
+  SECTION("failed") {
+    c.channel->fail_all([](const auto&) { return ipc::completion::failed(outcome::worker_lost, ""); });
+  }
+  CHECK(answered);
+}
+
+TEST_CASE("a method with a long name counts as a call, whatever the first letters of its name are") {
+  connection c;
+  ipc::waiter reserved, long_name;
+  REQUIRE(start(c, reserved, "$/ping").code == outcome::ok);
+  REQUIRE(start(c, long_name, "/" + std::string(35, 'x')).code ==
+          outcome::ok);  // 36 is '$', where names of few bytes begin
+  std::vector<std::uint64_t> sequences;
+  c.channel->fail_all([&](const ipc::channel::open_call& call) {
+    sequences.push_back(call.sequence);
+    return ipc::completion::failed(outcome::worker_lost, "");
+  });
+  CHECK(sequences == std::vector<std::uint64_t>{0, 1});
+}
+
+TEST_CASE("while a caller waits for room the event loop leaves the writing to it") {
+  recorder seen;
+  idle_loop loop;
+  full_transport::events events;
+  auto made = std::make_unique<full_transport>(events);
+  full_transport& transport = *made;
+  ipc::channel channel(std::move(made), {}, seen, &loop);
+  channel.open();
+  ipc::waiter waiter;
+  REQUIRE(channel.start(request("m"), {}, ipc::never, &waiter, nullptr).code == outcome::ok);
+  auto waited = std::async(std::launch::async, [&] { return channel.wait(waiter, ipc::never); });
+  events.asleep.wait();
+  CHECK(transport.asked_for_room);
+  channel.on_event(false, true);
+  CHECK(events.writes == 1);
+  CHECK(channel.unsent() > 0);
+  events.go_on.count_down();
+  CHECK(waited.get() == wait_result::closed);
+  CHECK(events.writes == 2);
+  CHECK(channel.unsent() == 0);
+  channel.fail_all([](const auto&) { return ipc::completion::failed(outcome::worker_lost, ""); });
 }
 
 TEST_CASE("eight threads call at once and each gets its own answers") {

@@ -73,6 +73,23 @@ TEST_CASE("bytes that the peer does not read are limited, and nothing blocks") {
   c.channel->fail_all([](const auto&) { return ipc::completion::failed(outcome::not_sent, ""); });
 }
 
+TEST_CASE("what the peer must have goes past the limit on bytes, up to one of its own") {
+  ipc::limits limits;
+  limits.queued_bytes = 64 << 10;
+  limits.frame = 128 << 10;
+  idle_loop loop;
+  connection c(limits, 0, &loop);
+  const bytes_t large = request("m", value(std::string(50'000, 'x'))), small = request("m");
+  while (c.channel->send(large)) continue;
+  CHECK_FALSE(c.channel->send(bytes_t(limits.queued_bytes)));
+  const std::size_t before = c.channel->unsent();
+  CHECK(before <= limits.queued_bytes);
+  CHECK(c.channel->send_vital(small));
+  CHECK(c.channel->unsent() == before + small.size());
+  while (c.channel->send_vital(large)) REQUIRE(c.channel->unsent() < (4 << 20));
+  CHECK(c.channel->unsent() > ipc::channel::vital_bytes);
+}
+
 TEST_CASE("what could not be written at once is written when there is room, in order") {
   idle_loop loop;
   connection c({}, 0, &loop);
@@ -182,6 +199,20 @@ TEST_CASE("descriptors that no message names, or that nobody asked for, are neve
     CHECK(c.seen.violation.find("descriptors") != std::string::npos);
   }
   CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("a message brings as many descriptors as the channel takes, and not one more") {
+  const unsigned most = GENERATE(1u, 2u, 3u, 15u);
+  const unique_fd event(::eventfd(0, 0));
+  connection c({}, most);
+  c.say(vector_named("log"), std::vector<int>(most, event.get()));
+  c.channel->poll();
+  CHECK(c.seen.messages.size() == 1);
+  CHECK_FALSE(c.channel->closed());
+  c.say(vector_named("log"), std::vector<int>(most + 1, event.get()));
+  c.channel->poll();
+  CHECK(c.seen.violation.find("more file descriptors") != std::string::npos);
+  CHECK(c.seen.messages.size() == 1);
 }
 
 TEST_CASE("large messages both ways at once do not block each other") {

@@ -9,12 +9,14 @@ namespace bulkhead::testing {
 
 struct lane_pair {
   static constexpr std::size_t ring = 4096;
-  unique_fd down = ipc::lane_memory::make(ring), up = ipc::lane_memory::make(ring);
+  unique_fd down, up;
   ipc::lane_memory host_down{down.get(), true}, host_up{up.get(), false};
   ipc::lane_memory worker_up{up.get(), true}, worker_down{down.get(), false};
   ipc::lane_memory scribbled{up.get(), true};  // all that a worker can write
   std::pair<unique_fd, unique_fd> ends = ipc::socket_transport::make_pair();
   int host_socket = ends.first.get(), worker_socket = ends.second.get();
+
+  explicit lane_pair(std::size_t size = ring) : down(ipc::lane_memory::make(size)), up(ipc::lane_memory::make(size)) {}
 
   // Each once.
   std::unique_ptr<ipc::lane_transport> host(const ipc::lane_options& options = {}, unsigned handles = 0) {

@@ -203,6 +203,33 @@ TEST_CASE("an event loop is told of bytes that are there, and of those that come
   CHECK(read_once(*host).size() == 20);
 }
 
+TEST_CASE("a writer that waits for room in a large ring is rung for once, when half of it is free") {
+  constexpr std::size_t size = std::size_t{1} << 20;
+  lane_pair pair(size);
+  auto host = pair.host();
+  auto worker = pair.worker();
+  pollfd socket{pair.host_socket, POLLIN, 0};
+  bytes_t chunk(64 << 10);
+  std::vector<unique_fd> handles;
+  for (int round = 0; round < 2; ++round) {
+    REQUIRE(host->write(bytes_t(size, 7), {}, {}).bytes == size);
+    REQUIRE(host->write(bytes_t(size, 7), {}, {}).status == io::would_block);
+    CHECK_FALSE(host->watch(false, true).out);
+    std::size_t rung_at = 0;
+    for (std::size_t taken = 0; taken < size;) {
+      const auto got = worker->read(chunk, handles, false);
+      REQUIRE(got.status == io::ok);
+      taken += got.bytes;
+      if (rung_at == 0 && ::poll(&socket, 1, 0) == 1) rung_at = taken;
+    }
+    CHECK(rung_at == size / 2 + chunk.size());
+    CHECK(::recv(pair.host_socket, chunk.data(), chunk.size(), MSG_PEEK | MSG_DONTWAIT) == 1);
+    host->on_event();
+    CHECK(host->watch(false, true).out);
+    host->watch(false, false);
+  }
+}
+
 // An event loop that does nothing by itself and remembers what it was asked for.
 struct idle_loop final : ipc::channel::wakeups {
   bool armed = false;

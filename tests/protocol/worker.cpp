@@ -133,6 +133,9 @@ TEST_CASE("a worker allocates nothing for a call once it is warm") {
   const auto call = [&](const std::string& method, const auto& arguments) {
     bytes_t frame = request(method, value(arguments));
     ipc::set_request_id(frame, ++id);
+    ipc::buffer deadline = ipc::begin_notification("$/deadline");
+    ipc::packer(deadline).pack_array(2).pack(id).pack(20'000);
+    worker.say(deadline.take());
     worker.say(frame);
     const bytes_t answered = worker.hear();
     const auto parsed = ipc::parse_message(answered);

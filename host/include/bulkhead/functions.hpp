@@ -27,7 +27,8 @@ struct passed_handles {
 //   functions{}.add("lookup", [&](std::string key) { return table.at(key); })
 //
 // They run on the host's handler threads, several at once, and may block; what they throw goes back to the plugin as
-// an error with its text. Arguments come from a worker: they have the declared types, and nothing else is certain.
+// an error with its text, and so does `overloaded` in the place of a result that the worker's queue (limits::queued_bytes)
+// has no room for. Arguments come from a worker: they have the declared types, and nothing else is certain.
 //
 // A parameter may be a unique_fd: a descriptor from a plugin whose policy grants handles; expect any kind of file, one
 // that never gets ready and one whose last close blocks. A result that is a unique_fd goes to the plugin, whatever its

@@ -263,7 +263,7 @@ typedef struct bh_call_options {
 
 /* The result of a call. */
 typedef struct bh_reply bh_reply;
-/* One MessagePack value. Copies the bytes of blobs into it the first time. */
+/* One MessagePack value. Copies the bytes of blobs into it the first time; NULL when there is no memory for them. */
 BH_API const void* bh_reply_value(const bh_reply* reply, size_t* size);
 /* The result as JSON; give it back with bh_free(). NULL on failure. */
 BH_API char* bh_reply_json(const bh_reply* reply, bh_error** error);

@@ -175,6 +175,8 @@ const char* worker_blobs::on_notification(const ipc::message& notification) {
 
 const char* worker_blobs::hold_results(ipc::byte_span result, ipc::held_blobs& into) {
   ipc::byte_span rest = result;
+  std::size_t left =
+      threshold() == 0 ? 0 : arguments_->options().memory;  // whoever wants the bytes copies each of them
   while (const auto found = ipc::next_bytes(rest)) {
     if (found->kind != ipc::packed_bytes::kind::ext || found->type != ipc::ext_blob) continue;
     const auto reference = ipc::reference_in(*found);
@@ -185,11 +187,14 @@ const char* worker_blobs::hold_results(ipc::byte_span result, ipc::held_blobs& i
       return "a result with a reference to a blob in an arena that is not there";
     result_arena& in = *arena->second;
     if (!reference->within(in.memory_.size())) return "a result with a reference to a blob beyond its arena";
+    if (reference->length > left) return "a result with references to more bytes than there is memory for blobs";
+    left -= reference->length;
+    auto& place = into.emplace_back();  // first: a blob that ends here would want the lock
     ++in.held_;
     in.asked_ = false;
-    into.push_back(std::make_shared<ipc::held_blob>(
+    place = std::make_shared<ipc::held_blob>(
         arena->second, *reference, std::span<std::uint8_t>(in.memory_.data() + reference->offset, reference->length),
-        false));
+        false);
   }
   return nullptr;
 }

@@ -26,11 +26,11 @@ class attachment {
     header->cmsg_len = CMSG_LEN(fds.size_bytes());
     std::memcpy(CMSG_DATA(header), fds.data(), fds.size_bytes());
   }
-  // Lets the message receive as many, or one more, by alignment; the message then refers to this object. What has come
-  // is got by take_descriptors().
+  // Lets the message receive as many, and not one more: the kernel fills what CMSG_SPACE() adds for alignment, too. The
+  // message then refers to this object. What has come is got by take_descriptors().
   void make_room(msghdr& message, std::size_t count = Most) noexcept {
     message.msg_control = space_;
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
+    message.msg_controllen = CMSG_LEN(sizeof(int) * count);
   }
 
  private:

@@ -17,6 +17,7 @@
 #include <bulkhead/ipc/scanner.hpp>
 #include <bulkhead/ipc/transport.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <deque>
@@ -47,7 +48,8 @@ class waiter {
   channel* of_ = nullptr;  // where a call of its was started
 };
 
-// Asynchronous completion: called exactly once, on whichever thread learns of the end, without the channel's lock.
+// Asynchronous completion: called exactly once, on whichever thread learns of the end, and destroyed after that, both
+// without the channel's lock.
 class async_completion {
  public:
   virtual ~async_completion() = default;
@@ -138,7 +140,15 @@ class channel {
   bool send(std::vector<std::uint8_t> frame, std::vector<unique_fd> handles = {}) {
     return send(frame, {}, std::move(handles));
   }
-  bool send(byte_span first, byte_span second, std::vector<unique_fd> handles);
+  bool send(byte_span first, byte_span second, std::vector<unique_fd> handles) {
+    return send(first, second, std::move(handles), limits_.queued_bytes);
+  }
+  // The same for a small frame that the peer can't do without: there are `vital_bytes` for these past what others may fill,
+  // which is enough for any peer that reads what it has asked for.
+  bool send_vital(byte_span frame, std::vector<unique_fd> handles = {}) {
+    return send(frame, {}, std::move(handles), std::max(limits_.queued_bytes, limits_.frame) + vital_bytes);
+  }
+  static constexpr std::size_t vital_bytes = std::size_t{1} << 20;
 
   // For the event loop.
   void on_event(bool readable, bool writable);
@@ -198,6 +208,7 @@ class channel {
   static constexpr std::uint32_t slot_mask = (1u << slot_bits) - 1, generation_mask = (1u << (32 - slot_bits)) - 1;
   using lock = std::unique_lock<std::mutex>;
 
+  bool send(byte_span first, byte_span second, std::vector<unique_fd>&& handles, std::size_t limit);
   void enqueue(lock& held, byte_span first, byte_span second, std::vector<unique_fd>&& handles);
   bool write_one(byte_span first, byte_span second, std::vector<unique_fd>& handles, std::size_t& written);
   void write_some(lock& held);

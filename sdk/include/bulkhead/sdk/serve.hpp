@@ -194,7 +194,7 @@ class serve_link {
     header.msg_iov = &part;
     header.msg_iovlen = 1;
     header.msg_control = space;
-    header.msg_controllen = sizeof space;
+    header.msg_controllen = CMSG_LEN(sizeof(int));  // exactly: with the rest of `space` a second one would fit
     const ssize_t n = ::recvmsg(control_.fd(), &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n <= 0) return n;
     if (const cmsghdr* c = CMSG_FIRSTHDR(&header);
