@@ -214,7 +214,7 @@ void worker_process::on_timer() {
   ipc::time_point next = ipc::never;
   if (dead_) return;
   if (exited_ && channel_.closed()) return settle();
-  const auto tick = channel_.tick(now, cancel_grace);
+  const auto tick = channel_.tick(now, cancel_grace, description().concurrency);
   next = tick.next;
   if (tick.overdue) kill(exit_reason::hung);
   if (!ready_ && now >= start_deadline_) kill(exit_reason::start_timeout);

@@ -66,7 +66,7 @@ void channel::forget(waiter& gone) {
     if (each.sync == &gone) {
       each.sync = nullptr;
       each.state = slot::state::abandoned;
-      each.abandoned_at = clock::now();
+      each.grace_from = never;
     }
   if (!reading_ && !closed_) release_reader(held, false);
 }
@@ -75,13 +75,13 @@ void channel::forget(waiter& gone) {
 void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::string& why) {
   slot& slot = slots_[index];
   slot.state = slot::state::abandoned;
-  slot.abandoned_at = clock::now();
+  slot.grace_from = never;
   const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
   waiter* sync = std::exchange(slot.sync, nullptr);
   auto async = take_async(slot);
   completion ended = completion::failed(code, why);
   ended.given_up = true;
-  if (loop_) loop_->schedule(slot.abandoned_at);
+  if (loop_) loop_->schedule(clock::now());
   if (!closed_) {
     buffer cancel = begin_notification("$/cancel");
     packer(cancel).pack_array(1).pack(id);
@@ -98,7 +98,18 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
   }
 }
 
-channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grace) {
+// Whether the peer, which runs so many at once, may not have come to this one yet. A request of the protocol's own
+// without a deadline is no excuse: it waits for calls, not they for it.
+bool channel::waits_its_turn(const slot& mine, unsigned at_once) const {
+  unsigned older = 0;
+  for (const slot& each : slots_) {
+    const bool counts = each.state != slot::state::free && (each.sequence > 0 || each.deadline != never);
+    if (counts && each.first_byte < mine.first_byte && ++older >= at_once) return true;
+  }
+  return false;
+}
+
+channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grace, unsigned at_once) {
   lock held(mutex_);
   tick_result result;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
@@ -107,7 +118,10 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
       give_up(held, i, outcome::timeout, "no answer before the deadline");
     if (slot.state == slot::state::pending && slot.async) result.next = std::min(result.next, slot.deadline);
     if (slot.state == slot::state::abandoned) {
-      const time_point due = slot.abandoned_at + grace;
+      const bool waits = waits_its_turn(slot, at_once);
+      if (waits) slot.grace_from = never;
+      else if (slot.grace_from == never) slot.grace_from = now;
+      const time_point due = (waits ? now : slot.grace_from) + grace;
       if (due <= now) result.overdue = true;
       else result.next = std::min(result.next, due);
     }

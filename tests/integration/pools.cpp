@@ -126,6 +126,24 @@ TEST_CASE("a call that waits for a worker ends by its deadline, by its caller, o
   CHECK(chaos.status().waiting == 0);
 }
 
+TEST_CASE("a call that times out behind another one costs neither that one nor the worker") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const pid_t pid = chaos.workers().at(0).pid;
+  mailbox<outcome> running, behind;
+  chaos.async_call<reply>("sleep_ms", std::tuple{1300},  // longer than the grace
+                          [&](boost::system::error_code, const reply& result) { running.put(result.outcome()); });
+  chaos.async_call<reply>("echo", std::tuple{1},
+                          [&](boost::system::error_code, const reply& result) { behind.put(result.outcome()); },
+                          {.deadline = 50ms});
+  REQUIRE(running.wait_for(1));
+  CHECK(running.values()[0] == outcome::ok);
+  REQUIRE(behind.wait_for(1));
+  CHECK(behind.values()[0] == outcome::timeout);
+  CHECK(chaos.call<int>("echo", 2) == 2);
+  CHECK(chaos.workers().at(0).pid == pid);
+}
+
 TEST_CASE("idle workers share calls: none waits behind a slow one while another is free") {
   host host;
   auto chaos = host.load(plugin_path("chaos"), {.instances = 2});

@@ -148,8 +148,9 @@ class channel {
     time_point next = never;  // when to come again
     bool overdue = false;     // a call given up has had no answer for longer than the grace
   };
-  // Ends asynchronous calls whose deadline has passed; notices partial messages that take too long (a violation).
-  tick_result tick(time_point now, std::chrono::nanoseconds grace);
+  // Ends asynchronous calls whose deadline has passed; notices partial messages that take too long (a violation). The
+  // grace of a call given up begins when the peer, which runs `at_once` calls at a time, can have come to it.
+  tick_result tick(time_point now, std::chrono::nanoseconds grace, unsigned at_once = 1);
 
   // What is known of a call still open when the channel has failed.
   struct open_call {
@@ -184,7 +185,7 @@ class channel {
     waiter* sync = nullptr;
     std::unique_ptr<async_completion> async;
     time_point deadline = never;
-    time_point abandoned_at = never;
+    time_point grace_from = never;  // given up: when it first had its turn
     std::uint64_t sequence = 0;
     std::uint64_t first_byte = 0;  // position in the outgoing stream
   };
@@ -219,6 +220,7 @@ class channel {
   void release_reader(lock& held, bool more_likely);
   void rearm(lock& held);
   slot* find(std::uint32_t id);
+  bool waits_its_turn(const slot& mine, unsigned at_once) const;
   std::unique_ptr<async_completion> take_async(slot& slot);
   void free_slot(std::uint32_t index);
   friend class waiter;
