@@ -162,11 +162,14 @@ void worker_set::apply(const event& what) {
     }
   }
   if (member_ && supervisor_.whole()) group_->whole(*member_);
-  if (const auto wake = supervisor_.wake_at(); wake < next_tick_) {
-    next_tick_ = wake;
-    core_->reactor->schedule(wake, weak_from_this());
-  }
+  wake_by(supervisor_.wake_at());
   changed_.notify_all();
+}
+
+void worker_set::wake_by(ipc::time_point when) {
+  if (when >= next_tick_) return;
+  next_tick_ = when;
+  core_->reactor->schedule(when, weak_from_this());
 }
 
 template <class Action>
@@ -394,6 +397,7 @@ void worker_set::tell(const event& what) {
 void worker_set::on_timer() {
   {
     std::lock_guard held(*mutex_);
+    if (ipc::clock::now() < next_tick_) return;  // a timer that an earlier one has overtaken: its work is done
     next_tick_ = ipc::never;
     if (settings_->state)
       for (const lease& each : serving_) save_if_due(each);

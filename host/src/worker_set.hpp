@@ -108,6 +108,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
 
  private:
   void apply(const supervision::event& what);
+  void wake_by(ipc::time_point when);
   void tell(const supervision::event& what);  // takes the lock
   template <class Action>
   void execute(const Action& action);
