@@ -76,7 +76,9 @@ void worker_set::wait_serving(std::unique_lock<std::mutex>& held) {
   throw call_error(outcome::unavailable, *failing_);
 }
 
-void worker_set::stop(const std::string& reason, bool calls_wait) {
+void worker_set::stop(const std::string& reason) { apply(events::stop{.for_good = true, .reason = reason}); }
+
+void worker_set::pause(const std::string& reason, bool calls_wait) {
   apply(events::stop{.calls_wait = calls_wait, .reason = reason});
 }
 

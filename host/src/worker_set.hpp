@@ -54,9 +54,10 @@ class worker_set final : public worker_owner, public reactor::target, public std
 
   // Starts all and waits until they are ready; throws call_error when the first try of one fails, when none is left.
   void start(std::unique_lock<std::mutex>& held);
-  // Ends all in good order, without waiting. Calls that wait for a worker fail, for this reason. (locked)
-  void stop(const std::string& reason, bool calls_wait = false);
-  // After stop(). (locked)
+  // Ends all in good order, for good, without waiting. Calls that wait for a worker fail, for this reason. (locked)
+  void stop(const std::string& reason);
+  // The same until start_again(). (locked)
+  void pause(const std::string& reason, bool calls_wait);
   void start_again();
   // Blocks until all have ended, or are undead. For the last time: nothing of them or of the plugin's file is left here.
   void wait_stopped(std::unique_lock<std::mutex>& held);
@@ -85,7 +86,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
   std::vector<std::uint8_t> save_state(std::unique_lock<std::mutex>& held);
 
   supervision::supervisor_state state() const { return supervisor_.state(); }  // (locked)
-  // Stopped, and no worker is left, not even an undead one. (locked)
+  // After stop(): no worker is left, not even an undead one. (locked)
   bool gone() const { return supervisor_.state() == supervision::supervisor_state::stopped && members_.empty(); }
   const plugin_info& description() const { return description_; }                            // (locked)
   bool idempotent(const std::string& method) const { return idempotent_.contains(method); }  // (locked)

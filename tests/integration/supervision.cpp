@@ -20,6 +20,20 @@ std::filesystem::path copy_of(const std::string& plugin, const std::string& as) 
   return to;
 }
 
+// Copies of plugins' files that this process holds.
+std::size_t copies() {
+  std::size_t count = 0;
+  std::error_code gone;
+  for (const auto& fd : std::filesystem::directory_iterator("/proc/self/fd"))
+    count += std::filesystem::read_symlink(fd.path(), gone).string().starts_with("/memfd:bulkhead-plugin");
+  return count;
+}
+bool comes_down_to(std::size_t wanted) {
+  const auto limit = std::chrono::steady_clock::now() + 10s;
+  while (copies() > wanted && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  return copies() == wanted;
+}
+
 }  // namespace
 
 TEST_CASE("a plugin that fails too often is given up with the reasons, and reset starts it again") {
@@ -189,19 +203,37 @@ TEST_CASE("a busy worker is judged by its calls' deadlines, not by heartbeats") 
 TEST_CASE("of a version that was replaced nothing is left once its workers have ended") {
   watched_host host;
   auto echo = host.self.load(plugin_path("echo"));
-  const auto copies = [] {  // of plugins' files
-    std::size_t count = 0;
-    std::error_code gone;
-    for (const auto& fd : std::filesystem::directory_iterator("/proc/self/fd"))
-      count += std::filesystem::read_symlink(fd.path(), gone).string().starts_with("/memfd:bulkhead-plugin");
-    return count;
-  };
   const std::size_t before = copies();
   echo.reload(plugin_path("echo"));
   REQUIRE(host.saw(kind::exited));
-  const auto limit = std::chrono::steady_clock::now() + 10s;
-  while (copies() > before && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
-  CHECK(copies() == before);
+  CHECK(comes_down_to(before));
+}
+
+TEST_CASE("a version that breaks the rules after it was replaced quarantines nothing, and nothing of it is left") {
+  mailbox<int> begun, go_on;
+  mailbox<outcome> held, broken;
+  watched_host host;
+  load_options options;
+  options.functions.add("hold", [&] {
+    begun.put(1);
+    return go_on.wait_for(1);
+  });
+  auto chaos = host.self.load(plugin_path("chaos"), options);
+  const std::size_t before = copies();
+  chaos.async_call<reply>("call_host", std::tuple{"hold", std::tuple{}},
+                          [&](boost::system::error_code, const reply& result) { held.put(result.outcome()); });
+  chaos.async_call<reply>("misbehave", std::tuple{"forged_response"},
+                          [&](boost::system::error_code, const reply& result) { broken.put(result.outcome()); });
+  REQUIRE(begun.wait_for(1));
+  chaos.reload(plugin_path("chaos"));
+  go_on.put(1);
+  REQUIRE(host.saw(kind::exited));
+  CHECK(host.last(kind::exited).report->reason == exit_reason::protocol);
+  REQUIRE(broken.wait_for(1));
+  CHECK(broken.values()[0] == outcome::protocol);
+  CHECK(comes_down_to(before));
+  CHECK(host.count(kind::quarantined) == 0);
+  CHECK(chaos.call<int>("echo", 1) == 1);
 }
 
 TEST_CASE("a host that ends stops its plugins in the reverse order of their start") {

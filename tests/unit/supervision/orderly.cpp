@@ -126,6 +126,17 @@ TEST_CASE("a violation while stopping quarantines when all have ended") {
   CHECK(play.tell(events::start{}).empty());
 }
 
+TEST_CASE("a violation while stopping for good quarantines nothing") {
+  stage play(settings(2));
+  play.up();
+  const bool before = GENERATE(true, false);  // it is known that it is for good
+  play.tell(events::stop{.for_good = before});
+  CHECK(play.tell(stage::exit(1, exit_class::violation)).empty());
+  if (!before) play.tell(events::stop{.for_good = true});
+  CHECK(play.tell(stage::exit(2, exit_class::normal)) == script{"stopped"});
+  CHECK(play.subject.state() == state::stopped);
+}
+
 TEST_CASE("a killed worker whose end is never reported is replaced when it is undead") {
   stage play(watched());
   play.up();
