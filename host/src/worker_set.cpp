@@ -26,7 +26,7 @@ supervisor_settings settings_of(const worker_settings& given, bool coupled) {
   out.rules = given.options.supervision;
   out.instances = given.options.instances;
   out.start_limit = given.options.start_timeout;
-  out.memory_limit = given.options.memory_limit;
+  out.memory_limit = given.rules.granted().memory;
   out.coupled = coupled;
   return out;
 }
@@ -202,7 +202,7 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::ping>) {
       // One that has served no call since is looked at now and then, for what its own threads do.
       const bool look =
-          settings_->options.memory_limit > 0 &&
+          settings_->rules.granted().memory > 0 &&
           (std::exchange(worker->served_then, worker->served) != worker->served || worker->pings++ % 8 == 0);
       if (const auto memory = look ? process->resident_bytes() : 0; memory > 0)
         apply(events::usage{action.worker, worker->served, memory});

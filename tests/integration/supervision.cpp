@@ -153,12 +153,14 @@ TEST_CASE("a worker is recycled after so many calls") {
 TEST_CASE("a worker that grows beyond its share of the memory limit is recycled") {
   watched_host host;
   load_options options;
-  options.memory_limit = std::size_t{400} << 20;
+  constexpr std::size_t limit = std::size_t{400} << 20;
+  if (GENERATE(true, false)) options.policy = policy::strict().memory_limit(limit);  // it has the last word
+  else options.memory_limit = limit;
   options.supervision.recycle.memory = 0.2;
   options.supervision.heartbeat.interval = 20ms;
   auto chaos = host.self.load(plugin_path("chaos"), options);
   const pid_t before = chaos.workers().at(0).pid;
-  CHECK(chaos.call<int>("keep_memory", 200) == 200);
+  CHECK(chaos.call<int>("keep_memory", 120) == 120);
   REQUIRE(host.saw(kind::exited));
   CHECK(host.last(kind::exited).pid == before);
   CHECK(host.last(kind::exited).report->reason == exit_reason::shut_down);

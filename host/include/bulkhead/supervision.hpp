@@ -62,7 +62,7 @@ struct drain_limits {
 struct recycle_limits {
   std::uint64_t calls = 0;          // served; 0: no limit
   std::chrono::nanoseconds age{0};  // since it got ready; 0: no limit
-  double memory = 0.8;              // its resident set as a share of load_options::memory_limit; 0: no limit
+  double memory = 0.8;              // its resident set as a share of the memory limit in force; 0: no limit
   double jitter = 0.1;              // a share of each limit
 };
 
