@@ -59,6 +59,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
   void on_violation(violation what) override { tell(std::move(what), 0); }
   void on_change() override;
+  void on_hung(const worker_set::member& worker) override;
   // reactor::target
   void on_ready(int, std::uint32_t) override {}
   void on_timer() override;
@@ -84,12 +85,13 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   lease acquire(const call_request& request, bool again, ipc::completion& failure);
   lease wait_for_worker(const call_request& request, bool again, ipc::completion& failure);
   void release(const lease& worker);
-  bool goes_on(const call_request& request, const reply& result, unsigned& lost);
+  bool goes_on(const call_request& request, const reply& result, worker_set::member& worker, unsigned& lost);
   void submit(std::unique_ptr<pooled_call> call, bool again);
   reply call_worker(call_request& request);
   static void launch(const lease& worker, std::unique_ptr<pooled_call> call);
   void abandon_waiting(std::uint64_t ticket);
-  void note_lost(const call_request& request);
+  bool may_be_noted(const call_request& request) const;
+  void note_killer(std::size_t fingerprint, const std::string& method);  // (locked)
   static std::size_t fingerprint(const call_request& request);
   static void count_end(const call_request& request, const reply& result);
   class counted_handler;

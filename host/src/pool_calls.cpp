@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::chrono::milliseconds help_turn{20};  // how long a thread that helps the reactor may miss a change
 constexpr std::chrono::minutes poison_memory{10};
-constexpr std::size_t most_suspects = 256;
+constexpr std::size_t most_suspects = 256, most_given_up = 64;
 constexpr std::size_t message_overhead = 64;  // of a message around an item, at most
 
 // The finalizer of splitmix64 (Steele, Lea, Flood 2014): each bit of the value changes about half of the result's.
@@ -243,15 +243,25 @@ void plugin_pool::on_change() {
 // --- out ------------------------------------------------------------------------------------------------------------
 
 // Whether a call that came back goes to another worker: it was provably not begun, or its method may be repeated.
-bool plugin_pool::goes_on(const call_request& request, const reply& result, unsigned& lost) {
+bool plugin_pool::goes_on(const call_request& request, const reply& result, worker_set::member& worker,
+                          unsigned& lost) {
+  if (result.outcome() == outcome::timeout || result.outcome() == outcome::cancelled) {
+    if (!may_be_noted(request)) return false;
+    const std::size_t mark = fingerprint(request);
+    std::lock_guard held(*mutex_);
+    worker.given_up.push_back({request.id, mark, request.method});
+    if (worker.given_up.size() > most_given_up) worker.given_up.pop_front();
+    return false;
+  }
   const bool not_begun = result.outcome() == outcome::not_sent;
   if (!not_begun && result.outcome() != outcome::worker_lost) return false;
   const bool movable = !request.stream || request.stream->restart();
   if (not_begun) return movable;
   ++lost;
   std::lock_guard held(*mutex_);
-  // Only the one that its dispatch thread was in: others that were begun are most likely innocent.
-  if (result.report() && result.report()->method == request.method) note_lost(request);
+  // Only the one that it died in: others that were begun are most likely innocent.
+  if (may_be_noted(request) && worker.process->fatal_call() == request.id)
+    note_killer(fingerprint(request), request.method);
   return movable && current_->idempotent(request.method) &&
          (options_.poison_limit == 0 || lost < options_.poison_limit);
 }
@@ -263,17 +273,28 @@ std::size_t plugin_pool::fingerprint(const call_request& request) {
   return hash(request.method) * 31 + hash({reinterpret_cast<const char*>(params.data()), params.size()});
 }
 
-void plugin_pool::note_lost(const call_request& request) {
-  if (options_.poison_limit == 0 || !request.arguments.handles.empty()) return;
+// Its outcome has been told long ago.
+void plugin_pool::on_hung(const worker_set::member& worker) {
+  const auto call = worker.process ? worker.process->fatal_call() : std::nullopt;
+  std::lock_guard held(*mutex_);
+  for (const auto& each : worker.given_up)
+    if (call == each.id) return note_killer(each.fingerprint, each.method);
+}
+
+bool plugin_pool::may_be_noted(const call_request& request) const {
+  return options_.poison_limit > 0 && request.arguments.handles.empty();
+}
+
+void plugin_pool::note_killer(std::size_t fingerprint, const std::string& method) {
   const auto now = ipc::clock::now();
   std::erase_if(suspects_, [&](const auto& each) { return now - each.second.since > poison_memory; });
   if (suspects_.size() >= most_suspects)
     suspects_.erase(std::min_element(suspects_.begin(), suspects_.end(),
                                      [](const auto& a, const auto& b) { return a.second.since < b.second.since; }));
-  suspect& found = suspects_[fingerprint(request)];
+  suspect& found = suspects_[fingerprint];
   found.since = now;
   if (++found.killed != options_.poison_limit) return;
-  core_->lifecycle({.kind = lifecycle_event::kind::poisoned, .plugin = name_, .text = request.method});
+  core_->lifecycle({.kind = lifecycle_event::kind::poisoned, .plugin = name_, .text = method});
 }
 
 reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
@@ -291,7 +312,7 @@ reply plugin_pool::call_worker(call_request& request) {
     const lease worker = acquire(request, again, failure);
     if (!worker) return reply(std::move(failure));
     reply result = worker->process->call(request);
-    const bool goes = result.outcome() != outcome::ok && goes_on(request, result, lost);
+    const bool goes = result.outcome() != outcome::ok && goes_on(request, result, *worker, lost);
     release(worker);  // after what it has done is noted: the next in the queue may be its like
     if (!goes) return result;
   }

@@ -21,7 +21,7 @@ class plugin_pool::pooled_call final : public reply_handler {
       : pool_(std::move(pool)), request_(std::move(request)), handler_(std::move(handler)) {}
 
   void complete(reply&& result) override {
-    const bool goes = pool_->goes_on(*request_, result, lost_);
+    const bool goes = pool_->goes_on(*request_, result, *worker, lost_);
     if (const lease had = std::exchange(worker, nullptr)) pool_->release(had);
     if (!goes) return finish(std::move(result));
     const auto pool = pool_;

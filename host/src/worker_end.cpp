@@ -82,6 +82,9 @@ void worker_process::settle() {
     std::lock_guard held(mutex_);
     report_ = report;
     rejected = no_plugin_;
+    if (report->reason != exit_reason::hung) fatal_call_.reset();
+    if (box.in_call && report->reason != exit_reason::hung && report->reason != exit_reason::shut_down)
+      fatal_call_ = box.call;
   }
   if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
   dead_ = true;

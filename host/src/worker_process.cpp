@@ -216,7 +216,13 @@ void worker_process::on_timer() {
   if (exited_ && channel_.closed()) return settle();
   const auto tick = channel_.tick(now, cancel_grace, description().concurrency);
   next = tick.next;
-  if (tick.overdue) kill(exit_reason::hung);
+  if (tick.overdue) {
+    {
+      std::lock_guard held(mutex_);
+      fatal_call_ = tick.overdue;
+    }
+    kill(exit_reason::hung);
+  }
   if (!ready_ && now >= start_deadline_) kill(exit_reason::start_timeout);
   else if (!ready_) next = std::min(next, start_deadline_);
   if (const ipc::time_point kill_at = kill_at_; kill_at != ipc::never) {

@@ -84,6 +84,11 @@ class worker_process final : public reactor::target,
   bool in_call() const;
   // Calls in progress, those given up but not yet answered included.
   unsigned outstanding() const { return channel_.outstanding(); }
+  // The call that it died in, or whose hang it was killed for; once it has ended.
+  std::optional<std::uint32_t> fatal_call() const {
+    std::lock_guard held(mutex_);
+    return fatal_call_;
+  }
   std::size_t resident_bytes() const;
   // Whether all that was sent to it has been given to the kernel.
   bool all_sent() { return channel_.unsent() == 0; }
@@ -202,6 +207,7 @@ class worker_process final : public reactor::target,
   bool no_plugin_ = false;
   plugin_info description_;
   std::shared_ptr<const crash_report> report_;
+  std::optional<std::uint32_t> fatal_call_;
   std::map<std::uint32_t, std::shared_ptr<std::function<void(const msgpack::object&)>>> progress_;
   std::map<std::uint32_t, std::shared_ptr<call_stream>> streams_;  // of calls that the worker has not answered
   std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;

@@ -463,6 +463,7 @@ void worker_set::on_exited(std::uint64_t id, const ending& how) {
     if (settings_->state) take_over();
     if (start_failure_ && starting_) apply(events::stop{.reason = "it could not start"});
   }
+  if (const auto pool = pool_.lock(); pool && how.report->reason == exit_reason::hung) pool->on_hung(*gone);
   announce();
 }
 

@@ -34,7 +34,13 @@ class worker_set final : public worker_owner, public reactor::target, public std
     std::optional<exit_reason> killed;
     unsigned in_progress = 0;                   // calls given to it and not yet given back
     std::uint64_t served = 0, served_then = 0;  // then: when its memory was looked at
-    unsigned pings = 0;                         // since it began
+    struct given_up_call {
+      std::uint32_t id;  // in the worker
+      std::size_t fingerprint;
+      std::string method;
+    };
+    std::deque<given_up_call> given_up;  // the last ones: one of them may be what it hangs in
+    unsigned pings = 0;                  // since it began
   };
   using lease = std::shared_ptr<member>;
 
@@ -42,6 +48,8 @@ class worker_set final : public worker_owner, public reactor::target, public std
    public:
     // There may be workers for calls that wait, or these calls are to fail. The lock is not held.
     virtual void on_change() = 0;
+    // It was killed for its hang. The lock is not held.
+    virtual void on_hung(const member& worker) = 0;
   };
 
   worker_set(std::shared_ptr<host_core> core, std::shared_ptr<worker_settings> settings,

@@ -29,6 +29,7 @@ std::unique_ptr<async_completion> channel::take_async(slot& slot) {
 // Hands a pending call its result and frees the slot.
 channel::sleeper channel::finish(lock& held, std::uint32_t index, completion&& result) {
   slot& slot = slots_[index];
+  result.id = id_of(index);
   if (slot.sync) {
     const sleeper to = hand_over(*slot.sync, std::move(result));
     free_slot(index);
@@ -76,11 +77,12 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
   slot& slot = slots_[index];
   slot.state = slot::state::abandoned;
   slot.grace_from = never;
-  const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
+  const std::uint32_t id = id_of(index);
   waiter* sync = std::exchange(slot.sync, nullptr);
   auto async = take_async(slot);
   completion ended = completion::failed(code, why);
   ended.given_up = true;
+  ended.id = id;
   if (loop_) loop_->schedule(clock::now());
   if (!closed_) {
     buffer cancel = begin_notification("$/cancel");
@@ -122,7 +124,7 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
       if (waits) slot.grace_from = never;
       else if (slot.grace_from == never) slot.grace_from = now;
       const time_point due = (waits ? now : slot.grace_from) + grace;
-      if (due <= now) result.overdue = true;
+      if (due <= now) result.overdue = id_of(i);
       else result.next = std::min(result.next, due);
     }
   }

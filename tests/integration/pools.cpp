@@ -59,6 +59,46 @@ TEST_CASE("a call that has killed three workers is refused, others are served") 
   CHECK(chaos.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
 }
 
+TEST_CASE("a call that was beside one that killed its worker is not blamed, though it is of the same method") {
+  host host({.spawns = any_number_of_spawns});
+  load_options options = untiring({.concurrency = 2});
+  options.poison_limit = 1;
+  auto parallel = host.load(plugin_path("parallel"), options);
+  mailbox<outcome> ended;
+  for (const bool deadly : {true, false})
+    parallel.async_call<reply>("beside", std::tuple{deadly},
+                               [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); });
+  REQUIRE(ended.wait_for(2));
+  CHECK(ended.values() == std::vector{outcome::worker_lost, outcome::worker_lost});
+  CHECK(parallel.with({.deadline = 50ms}).try_call("beside", false).outcome() == outcome::timeout);
+  CHECK(parallel.try_call("beside", true).outcome() == outcome::rejected);
+}
+
+TEST_CASE("a call that hangs until its worker is killed counts as one that has killed it") {
+  mailbox<lifecycle_event> poisoned;
+  host host({.on_lifecycle =
+                 [&](const lifecycle_event& event) {
+                   if (event.kind == lifecycle_event::kind::poisoned) poisoned.put(event);
+                 },
+             .spawns = any_number_of_spawns});
+  load_options options = untiring();
+  options.poison_limit = 1;
+  auto chaos = host.load(plugin_path("chaos"), options);
+  mailbox<outcome> late;
+  std::stop_source stop;
+  const auto take = [&](boost::system::error_code, const reply& result) { late.put(result.outcome()); };
+  chaos.async_call<reply>("misbehave", std::tuple{"ignore_cancel"}, take, {.stop = stop.get_token()});
+  chaos.async_call<reply>("echo", std::tuple{1}, take, {.stop = stop.get_token()});  // behind it, and innocent
+  while (chaos.workers().at(0).phase != phase::call) std::this_thread::yield();
+  stop.request_stop();
+  REQUIRE(late.wait_for(2));
+  CHECK(late.values() == std::vector{outcome::cancelled, outcome::cancelled});
+  REQUIRE(poisoned.wait_for(1));
+  CHECK(poisoned.values()[0].text == "misbehave");
+  CHECK(chaos.try_call("misbehave", "ignore_cancel").outcome() == outcome::rejected);
+  CHECK(chaos.call<int>("echo", 1) == 1);
+}
+
 TEST_CASE("calls that wait while their like kills workers are refused with it, others are served") {
   host host({.spawns = any_number_of_spawns});
   load_options options{.instances = 2};  // and at most five restarts

@@ -163,8 +163,8 @@ struct load_options {
   // Calls sent ahead to a worker that is busy, so that it need not wait for the next one; they may wait there while
   // another worker has nothing to do. Unset: 1, or with a single instance as many as its channel takes.
   std::optional<unsigned> sent_ahead{};
-  // A call that has killed so many workers is refused (`rejected`) when it comes again, for 10 minutes; 0: never. The
-  // same call: of the same method with the same arguments.
+  // A call that has killed so many workers, be it by hanging, is refused (`rejected`) when it comes again, for 10
+  // minutes; 0: never. The same call: of the same method with the same arguments.
   unsigned poison_limit = 3;
   // Copies the arguments of calls, so that a crash report has those of the call its worker died in: up to so many bytes
   // for a worker's calls together; a call with more than that is not copied. 0: none are. Arguments may be confidential.

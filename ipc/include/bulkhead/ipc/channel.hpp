@@ -23,6 +23,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 
 namespace bulkhead::ipc {
@@ -145,8 +146,8 @@ class channel {
   void look_again();
 
   struct tick_result {
-    time_point next = never;  // when to come again
-    bool overdue = false;     // a call given up has had no answer for longer than the grace
+    time_point next = never;                 // when to come again
+    std::optional<std::uint32_t> overdue{};  // a call given up that has had no answer for longer than the grace
   };
   // Ends asynchronous calls whose deadline has passed; notices partial messages that take too long (a violation). The
   // grace of a call given up begins when the peer, which runs `at_once` calls at a time, can have come to it.
@@ -220,6 +221,9 @@ class channel {
   void release_reader(lock& held, bool more_likely);
   void rearm(lock& held);
   slot* find(std::uint32_t id);
+  std::uint32_t id_of(std::uint32_t index) const {
+    return (slots_[index].generation & generation_mask) << slot_bits | index;
+  }
   bool waits_its_turn(const slot& mine, unsigned at_once) const;
   std::unique_ptr<async_completion> take_async(slot& slot);
   void free_slot(std::uint32_t index);
