@@ -100,6 +100,8 @@ class worker_process final : public reactor::target,
   void ask_to_leave();
   // SIGKILL to all of it; `reason` is reported unless it has ended by itself.
   void kill(exit_reason reason, const std::string& why = {});
+  // It was killed, and its end is waited for no longer: its calls end now. Not under the pool's lock.
+  void abandon();
   // Blocks until it has ended; kills it at `deadline`.
   void end(ipc::time_point deadline);
 
@@ -190,6 +192,7 @@ class worker_process final : public reactor::target,
 
   std::atomic<bool> end_lost_{false};  // the fork server has died before it could tell
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};
+  std::atomic<bool> abandoned_{false};
   std::atomic<ipc::time_point> next_timer_{ipc::never};
   std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet
   std::atomic<unsigned> host_calls_{0};

@@ -235,6 +235,7 @@ void worker_set::execute(const Action& action) {
       lifecycle({.kind = kind::restarting, .delay = action.delay, .text = last_failure_});
     } else if constexpr (std::is_same_v<Action, actions::undead>) {
       if (settings_->watcher && process) settings_->watcher->on_ended(worker->process);  // it runs no code any more
+      if (process) core_->spawner.run_soon([process = worker->process] { process->abandon(); });
       lifecycle({.kind = kind::undead, .pid = process ? process->info().pid : -1});
     }
   } else if constexpr (std::is_same_v<Action, actions::fail_calls>) {

@@ -130,6 +130,7 @@ class supervisor {
   void expire();
   void expire(worker_id id, worker& each);
   void check_alive(worker_id id, worker& each);
+  std::size_t undead() const;
   void probe();
   void spawn_due();
   void recycle_one();

@@ -145,6 +145,18 @@ TEST_CASE("a killed worker whose end is never reported is replaced when it is un
   CHECK(play.crash(1).empty());
 }
 
+TEST_CASE("as many undead workers are replaced as there are places, one more and the plugin is given up") {
+  stage play(watched());
+  play.up();
+  while (play.subject.serving()) play.wake();
+  CHECK(play.wake() == script{"undead 1", "restarting 1 in 0 ms", "respawn 2@0"});
+  play.ready(2);
+  while (play.subject.serving()) play.wake();
+  CHECK(play.wake() == script{"undead 2", "fail_calls: 2 workers that were killed do not end",
+                              "gave_up: 2 workers that were killed do not end, 0 exits"});
+  CHECK(play.subject.state() == state::gave_up);
+}
+
 TEST_CASE("the replacement of a worker that leaves is ready before it drains") {
   stage play;
   play.up();
