@@ -15,7 +15,12 @@ spawner::spawner(const spawn_limits& limits) : budget_(limits.at_once, limits.re
 spawner::ticket spawner::ask(bool restart, std::function<void()> job) {
   std::lock_guard held(mutex_);
   const ticket spawn = budget_.ask(restart);
-  jobs_.emplace(spawn, std::move(job));
+  try {
+    jobs_.emplace(spawn, std::move(job));
+  } catch (...) {  // no memory
+    budget_.done(spawn);
+    throw;
+  }
   changed_.notify_one();
   return spawn;
 }
