@@ -100,11 +100,8 @@ void worker_process::settle() {
   }
   if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
   dead_ = true;
-  bool calls_pending = false;
-  channel_.fail_all([&](const ipc::channel::open_call& call) {
-    calls_pending = calls_pending || call.sequence > 0;
-    return verdict(call, *report, box.begun);
-  });
+  const bool calls_pending =
+      channel_.fail_all([&](const ipc::channel::open_call& call) { return verdict(call, *report, box.begun); });
   blobs_->end();
   stop_watching();
   {

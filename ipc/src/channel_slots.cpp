@@ -149,11 +149,13 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
   return result;
 }
 
-void channel::fail_all(const std::function<completion(const open_call&)>& decide) {
+bool channel::fail_all(const std::function<completion(const open_call&)>& decide) {
   lock held(mutex_);
   failed_ = true;
+  bool unanswered = false;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     slot& slot = slots_[i];
+    unanswered = unanswered || (slot.state != slot::state::free && slot.sequence > 0);
     if (slot.state == slot::state::pending) {
       const open_call call{slot.sequence, slot.first_byte < written_total_};
       if (const sleeper to = finish(held, i, decide(call))) futex_wake(*to, futex::own);
@@ -161,6 +163,7 @@ void channel::fail_all(const std::function<completion(const open_call&)>& decide
   }
   out_.clear();
   out_bytes_ = 0;
+  return unanswered;
 }
 
 }  // namespace bulkhead::ipc

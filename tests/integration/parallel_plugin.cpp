@@ -57,6 +57,13 @@ BULKHEAD_PLUGIN("parallel", "1.0.0") {
                 },
                 "Waits to be cancelled; the deadly one dies when another one waits", {"deadly"});
   plugin.method(
+      "quit",
+      [](const bulkhead::context& cx) {
+        while (!cx.cancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        ::_exit(0);
+      },
+      "Once it is cancelled, its worker exits as if all were well");
+  plugin.method(
       "leave",
       [](const bulkhead::context& cx) {
         cx.leave("enough is enough");

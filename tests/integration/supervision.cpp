@@ -98,6 +98,24 @@ TEST_CASE("restart kinds decide which ends are followed by a new worker") {
   CHECK(chaos.status().state == (restarts ? state::running : state::ended));
 }
 
+TEST_CASE("an exit(0) is no good end while a call that was given up is in progress") {
+  watched_host host;
+  auto parallel = host.self.load(plugin_path("parallel"));
+  std::stop_source stop;
+  mailbox<outcome> ended;
+  parallel.async_call<reply>("quit", std::tuple{},
+                             [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); },
+                             {.stop = stop.get_token()});
+  while (parallel.workers().at(0).phase != phase::call) std::this_thread::yield();
+  stop.request_stop();
+  REQUIRE(host.saw(kind::exited));
+  CHECK(host.last(kind::exited).report->exit_code == 0);
+  REQUIRE(ended.wait_for(1));
+  CHECK(ended.values()[0] == outcome::cancelled);
+  CHECK(host.saw(kind::restarting));
+  CHECK(parallel.call<int>("add", 1, 2) == 3);
+}
+
 TEST_CASE("a warm spare takes the place of a worker that died") {
   watched_host host;
   load_options options = untiring();

@@ -158,8 +158,9 @@ class channel {
     std::uint64_t sequence;  // 1 for the first request ever sent on this channel
     bool written;            // its first byte was handed to the transport
   };
-  // Ends every open call with what `decide` makes of it and refuses all that come later.
-  void fail_all(const std::function<completion(const open_call&)>& decide);
+  // Ends every open call with what `decide` makes of it and refuses all that come later. Whether there were any calls that
+  // the peer had not answered, those given up included.
+  bool fail_all(const std::function<completion(const open_call&)>& decide);
 
   // Descriptors that came with a message which was never complete. When nobody reads any more.
   std::vector<unique_fd> take_leftover_handles() {
