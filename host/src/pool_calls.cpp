@@ -124,7 +124,15 @@ worker_set::lease plugin_pool::choose(const call_request& request) {
           those.push_back(each);
         }
       if (those.empty()) return nullptr;
-      const std::size_t index = options_.dispatch.choose(candidates, request.method, request.key);
+      std::size_t index = those.size();
+      try {
+        index = options_.dispatch.choose(candidates, request.method, request.key);
+      } catch (const std::exception& e) {
+        core_->log(
+            {log_level::error, name_, -1, std::string("load_options::dispatch: choose() threw: ") + e.what(), 0});
+      } catch (...) {
+        core_->log({log_level::error, name_, -1, "load_options::dispatch: choose() threw", 0});
+      }
       return index < those.size() ? those[index] : nullptr;
     }
   }

@@ -262,6 +262,33 @@ TEST_CASE("an embedder's own dispatch chooses, or lets a call wait") {
   CHECK_THROWS_WITH(host.load(plugin_path("chaos"), without), Catch::Contains("takes a function"));
 }
 
+TEST_CASE("an embedder's dispatch that throws lets calls wait, and the log says so") {
+  mailbox<std::string> logs;
+  host host({.on_log = [&](const log_record& record) { logs.put(record.text); }});
+  std::atomic<bool> throws{true};
+  load_options options;
+  options.dispatch.kind = dispatch::kind::custom;
+  options.dispatch.choose = [&](const std::vector<candidate>&, std::string_view, call_key) -> std::size_t {
+    if (throws) throw std::runtime_error("no choice");
+    return 0;
+  };
+  auto chaos = host.load(plugin_path("chaos"), options);
+  CHECK(chaos.with({.deadline = 20ms}).try_call("echo", 1).outcome() == outcome::timeout);
+  CHECK(logs.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(),
+                       [](const auto& text) { return text.find("choose() threw: no choice") != std::string::npos; });
+  }));
+  mailbox<outcome> waited;
+  for (int i = 0; i < 2; ++i)
+    chaos.async_call<reply>("echo", std::tuple{i},
+                            [&](boost::system::error_code, const reply& result) { waited.put(result.outcome()); });
+  CHECK(chaos.status().waiting == 2);
+  throws = false;
+  CHECK(chaos.call<int>("echo", 2) == 2);
+  REQUIRE(waited.wait_for(2));
+  CHECK(waited.values() == std::vector{outcome::ok, outcome::ok});
+}
+
 TEST_CASE("a thread-safe plugin runs as many calls at once as it may, another runs one") {
   host host;
   auto parallel = host.load(plugin_path("parallel"), {.concurrency = 3});

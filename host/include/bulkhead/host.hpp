@@ -115,7 +115,8 @@ struct dispatch {
     custom,
   } kind = kind::least_loaded;  // which of them
   // custom: the index of the one to take, or a larger number to wait until a worker is free or has started. Called on
-  // any thread, under a lock: it must be quick and must not use the plugin. Not called when there is none to choose.
+  // any thread, under a lock: it must be quick and must not use the plugin. Not called when there is none to choose. When
+  // it throws, the log says so and the call waits.
   std::function<std::size_t(const std::vector<candidate>& free, std::string_view method, call_key key)> choose{};
 };
 
