@@ -85,7 +85,11 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   lease acquire(const call_request& request, bool again, ipc::completion& failure);
   lease wait_for_worker(const call_request& request, bool again, ipc::completion& failure);
   void release(const lease& worker);
-  bool goes_on(const call_request& request, const reply& result, worker_set::member& worker, unsigned& lost);
+  struct attempts {      // of a call so far, in vain
+    unsigned lost = 0;   // workers that it was lost with
+    unsigned moved = 0;  // workers that died before they began it
+  };
+  bool goes_on(const call_request& request, const reply& result, worker_set::member& worker, attempts& so_far);
   void submit(std::unique_ptr<pooled_call> call, bool again);
   reply call_worker(call_request& request);
   static void launch(const lease& worker, std::unique_ptr<pooled_call> call);

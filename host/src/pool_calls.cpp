@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::chrono::milliseconds help_turn{20};  // how long a thread that helps the reactor may miss a change
 constexpr std::chrono::minutes poison_memory{10};
+constexpr unsigned most_moves = 10;
 constexpr std::size_t most_suspects = 256, most_given_up = 64;
 constexpr std::size_t message_overhead = 64;  // of a message around an item, at most
 
@@ -252,7 +253,7 @@ void plugin_pool::on_change() {
 
 // Whether a call that came back goes to another worker: it was provably not begun, or its method may be repeated.
 bool plugin_pool::goes_on(const call_request& request, const reply& result, worker_set::member& worker,
-                          unsigned& lost) {
+                          attempts& so_far) {
   if (result.outcome() == outcome::timeout || result.outcome() == outcome::cancelled) {
     if (!may_be_noted(request)) return false;
     const std::size_t mark = fingerprint(request);
@@ -264,14 +265,14 @@ bool plugin_pool::goes_on(const call_request& request, const reply& result, work
   const bool not_begun = result.outcome() == outcome::not_sent;
   if (!not_begun && result.outcome() != outcome::worker_lost) return false;
   const bool movable = !request.stream || request.stream->restart();
-  if (not_begun) return movable;
-  ++lost;
+  if (not_begun) return movable && ++so_far.moved <= most_moves;
+  ++so_far.lost;
   std::lock_guard held(*mutex_);
   // Only the one that it died in: others that were begun are most likely innocent.
   if (may_be_noted(request) && worker.process->fatal_call() == request.id)
     note_killer(fingerprint(request), request.method);
-  return movable && current_->idempotent(request.method) &&
-         (options_.poison_limit == 0 || lost < options_.poison_limit);
+  const unsigned most = options_.poison_limit > 0 ? options_.poison_limit : load_options().poison_limit;
+  return movable && so_far.lost < most && current_->idempotent(request.method);
 }
 
 std::size_t plugin_pool::fingerprint(const call_request& request) {
@@ -314,13 +315,13 @@ reply plugin_pool::call(std::string_view method, packed_arguments arguments, con
 }
 
 reply plugin_pool::call_worker(call_request& request) {
-  unsigned lost = 0;
+  attempts so_far;
   for (bool again = false;; again = true) {
     ipc::completion failure;
     const lease worker = acquire(request, again, failure);
     if (!worker) return reply(std::move(failure));
     reply result = worker->process->call(request);
-    const bool goes = result.outcome() != outcome::ok && goes_on(request, result, *worker, lost);
+    const bool goes = result.outcome() != outcome::ok && goes_on(request, result, *worker, so_far);
     release(worker);  // after what it has done is noted: the next in the queue may be its like
     if (!goes) return result;
   }

@@ -21,7 +21,7 @@ class plugin_pool::pooled_call final : public reply_handler {
       : pool_(std::move(pool)), request_(std::move(request)), handler_(std::move(handler)) {}
 
   void complete(reply&& result) override {
-    const bool goes = pool_->goes_on(*request_, result, *worker, lost_);
+    const bool goes = pool_->goes_on(*request_, result, *worker, so_far_);
     if (const lease had = std::exchange(worker, nullptr)) pool_->release(had);
     if (!goes) return finish(std::move(result));
     const auto pool = pool_;
@@ -39,7 +39,7 @@ class plugin_pool::pooled_call final : public reply_handler {
   std::shared_ptr<plugin_pool> pool_;
   std::shared_ptr<call_request> request_;
   std::unique_ptr<reply_handler> handler_;
-  unsigned lost_ = 0;  // workers
+  attempts so_far_;
 };
 
 struct plugin_pool::waiting {

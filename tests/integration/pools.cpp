@@ -37,6 +37,39 @@ TEST_CASE("a call of an idempotent method is repeated when its worker dies in it
   CHECK(asked == 3);
 }
 
+TEST_CASE("what is repeated by itself is repeated so many times, also when no call is ever refused") {
+  std::atomic<int> asked{0};
+  mailbox<int> held, go_on;
+  mailbox<outcome> ended;
+  host host({.spawns = any_number_of_spawns});
+  load_options options = untiring();
+  options.functions.add("lucky", [&] { return ++asked > 100; });
+  options.functions.add("hold", [&] {
+    held.put(1);
+    return go_on.wait_for(1);
+  });
+  auto chaos = host.load(plugin_path("chaos"), options);
+  SECTION("an idempotent call that kills its workers") {
+    CHECK(chaos.try_call("unlucky").outcome() == outcome::worker_lost);
+    CHECK(asked == 3);
+  }
+  SECTION("a call whose workers die before they begin it") {
+    constexpr unsigned calls = 30;  // each of them kills the worker that the others wait in
+    const auto take = [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); };
+    chaos.async_call<reply>("call_host", std::tuple{"hold", std::tuple{}},
+                            [](boost::system::error_code, const reply&) {});
+    REQUIRE(held.wait_for(1));
+    for (unsigned i = 0; i < calls; ++i) chaos.async_call<reply>("misbehave", std::tuple{"abort"}, take);
+    go_on.put(1);
+    REQUIRE(ended.wait_for(calls));
+    const auto all = ended.values();
+    const auto lost = std::count(all.begin(), all.end(), outcome::worker_lost);
+    CHECK(lost >= 10);
+    CHECK(lost < calls);
+    CHECK(std::count(all.begin(), all.end(), outcome::not_sent) == calls - lost);
+  }
+}
+
 TEST_CASE("a call that has killed three workers is refused, others are served") {
   mailbox<lifecycle_event> poisoned;
   host host({.on_lifecycle =
