@@ -71,6 +71,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   class pooled_call;
   struct sync_waiter;
   struct waiting;  // a call without a worker yet
+  class queued_share;
 
   std::shared_ptr<worker_settings> make_settings(const std::filesystem::path& file, std::vector<std::string> argv,
                                                  const load_options& options);
@@ -80,8 +81,9 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   // The way of a call; see pool_calls.cpp.
   void begin(call_request& request, std::string_view method, packed_arguments arguments,
              const call_options& options) const;
-  std::optional<ipc::completion> refusal(const call_request& request) const;  // (locked)
-  lease choose(const call_request& request);                                  // (locked)
+  std::optional<ipc::completion> refusal(const call_request& request) const;   // (locked)
+  std::optional<ipc::completion> overload(const call_request& request) const;  // (locked)
+  lease choose(const call_request& request);                                   // (locked)
   lease acquire(const call_request& request, bool again, ipc::completion& failure);
   lease wait_for_worker(const call_request& request, bool again, ipc::completion& failure);
   void release(const lease& worker);
@@ -117,6 +119,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   std::shared_ptr<worker_set> current_;
   std::vector<std::shared_ptr<worker_set>> retiring_;  // older versions that still end
   std::mutex reloading_;
+  std::atomic<std::size_t> queued_bytes_{0};
   std::list<waiting> queue_;
   std::uint64_t last_ticket_ = 0;
   std::size_t next_place_ = 0;  // round robin

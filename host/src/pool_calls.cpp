@@ -11,6 +11,7 @@ namespace {
 constexpr std::chrono::milliseconds help_turn{20};  // how long a thread that helps the reactor may miss a change
 constexpr std::chrono::minutes poison_memory{10};
 constexpr unsigned most_moves = 10;
+constexpr std::size_t queues_worth = 4;  // of bytes in the queue of a worker's channel, in the pool's
 constexpr std::size_t most_suspects = 256, most_given_up = 64;
 constexpr std::size_t message_overhead = 64;  // of a message around an item, at most
 
@@ -81,6 +82,17 @@ std::optional<ipc::completion> plugin_pool::refusal(const call_request& request)
   return ipc::completion::failed(outcome::rejected, "this call of '" + request.method + "' has killed " +
                                                         std::to_string(found->second.killed) + " workers of plugin " +
                                                         name_ + " and is refused (load_options::poison_limit)");
+}
+
+// Why a call can't wait for a worker.
+std::optional<ipc::completion> plugin_pool::overload(const call_request& request) const {
+  const bool bytes = !queue_.empty() &&
+                     (queued_bytes_ + queued_share::bytes_of(request)) / queues_worth >= options_.limits.queued_bytes;
+  if (queue_.size() < options_.queue_limit && !bytes) return std::nullopt;
+  const std::string already =
+      std::to_string(queue_.size()) + " calls" + (bytes ? " of " + std::to_string(queued_bytes_ >> 20) + " MiB" : "");
+  return ipc::completion::failed(outcome::overloaded,
+                                 "plugin " + name_ + ": " + already + " wait for a worker already; try again later");
 }
 
 // The worker that gets a call, if one is free for it.
@@ -166,12 +178,12 @@ worker_set::lease plugin_pool::wait_for_worker(const call_request& request, bool
   });
   {
     std::unique_lock held(*mutex_);
-    if (queue_.size() >= options_.queue_limit && !again) {
-      failure = ipc::completion::failed(outcome::overloaded, "plugin " + name_ + ": " + std::to_string(queue_.size()) +
-                                                                 " calls wait for a worker already; try again later");
+    if (auto refused = again ? std::nullopt : overload(request)) {
+      failure = std::move(*refused);
       return nullptr;
     }
-    const auto mine = queue_.insert(again ? queue_.begin() : queue_.end(), {&request, ++last_ticket_, &me, {}, {}});
+    const auto mine = queue_.insert(again ? queue_.begin() : queue_.end(),
+                                    {&request, ++last_ticket_, &me, {}, {}, {queued_bytes_, request}});
     held.unlock();
     on_change();  // a worker may have become free
     held.lock();
@@ -368,9 +380,7 @@ void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
     refused = refusal(*request);
     if (!refused && (queue_.empty() || again)) chosen = choose(*request);
     if (chosen) ++chosen->in_progress;
-    else if (!refused && queue_.size() >= options_.queue_limit && !again)
-      refused = ipc::completion::failed(outcome::overloaded, "plugin " + name_ + ": " + std::to_string(queue_.size()) +
-                                                                 " calls wait for a worker already; try again later");
+    else if (!refused && !again) refused = overload(*request);
     ticket = ++last_ticket_;
   }
   if (refused) return call->finish(reply(std::move(*refused)));
@@ -383,7 +393,7 @@ void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
   {
     std::lock_guard held(*mutex_);
     queue_.insert(again ? queue_.begin() : queue_.end(),
-                  {request.get(), ticket, nullptr, std::move(call), std::move(stop)});
+                  {request.get(), ticket, nullptr, std::move(call), std::move(stop), {queued_bytes_, *request}});
   }
   if (request->stop.stop_requested()) abandon_waiting(ticket);
   if (request->deadline != ipc::never) core_->reactor->schedule(request->deadline, weak_from_this());

@@ -199,6 +199,38 @@ TEST_CASE("a call that waits for a worker ends by its deadline, by its caller, o
   CHECK(chaos.status().waiting == 0);
 }
 
+TEST_CASE("calls that wait have a limit of bytes together") {
+  mailbox<int> held, go_on;
+  mailbox<outcome> rest;
+  host host;
+  load_options options;
+  options.sent_ahead = 0;
+  options.limits.queued_bytes = 100'000;
+  options.blobs.memory = 0;
+  options.functions.add("hold", [&] {
+    held.put(1);
+    return go_on.wait_for(1);
+  });
+  auto chaos = host.load(plugin_path("chaos"), options);
+  const auto take = [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); };
+  chaos.async_call<reply>("call_host", std::tuple{"hold", std::tuple{}}, take);
+  REQUIRE(held.wait_for(1));
+  for (int i = 0; i < 2; ++i) chaos.async_call<reply>("echo", std::tuple{std::string(150'000, 'x')}, take);
+  CHECK(chaos.status().waiting == 2);
+  const std::string another(150'000, 'x');
+  const auto refused = failure_of([&] { chaos.call("echo", another); });
+  CHECK(refused.outcome() == outcome::overloaded);
+  CHECK(refused.message().find("2 calls of") != std::string::npos);
+  chaos.async_call<reply>("echo", std::tuple{another}, take);
+  REQUIRE(rest.wait_for(1));
+  CHECK(rest.values()[0] == outcome::overloaded);
+  chaos.async_call<reply>("echo", std::tuple{1}, take);  // a small one may
+  go_on.put(1);
+  REQUIRE(rest.wait_for(5));
+  const auto all = rest.values();
+  CHECK(std::count(all.begin(), all.end(), outcome::ok) == 4);
+}
+
 TEST_CASE("a call that times out behind another one costs neither that one nor the worker") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));

@@ -38,7 +38,8 @@ struct log_record {
   std::uint64_t dropped = 0;          // lines lost just before this one: a worker may write 64 KiB/s
 };
 
-// What happens to a plugin's workers, and to the plugin as a whole. None is ever dropped.
+// What happens to a plugin's workers, and to the plugin as a whole. None is ever dropped; while the application has more
+// than 1,024 yet to be told, no worker is started again.
 struct lifecycle_event {
   // What has happened.
   enum class kind {
@@ -159,7 +160,8 @@ struct load_options {
   bulkhead::dispatch dispatch{};      // which worker gets a call
   // Calls that one worker runs at once, if its plugin says that it is thread-safe; others run one. At most 64.
   unsigned concurrency = 4;
-  // Calls that wait for a worker; one more is refused with `overloaded`.
+  // Calls that wait for a worker; one more is refused with `overloaded`. So is one that would have more than four times
+  // limits.queued_bytes of arguments wait, other than in blobs.
   unsigned queue_limit = 1024;
   // Calls sent ahead to a worker that is busy, so that it need not wait for the next one; they may wait there while
   // another worker has nothing to do. Unset: 1, or with a single instance as many as its channel takes.
