@@ -214,7 +214,12 @@ void worker_process::on_timer() {
   ipc::time_point next = ipc::never;
   if (dead_) return;
   if (exited_ && channel_.closed()) return settle();
-  const auto tick = channel_.tick(now, cancel_grace, description().concurrency);
+  unsigned at_once = 1;
+  {
+    std::lock_guard held(mutex_);
+    at_once = description_.concurrency;
+  }
+  const auto tick = channel_.tick(now, cancel_grace, at_once);
   next = tick.next;
   if (tick.overdue) {
     {
