@@ -167,7 +167,7 @@ class supervisor {
   worker_id recycling_ = 0;  // the old one
   time_point next_recycle_ = time_point::min();
   time_point probe_at_ = never;  // gave_up: of the probe; half_open: when it will have passed
-  bool for_good_ = false;                                        // it stops
+  bool for_good_ = false;        // it stops
   std::optional<std::shared_ptr<const crash_report>> violated_;  // while stopping
   std::vector<std::shared_ptr<const crash_report>> last_exits_;
 };
