@@ -2,6 +2,8 @@
 #include "futex.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
+#include <algorithm>
+
 namespace bulkhead::ipc {
 channel::slot* channel::find(std::uint32_t id) {
   const std::uint32_t index = id & slot_mask;
@@ -100,15 +102,16 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
   }
 }
 
-// Whether the peer, which runs so many at once, may not have come to this one yet. A request of the protocol's own
-// without a deadline is no excuse: it waits for calls, not they for it.
+// Whether the peer, which runs so many at once, may not have come to this one yet. It takes them up in order: those that
+// it went past, which may be answered at any time, keep all of its threads but the one that went past them busy at most. A
+// request of the protocol's own without a deadline is no excuse: it waits for calls, not they for it.
 bool channel::waits_its_turn(const slot& mine, unsigned at_once) const {
-  unsigned older = 0;
+  unsigned before = 0, passed = 0;
   for (const slot& each : slots_) {
     const bool counts = each.state != slot::state::free && (each.sequence > 0 || each.deadline != never);
-    if (counts && each.first_byte < mine.first_byte && ++older >= at_once) return true;
+    if (counts && each.first_byte < mine.first_byte) ++(each.first_byte < answered_to_ ? passed : before);
   }
-  return false;
+  return before + std::min(passed, at_once - 1) >= at_once;
 }
 
 channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grace, unsigned at_once) {

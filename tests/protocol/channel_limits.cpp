@@ -2,7 +2,6 @@
 #include "connection.hpp"
 
 #include <deque>
-#include <deque>
 #include <thread>
 
 #include <fcntl.h>
@@ -165,6 +164,21 @@ TEST_CASE("a call given up behind as many as the peer runs at once has its grace
   CHECK_FALSE(c.channel->tick(now, 1s, at_once).overdue);
   CHECK_FALSE(c.channel->tick(now + 999ms, 1s, at_once).overdue);
   CHECK(c.channel->tick(now + 1s, 1s, at_once).overdue);
+}
+
+TEST_CASE("a call that the peer went past is no excuse for those behind it, though it is not answered yet") {
+  idle_loop loop;
+  connection c({}, 0, &loop);
+  ipc::waiter long_one, next, call;
+  c.channel->start(request("m"), {}, ipc::never, &long_one, nullptr);
+  const auto answered = c.channel->start(request("m"), {}, ipc::never, &next, nullptr);
+  const auto mine = c.channel->start(request("m"), {}, ipc::never, &call, nullptr);
+  c.say(answer(answered.id, 1));
+  c.channel->on_event(true, false);
+  REQUIRE(c.channel->abandon(mine.id, outcome::timeout, "late"));
+  const auto now = ipc::clock::now();
+  CHECK_FALSE(c.channel->tick(now, 1s).overdue);
+  CHECK(c.channel->tick(now + 1s, 1s).overdue == mine.id);
 }
 
 TEST_CASE("what the protocol asks of a peer that hangs is no excuse for the calls behind it") {

@@ -244,6 +244,7 @@ class channel {
   std::deque<outgoing> out_;
   std::size_t out_bytes_ = 0;
   std::uint64_t queued_total_ = 0, written_total_ = 0;
+  std::uint64_t answered_to_ = 0;  // where the latest of the calls that were answered began
   std::condition_variable drained_;
   bool writing_ = false;
   bool written_closed_ = false;  // the peer takes no more
