@@ -188,8 +188,12 @@ void host_core::lifecycle(lifecycle_event event) {
   const auto executor = handlers();
   std::lock_guard held(mutex_);
   if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
+  spawner.event_queued();
   boost::asio::post(*callbacks_, [weak = weak_from_this(), event = std::move(event)] {
-    if (const auto self = weak.lock()) self->options.on_lifecycle(event);
+    const auto self = weak.lock();
+    if (!self) return;
+    self->spawner.event_told();
+    self->options.on_lifecycle(event);
   });
 }
 

@@ -20,6 +20,7 @@ struct call_request {
   std::shared_ptr<call_stream> stream;  // if it is one that streams
   call_meter::cell* counted = nullptr;
   ipc::time_point begun{};
+  std::uint32_t id = 0;  // in the worker that it came back from
 };
 
 // What one who runs a plugin tells of it; any thread.

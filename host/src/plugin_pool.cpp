@@ -339,7 +339,7 @@ void plugin_pool::reset() {
 
 void plugin_pool::stop_with_group(bool calls_wait, const std::string& reason) {
   core_->lifecycle({.kind = lifecycle_event::kind::regrouped, .plugin = name_, .text = reason});
-  current_->stop(reason + " (plugin_group::reset() starts it again)", calls_wait);
+  current_->pause(reason + " (plugin_group::reset() starts it again)", calls_wait);
 }
 
 void plugin_pool::start_with_group() { current_->start_again(); }

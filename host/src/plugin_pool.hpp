@@ -59,6 +59,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   void on_log(log_level level, pid_t pid, std::string text, std::uint64_t dropped) override;
   void on_violation(violation what) override { tell(std::move(what), 0); }
   void on_change() override;
+  void on_hung(const worker_set::member& worker) override;
   // reactor::target
   void on_ready(int, std::uint32_t) override {}
   void on_timer() override;
@@ -70,6 +71,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   class pooled_call;
   struct sync_waiter;
   struct waiting;  // a call without a worker yet
+  class queued_share;
 
   std::shared_ptr<worker_settings> make_settings(const std::filesystem::path& file, std::vector<std::string> argv,
                                                  const load_options& options);
@@ -79,17 +81,23 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   // The way of a call; see pool_calls.cpp.
   void begin(call_request& request, std::string_view method, packed_arguments arguments,
              const call_options& options) const;
-  std::optional<ipc::completion> refusal(const call_request& request) const;  // (locked)
-  lease choose(const call_request& request);                                  // (locked)
+  std::optional<ipc::completion> refusal(const call_request& request) const;   // (locked)
+  std::optional<ipc::completion> overload(const call_request& request) const;  // (locked)
+  lease choose(const call_request& request);                                   // (locked)
   lease acquire(const call_request& request, bool again, ipc::completion& failure);
   lease wait_for_worker(const call_request& request, bool again, ipc::completion& failure);
   void release(const lease& worker);
-  bool goes_on(const call_request& request, const reply& result, unsigned& lost);
+  struct attempts {      // of a call so far, in vain
+    unsigned lost = 0;   // workers that it was lost with
+    unsigned moved = 0;  // workers that died before they began it
+  };
+  bool goes_on(const call_request& request, const reply& result, worker_set::member& worker, attempts& so_far);
   void submit(std::unique_ptr<pooled_call> call, bool again);
   reply call_worker(call_request& request);
   static void launch(const lease& worker, std::unique_ptr<pooled_call> call);
   void abandon_waiting(std::uint64_t ticket);
-  void note_lost(const call_request& request);
+  bool may_be_noted(const call_request& request) const;
+  void note_killer(std::size_t fingerprint, const std::string& method);  // (locked)
   static std::size_t fingerprint(const call_request& request);
   static void count_end(const call_request& request, const reply& result);
   class counted_handler;
@@ -111,6 +119,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   std::shared_ptr<worker_set> current_;
   std::vector<std::shared_ptr<worker_set>> retiring_;  // older versions that still end
   std::mutex reloading_;
+  std::atomic<std::size_t> queued_bytes_{0};
   std::list<waiting> queue_;
   std::uint64_t last_ticket_ = 0;
   std::size_t next_place_ = 0;  // round robin

@@ -10,7 +10,9 @@ namespace {
 
 constexpr std::chrono::milliseconds help_turn{20};  // how long a thread that helps the reactor may miss a change
 constexpr std::chrono::minutes poison_memory{10};
-constexpr std::size_t most_suspects = 256;
+constexpr unsigned most_moves = 10;
+constexpr std::size_t queues_worth = 4;  // of bytes in the queue of a worker's channel, in the pool's
+constexpr std::size_t most_suspects = 256, most_given_up = 64;
 constexpr std::size_t message_overhead = 64;  // of a message around an item, at most
 
 // The finalizer of splitmix64 (Steele, Lea, Flood 2014): each bit of the value changes about half of the result's.
@@ -82,6 +84,17 @@ std::optional<ipc::completion> plugin_pool::refusal(const call_request& request)
                                                         name_ + " and is refused (load_options::poison_limit)");
 }
 
+// Why a call can't wait for a worker.
+std::optional<ipc::completion> plugin_pool::overload(const call_request& request) const {
+  const bool bytes = !queue_.empty() &&
+                     (queued_bytes_ + queued_share::bytes_of(request)) / queues_worth >= options_.limits.queued_bytes;
+  if (queue_.size() < options_.queue_limit && !bytes) return std::nullopt;
+  const std::string already =
+      std::to_string(queue_.size()) + " calls" + (bytes ? " of " + std::to_string(queued_bytes_ >> 20) + " MiB" : "");
+  return ipc::completion::failed(outcome::overloaded,
+                                 "plugin " + name_ + ": " + already + " wait for a worker already; try again later");
+}
+
 // The worker that gets a call, if one is free for it.
 worker_set::lease plugin_pool::choose(const call_request& request) {
   const auto& serving = current_->serving();
@@ -124,7 +137,15 @@ worker_set::lease plugin_pool::choose(const call_request& request) {
           those.push_back(each);
         }
       if (those.empty()) return nullptr;
-      const std::size_t index = options_.dispatch.choose(candidates, request.method, request.key);
+      std::size_t index = those.size();
+      try {
+        index = options_.dispatch.choose(candidates, request.method, request.key);
+      } catch (const std::exception& e) {
+        core_->log(
+            {log_level::error, name_, -1, std::string("load_options::dispatch: choose() threw: ") + e.what(), 0});
+      } catch (...) {
+        core_->log({log_level::error, name_, -1, "load_options::dispatch: choose() threw", 0});
+      }
       return index < those.size() ? those[index] : nullptr;
     }
   }
@@ -157,12 +178,12 @@ worker_set::lease plugin_pool::wait_for_worker(const call_request& request, bool
   });
   {
     std::unique_lock held(*mutex_);
-    if (queue_.size() >= options_.queue_limit && !again) {
-      failure = ipc::completion::failed(outcome::overloaded, "plugin " + name_ + ": " + std::to_string(queue_.size()) +
-                                                                 " calls wait for a worker already; try again later");
+    if (auto refused = again ? std::nullopt : overload(request)) {
+      failure = std::move(*refused);
       return nullptr;
     }
-    const auto mine = queue_.insert(again ? queue_.begin() : queue_.end(), {&request, ++last_ticket_, &me, {}, {}});
+    const auto mine = queue_.insert(again ? queue_.begin() : queue_.end(),
+                                    {&request, ++last_ticket_, &me, {}, {}, {queued_bytes_, request}});
     held.unlock();
     on_change();  // a worker may have become free
     held.lock();
@@ -243,17 +264,27 @@ void plugin_pool::on_change() {
 // --- out ------------------------------------------------------------------------------------------------------------
 
 // Whether a call that came back goes to another worker: it was provably not begun, or its method may be repeated.
-bool plugin_pool::goes_on(const call_request& request, const reply& result, unsigned& lost) {
+bool plugin_pool::goes_on(const call_request& request, const reply& result, worker_set::member& worker,
+                          attempts& so_far) {
+  if (result.outcome() == outcome::timeout || result.outcome() == outcome::cancelled) {
+    if (!may_be_noted(request)) return false;
+    const std::size_t mark = fingerprint(request);
+    std::lock_guard held(*mutex_);
+    worker.given_up.push_back({request.id, mark, request.method});
+    if (worker.given_up.size() > most_given_up) worker.given_up.pop_front();
+    return false;
+  }
   const bool not_begun = result.outcome() == outcome::not_sent;
   if (!not_begun && result.outcome() != outcome::worker_lost) return false;
   const bool movable = !request.stream || request.stream->restart();
-  if (not_begun) return movable;
-  ++lost;
+  if (not_begun) return movable && ++so_far.moved <= most_moves;
+  ++so_far.lost;
   std::lock_guard held(*mutex_);
-  // Only the one that its dispatch thread was in: others that were begun are most likely innocent.
-  if (result.report() && result.report()->method == request.method) note_lost(request);
-  return movable && current_->idempotent(request.method) &&
-         (options_.poison_limit == 0 || lost < options_.poison_limit);
+  // Only the one that it died in: others that were begun are most likely innocent.
+  if (may_be_noted(request) && worker.process->fatal_call() == request.id)
+    note_killer(fingerprint(request), request.method);
+  const unsigned most = options_.poison_limit > 0 ? options_.poison_limit : load_options().poison_limit;
+  return movable && so_far.lost < most && current_->idempotent(request.method);
 }
 
 std::size_t plugin_pool::fingerprint(const call_request& request) {
@@ -263,17 +294,28 @@ std::size_t plugin_pool::fingerprint(const call_request& request) {
   return hash(request.method) * 31 + hash({reinterpret_cast<const char*>(params.data()), params.size()});
 }
 
-void plugin_pool::note_lost(const call_request& request) {
-  if (options_.poison_limit == 0 || !request.arguments.handles.empty()) return;
+// Its outcome has been told long ago.
+void plugin_pool::on_hung(const worker_set::member& worker) {
+  const auto call = worker.process ? worker.process->fatal_call() : std::nullopt;
+  std::lock_guard held(*mutex_);
+  for (const auto& each : worker.given_up)
+    if (call == each.id) return note_killer(each.fingerprint, each.method);
+}
+
+bool plugin_pool::may_be_noted(const call_request& request) const {
+  return options_.poison_limit > 0 && request.arguments.handles.empty();
+}
+
+void plugin_pool::note_killer(std::size_t fingerprint, const std::string& method) {
   const auto now = ipc::clock::now();
   std::erase_if(suspects_, [&](const auto& each) { return now - each.second.since > poison_memory; });
   if (suspects_.size() >= most_suspects)
     suspects_.erase(std::min_element(suspects_.begin(), suspects_.end(),
                                      [](const auto& a, const auto& b) { return a.second.since < b.second.since; }));
-  suspect& found = suspects_[fingerprint(request)];
+  suspect& found = suspects_[fingerprint];
   found.since = now;
   if (++found.killed != options_.poison_limit) return;
-  core_->lifecycle({.kind = lifecycle_event::kind::poisoned, .plugin = name_, .text = request.method});
+  core_->lifecycle({.kind = lifecycle_event::kind::poisoned, .plugin = name_, .text = method});
 }
 
 reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
@@ -285,13 +327,13 @@ reply plugin_pool::call(std::string_view method, packed_arguments arguments, con
 }
 
 reply plugin_pool::call_worker(call_request& request) {
-  unsigned lost = 0;
+  attempts so_far;
   for (bool again = false;; again = true) {
     ipc::completion failure;
     const lease worker = acquire(request, again, failure);
     if (!worker) return reply(std::move(failure));
     reply result = worker->process->call(request);
-    const bool goes = result.outcome() != outcome::ok && goes_on(request, result, lost);
+    const bool goes = result.outcome() != outcome::ok && goes_on(request, result, *worker, so_far);
     release(worker);  // after what it has done is noted: the next in the queue may be its like
     if (!goes) return result;
   }
@@ -338,9 +380,7 @@ void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
     refused = refusal(*request);
     if (!refused && (queue_.empty() || again)) chosen = choose(*request);
     if (chosen) ++chosen->in_progress;
-    else if (!refused && queue_.size() >= options_.queue_limit && !again)
-      refused = ipc::completion::failed(outcome::overloaded, "plugin " + name_ + ": " + std::to_string(queue_.size()) +
-                                                                 " calls wait for a worker already; try again later");
+    else if (!refused && !again) refused = overload(*request);
     ticket = ++last_ticket_;
   }
   if (refused) return call->finish(reply(std::move(*refused)));
@@ -353,7 +393,7 @@ void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
   {
     std::lock_guard held(*mutex_);
     queue_.insert(again ? queue_.begin() : queue_.end(),
-                  {request.get(), ticket, nullptr, std::move(call), std::move(stop)});
+                  {request.get(), ticket, nullptr, std::move(call), std::move(stop), {queued_bytes_, *request}});
   }
   if (request->stop.stop_requested()) abandon_waiting(ticket);
   if (request->deadline != ipc::never) core_->reactor->schedule(request->deadline, weak_from_this());

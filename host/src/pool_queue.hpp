@@ -21,7 +21,7 @@ class plugin_pool::pooled_call final : public reply_handler {
       : pool_(std::move(pool)), request_(std::move(request)), handler_(std::move(handler)) {}
 
   void complete(reply&& result) override {
-    const bool goes = pool_->goes_on(*request_, result, lost_);
+    const bool goes = pool_->goes_on(*request_, result, *worker, so_far_);
     if (const lease had = std::exchange(worker, nullptr)) pool_->release(had);
     if (!goes) return finish(std::move(result));
     const auto pool = pool_;
@@ -39,7 +39,25 @@ class plugin_pool::pooled_call final : public reply_handler {
   std::shared_ptr<plugin_pool> pool_;
   std::shared_ptr<call_request> request_;
   std::unique_ptr<reply_handler> handler_;
-  unsigned lost_ = 0;  // workers
+  attempts so_far_;
+};
+
+// What a call that waits adds to the bytes that do.
+class plugin_pool::queued_share {
+ public:
+  queued_share(std::atomic<std::size_t>& total, const call_request& of) : total_(&total), bytes_(bytes_of(of)) {
+    total += bytes_;
+  }
+  queued_share(queued_share&& other) noexcept : total_(std::exchange(other.total_, nullptr)), bytes_(other.bytes_) {}
+  ~queued_share() {
+    if (total_) *total_ -= bytes_;
+  }
+  // Those in blobs have a limit of their own.
+  static std::size_t bytes_of(const call_request& request) { return request.arguments.params.view().size(); }
+
+ private:
+  std::atomic<std::size_t>* total_;
+  std::size_t bytes_;
 };
 
 struct plugin_pool::waiting {
@@ -55,6 +73,7 @@ struct plugin_pool::waiting {
   sync_waiter* sync;
   std::unique_ptr<pooled_call> async;
   std::unique_ptr<std::stop_callback<stopper>> stop;
+  queued_share share;
 };
 
 }  // namespace bulkhead

@@ -6,8 +6,9 @@ namespace bulkhead {
 // An asynchronous call inside the channel: keeps the worker, and turns the completion into a reply.
 class worker_process::carried_call final : public ipc::async_completion {
  public:
-  carried_call(std::shared_ptr<worker_process> worker, std::unique_ptr<reply_handler> handler)
-      : worker_(std::move(worker)), handler_(std::move(handler)) {}
+  carried_call(std::shared_ptr<worker_process> worker, std::shared_ptr<call_request> request,
+               std::unique_ptr<reply_handler> handler)
+      : worker_(std::move(worker)), request_(std::move(request)), handler_(std::move(handler)) {}
 
   void complete(ipc::completion&& result) override {
     stop_.reset();
@@ -18,6 +19,7 @@ class worker_process::carried_call final : public ipc::async_completion {
     }
     if (id_) worker_->forget_call(*id_, result.code);
     if (id_ && !result.given_up) worker_->on_late_answer(*id_);
+    request_->id = result.id;
     handler_->complete(reply(std::move(result), std::move(report)));
   }
 
@@ -36,6 +38,7 @@ class worker_process::carried_call final : public ipc::async_completion {
 
  private:
   std::shared_ptr<worker_process> worker_;
+  std::shared_ptr<call_request> request_;
   std::unique_ptr<reply_handler> handler_;
 };
 
@@ -115,6 +118,7 @@ reply worker_process::call(call_request& request) {
   }
   if (kept_.wanted() || request.on_progress) forget_call(started.id, waiter.result.code);
   if (!request.arguments.blobs.empty() && !waiter.result.given_up) blobs_->forget(started.id);
+  request.id = started.id;
   std::shared_ptr<const crash_report> report;
   if (waiter.result.code != outcome::ok && dead_) {
     std::lock_guard held(mutex_);
@@ -125,7 +129,7 @@ reply worker_process::call(call_request& request) {
 
 outcome worker_process::async_call(const std::shared_ptr<call_request>& request,
                                    std::unique_ptr<reply_handler>& handler) {
-  auto carried = std::make_unique<carried_call>(shared_from_this(), std::move(handler));
+  auto carried = std::make_unique<carried_call>(shared_from_this(), request, std::move(handler));
   carried_call* const raw = carried.get();
   // The id is known only after the call may have ended already; the stop callback looks it up when it runs.
   std::shared_ptr<std::atomic<std::int64_t>> id;

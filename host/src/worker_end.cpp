@@ -14,6 +14,8 @@
 namespace bulkhead {
 namespace {
 
+constexpr std::chrono::milliseconds look_again{100};  // at whether it was abandoned meanwhile
+
 bool readable_within(int fd, ipc::time_point deadline) {
   for (;;) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - ipc::clock::now()).count();
@@ -42,7 +44,8 @@ bool worker_process::await_exit(ipc::time_point deadline) {
   if (!has_ended(patience)) {
     if (ipc::clock::now() >= deadline) return false;
     kill(exit_reason::closed);
-    if (!has_ended(deadline)) return false;
+    while (!has_ended(std::min(deadline, ipc::clock::now() + look_again)))
+      if (abandoned_ || ipc::clock::now() >= deadline) return false;
   }
   settle();
   std::unique_lock held(mutex_);
@@ -61,6 +64,15 @@ bool worker_process::has_ended(ipc::time_point deadline) {
     if (told > 0) return true;  // else the fork server has died, and nobody will tell
   }
   return readable_within(pidfd_.get(), deadline);
+}
+
+void worker_process::abandon() {
+  abandoned_ = true;
+  const std::string what = "plugin " + settings_->name + ": the worker was killed, and does not end";
+  channel_.fail_all([&](const ipc::channel::open_call& call) {
+    return ipc::completion::failed(call.written ? outcome::worker_lost : outcome::not_sent, what);
+  });
+  channel_.shutdown();  // whoever reads it looks up
 }
 
 void worker_process::settle() {
@@ -82,14 +94,14 @@ void worker_process::settle() {
     std::lock_guard held(mutex_);
     report_ = report;
     rejected = no_plugin_;
+    if (report->reason != exit_reason::hung) fatal_call_.reset();
+    if (box.in_call && report->reason != exit_reason::hung && report->reason != exit_reason::shut_down)
+      fatal_call_ = box.call;
   }
   if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
   dead_ = true;
-  bool calls_pending = false;
-  channel_.fail_all([&](const ipc::channel::open_call& call) {
-    calls_pending = calls_pending || call.sequence > 0;
-    return verdict(call, *report, box.begun);
-  });
+  const bool calls_pending =
+      channel_.fail_all([&](const ipc::channel::open_call& call) { return verdict(call, *report, box.begun); });
   blobs_->end();
   stop_watching();
   {

@@ -214,9 +214,20 @@ void worker_process::on_timer() {
   ipc::time_point next = ipc::never;
   if (dead_) return;
   if (exited_ && channel_.closed()) return settle();
-  const auto tick = channel_.tick(now, cancel_grace);
+  unsigned at_once = 1;
+  {
+    std::lock_guard held(mutex_);
+    at_once = description_.concurrency;
+  }
+  const auto tick = channel_.tick(now, cancel_grace, at_once);
   next = tick.next;
-  if (tick.overdue) kill(exit_reason::hung);
+  if (tick.overdue) {
+    {
+      std::lock_guard held(mutex_);
+      fatal_call_ = tick.overdue;
+    }
+    kill(exit_reason::hung);
+  }
   if (!ready_ && now >= start_deadline_) kill(exit_reason::start_timeout);
   else if (!ready_) next = std::min(next, start_deadline_);
   if (const ipc::time_point kill_at = kill_at_; kill_at != ipc::never) {

@@ -84,6 +84,11 @@ class worker_process final : public reactor::target,
   bool in_call() const;
   // Calls in progress, those given up but not yet answered included.
   unsigned outstanding() const { return channel_.outstanding(); }
+  // The call that it died in, or whose hang it was killed for; once it has ended.
+  std::optional<std::uint32_t> fatal_call() const {
+    std::lock_guard held(mutex_);
+    return fatal_call_;
+  }
   std::size_t resident_bytes() const;
   // Whether all that was sent to it has been given to the kernel.
   bool all_sent() { return channel_.unsent() == 0; }
@@ -95,6 +100,8 @@ class worker_process final : public reactor::target,
   void ask_to_leave();
   // SIGKILL to all of it; `reason` is reported unless it has ended by itself.
   void kill(exit_reason reason, const std::string& why = {});
+  // It was killed, and its end is waited for no longer: its calls end now. Not under the pool's lock.
+  void abandon();
   // Blocks until it has ended; kills it at `deadline`.
   void end(ipc::time_point deadline);
 
@@ -187,6 +194,7 @@ class worker_process final : public reactor::target,
 
   std::atomic<bool> end_lost_{false};  // the fork server has died before it could tell
   std::atomic<bool> ready_{false}, exited_{false}, dead_{false}, leaving_{false}, log_paused_{false};
+  std::atomic<bool> abandoned_{false};
   std::atomic<ipc::time_point> next_timer_{ipc::never};
   std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet
   std::atomic<unsigned> host_calls_{0};
@@ -204,6 +212,7 @@ class worker_process final : public reactor::target,
   bool no_plugin_ = false;
   plugin_info description_;
   std::shared_ptr<const crash_report> report_;
+  std::optional<std::uint32_t> fatal_call_;
   std::map<std::uint32_t, std::shared_ptr<std::function<void(const msgpack::object&)>>> progress_;
   std::map<std::uint32_t, std::shared_ptr<call_stream>> streams_;  // of calls that the worker has not answered
   std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;

@@ -26,7 +26,7 @@ supervisor_settings settings_of(const worker_settings& given, bool coupled) {
   out.rules = given.options.supervision;
   out.instances = given.options.instances;
   out.start_limit = given.options.start_timeout;
-  out.memory_limit = given.options.memory_limit;
+  out.memory_limit = given.rules.granted().memory;
   out.coupled = coupled;
   return out;
 }
@@ -76,7 +76,9 @@ void worker_set::wait_serving(std::unique_lock<std::mutex>& held) {
   throw call_error(outcome::unavailable, *failing_);
 }
 
-void worker_set::stop(const std::string& reason, bool calls_wait) {
+void worker_set::stop(const std::string& reason) { apply(events::stop{.for_good = true, .reason = reason}); }
+
+void worker_set::pause(const std::string& reason, bool calls_wait) {
   apply(events::stop{.calls_wait = calls_wait, .reason = reason});
 }
 
@@ -162,11 +164,14 @@ void worker_set::apply(const event& what) {
     }
   }
   if (member_ && supervisor_.whole()) group_->whole(*member_);
-  if (const auto wake = supervisor_.wake_at(); wake < next_tick_) {
-    next_tick_ = wake;
-    core_->reactor->schedule(wake, weak_from_this());
-  }
+  wake_by(supervisor_.wake_at());
   changed_.notify_all();
+}
+
+void worker_set::wake_by(ipc::time_point when) {
+  if (when >= next_tick_) return;
+  next_tick_ = when;
+  core_->reactor->schedule(when, weak_from_this());
 }
 
 template <class Action>
@@ -197,7 +202,7 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::ping>) {
       // One that has served no call since is looked at now and then, for what its own threads do.
       const bool look =
-          settings_->options.memory_limit > 0 &&
+          settings_->rules.granted().memory > 0 &&
           (std::exchange(worker->served_then, worker->served) != worker->served || worker->pings++ % 8 == 0);
       if (const auto memory = look ? process->resident_bytes() : 0; memory > 0)
         apply(events::usage{action.worker, worker->served, memory});
@@ -230,6 +235,7 @@ void worker_set::execute(const Action& action) {
       lifecycle({.kind = kind::restarting, .delay = action.delay, .text = last_failure_});
     } else if constexpr (std::is_same_v<Action, actions::undead>) {
       if (settings_->watcher && process) settings_->watcher->on_ended(worker->process);  // it runs no code any more
+      if (process) core_->spawner.run_soon([process = worker->process] { process->abandon(); });
       lifecycle({.kind = kind::undead, .pid = process ? process->info().pid : -1});
     }
   } else if constexpr (std::is_same_v<Action, actions::fail_calls>) {
@@ -394,6 +400,7 @@ void worker_set::tell(const event& what) {
 void worker_set::on_timer() {
   {
     std::lock_guard held(*mutex_);
+    if (ipc::clock::now() < next_tick_) return;  // a timer that an earlier one has overtaken: its work is done
     next_tick_ = ipc::never;
     if (settings_->state)
       for (const lease& each : serving_) save_if_due(each);
@@ -457,6 +464,7 @@ void worker_set::on_exited(std::uint64_t id, const ending& how) {
     if (settings_->state) take_over();
     if (start_failure_ && starting_) apply(events::stop{.reason = "it could not start"});
   }
+  if (const auto pool = pool_.lock(); pool && how.report->reason == exit_reason::hung) pool->on_hung(*gone);
   announce();
 }
 

@@ -34,7 +34,13 @@ class worker_set final : public worker_owner, public reactor::target, public std
     std::optional<exit_reason> killed;
     unsigned in_progress = 0;                   // calls given to it and not yet given back
     std::uint64_t served = 0, served_then = 0;  // then: when its memory was looked at
-    unsigned pings = 0;                         // since it began
+    struct given_up_call {
+      std::uint32_t id;  // in the worker
+      std::size_t fingerprint;
+      std::string method;
+    };
+    std::deque<given_up_call> given_up;  // the last ones: one of them may be what it hangs in
+    unsigned pings = 0;                  // since it began
   };
   using lease = std::shared_ptr<member>;
 
@@ -42,6 +48,8 @@ class worker_set final : public worker_owner, public reactor::target, public std
    public:
     // There may be workers for calls that wait, or these calls are to fail. The lock is not held.
     virtual void on_change() = 0;
+    // It was killed for its hang. The lock is not held.
+    virtual void on_hung(const member& worker) = 0;
   };
 
   worker_set(std::shared_ptr<host_core> core, std::shared_ptr<worker_settings> settings,
@@ -54,9 +62,10 @@ class worker_set final : public worker_owner, public reactor::target, public std
 
   // Starts all and waits until they are ready; throws call_error when the first try of one fails, when none is left.
   void start(std::unique_lock<std::mutex>& held);
-  // Ends all in good order, without waiting. Calls that wait for a worker fail, for this reason. (locked)
-  void stop(const std::string& reason, bool calls_wait = false);
-  // After stop(). (locked)
+  // Ends all in good order, for good, without waiting. Calls that wait for a worker fail, for this reason. (locked)
+  void stop(const std::string& reason);
+  // The same until start_again(). (locked)
+  void pause(const std::string& reason, bool calls_wait);
   void start_again();
   // Blocks until all have ended, or are undead. For the last time: nothing of them or of the plugin's file is left here.
   void wait_stopped(std::unique_lock<std::mutex>& held);
@@ -85,7 +94,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
   std::vector<std::uint8_t> save_state(std::unique_lock<std::mutex>& held);
 
   supervision::supervisor_state state() const { return supervisor_.state(); }  // (locked)
-  // Stopped, and no worker is left, not even an undead one. (locked)
+  // After stop(): no worker is left, not even an undead one. (locked)
   bool gone() const { return supervisor_.state() == supervision::supervisor_state::stopped && members_.empty(); }
   const plugin_info& description() const { return description_; }                            // (locked)
   bool idempotent(const std::string& method) const { return idempotent_.contains(method); }  // (locked)
@@ -108,6 +117,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
 
  private:
   void apply(const supervision::event& what);
+  void wake_by(ipc::time_point when);
   void tell(const supervision::event& what);  // takes the lock
   template <class Action>
   void execute(const Action& action);

@@ -54,7 +54,7 @@ void worker_set::save_if_due(const lease& worker) {
   if (!worker->changed || worker->saves > 0 || !worker->restored || !worker->process->alive()) return;
   const auto every = settings_->options.state.every;
   const auto due = settings_->state->saved + every;
-  if (every.count() > 0 && due > ipc::clock::now()) return core_->reactor->schedule(due, weak_from_this());
+  if (every.count() > 0 && due > ipc::clock::now()) return wake_by(due);
   save(worker, [this, worker](const ipc::completion&) { save_if_due(worker); });
 }
 

@@ -49,7 +49,7 @@ channel::started channel::start(std::span<std::uint8_t> head, byte_span params, 
   const std::uint32_t index = free_.back();
   free_.pop_back();
   slot& slot = slots_[index];
-  const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
+  const std::uint32_t id = id_of(index);
   slot.state = slot::state::pending;
   slot.deadline = deadline;
   slot.sync = sync;

@@ -2,6 +2,8 @@
 #include "futex.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
+#include <algorithm>
+
 namespace bulkhead::ipc {
 namespace {
 
@@ -287,6 +289,7 @@ bool channel::on_response(const message& response, byte_span frame, std::vector<
     held.unlock();
     return violate("an answer to a call that is not in progress (id " + std::to_string(response.id) + ")");
   }
+  if (slot->sequence > 0) answered_to_ = std::max(answered_to_, slot->first_byte);
   if (slot->state == slot::state::abandoned) {
     ++late_;
     free_slot(response.id & slot_mask);

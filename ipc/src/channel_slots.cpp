@@ -2,6 +2,8 @@
 #include "futex.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
+#include <algorithm>
+
 namespace bulkhead::ipc {
 channel::slot* channel::find(std::uint32_t id) {
   const std::uint32_t index = id & slot_mask;
@@ -29,6 +31,7 @@ std::unique_ptr<async_completion> channel::take_async(slot& slot) {
 // Hands a pending call its result and frees the slot.
 channel::sleeper channel::finish(lock& held, std::uint32_t index, completion&& result) {
   slot& slot = slots_[index];
+  result.id = id_of(index);
   if (slot.sync) {
     const sleeper to = hand_over(*slot.sync, std::move(result));
     free_slot(index);
@@ -67,7 +70,7 @@ void channel::forget(waiter& gone) {
     if (each.sync == &gone) {
       each.sync = nullptr;
       each.state = slot::state::abandoned;
-      each.abandoned_at = clock::now();
+      each.grace_from = never;
     }
   if (!reading_ && !closed_) release_reader(held, false);
 }
@@ -76,13 +79,14 @@ void channel::forget(waiter& gone) {
 void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::string& why) {
   slot& slot = slots_[index];
   slot.state = slot::state::abandoned;
-  slot.abandoned_at = clock::now();
-  const std::uint32_t id = (slot.generation & generation_mask) << slot_bits | index;
+  slot.grace_from = never;
+  const std::uint32_t id = id_of(index);
   waiter* sync = std::exchange(slot.sync, nullptr);
   auto async = take_async(slot);
   completion ended = completion::failed(code, why);
   ended.given_up = true;
-  if (loop_) loop_->schedule(slot.abandoned_at);
+  ended.id = id;
+  if (loop_) loop_->schedule(clock::now());
   if (!closed_) {
     buffer cancel = begin_notification("$/cancel");
     packer(cancel).pack_array(1).pack(id);
@@ -100,7 +104,19 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
   }
 }
 
-channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grace) {
+// Whether the peer, which runs so many at once, may not have come to this one yet. It takes them up in order: those that
+// it went past, which may be answered at any time, keep all of its threads but the one that went past them busy at most. A
+// request of the protocol's own without a deadline is no excuse: it waits for calls, not they for it.
+bool channel::waits_its_turn(const slot& mine, unsigned at_once) const {
+  unsigned before = 0, passed = 0;
+  for (const slot& each : slots_) {
+    const bool counts = each.state != slot::state::free && (each.sequence > 0 || each.deadline != never);
+    if (counts && each.first_byte < mine.first_byte) ++(each.first_byte < answered_to_ ? passed : before);
+  }
+  return before + std::min(passed, at_once - 1) >= at_once;
+}
+
+channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grace, unsigned at_once) {
   lock held(mutex_);
   tick_result result;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
@@ -109,8 +125,11 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
       give_up(held, i, outcome::timeout, "no answer before the deadline");
     if (slot.state == slot::state::pending && slot.async) result.next = std::min(result.next, slot.deadline);
     if (slot.state == slot::state::abandoned) {
-      const time_point due = slot.abandoned_at + grace;
-      if (due <= now) result.overdue = true;
+      const bool waits = waits_its_turn(slot, at_once);
+      if (waits) slot.grace_from = never;
+      else if (slot.grace_from == never) slot.grace_from = now;
+      const time_point due = (waits ? now : slot.grace_from) + grace;
+      if (due <= now) result.overdue = id_of(i);
       else result.next = std::min(result.next, due);
     }
   }
@@ -135,11 +154,13 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
   return result;
 }
 
-void channel::fail_all(const std::function<completion(const open_call&)>& decide) {
+bool channel::fail_all(const std::function<completion(const open_call&)>& decide) {
   lock held(mutex_);
   failed_ = true;
+  bool unanswered = false;
   for (std::uint32_t i = 0; i < slots_.size(); ++i) {
     slot& slot = slots_[i];
+    unanswered = unanswered || (slot.state != slot::state::free && slot.sequence > 0);
     if (slot.state == slot::state::pending) {
       const open_call call{slot.sequence, slot.first_byte < written_total_};
       if (const sleeper to = finish(held, i, decide(call))) futex_wake(*to, futex::own);
@@ -147,6 +168,7 @@ void channel::fail_all(const std::function<completion(const open_call&)>& decide
   }
   out_.clear();
   out_bytes_ = 0;
+  return unanswered;
 }
 
 }  // namespace bulkhead::ipc

@@ -244,6 +244,34 @@ TEST_CASE("a fork server that hangs is replaced, and holds up neither calls nor 
   }));
 }
 
+TEST_CASE("while a fork server hangs, the ends of workers hold up no other plugin") {
+  recorded seen;
+  host host(seen.options());
+  const auto neighbour = host.load(plugin_path("echo"));
+  const auto restarted = host.load(plugin_path("chaos"));
+  const auto ended = host.load(plugin_path("chaos"), {.supervision = {.restart = restart_kind::temporary}});
+  const auto saw = [&](enum lifecycle_event::kind kind, std::ptrdiff_t times) {
+    return seen.events.wait([&](const auto& all) {
+      return std::count_if(all.begin(), all.end(), [&](const auto& event) { return event.kind == kind; }) >= times;
+    });
+  };
+  const pid_t server = host.fork_server_pid();
+  ::kill(server, SIGSTOP);
+  ::kill(restarted.workers().at(0).pid, SIGKILL);
+  REQUIRE(saw(lifecycle_event::kind::restarting, 1));  // so the next one is asked for
+  ::kill(ended.workers().at(0).pid, SIGKILL);
+  REQUIRE(saw(lifecycle_event::kind::exited, 2));
+  mailbox<int> sums;
+  neighbour.async_call<int>("add", std::tuple{20, 22}, [&](boost::system::error_code, int sum) { sums.put(sum); });
+  REQUIRE(sums.wait_for(1));
+  const auto all = seen.events.values();
+  CHECK(std::none_of(all.begin(), all.end(), [](const auto& event) {
+    return event.kind == lifecycle_event::kind::fork_server_died;  // for not answering
+  }));
+  ::kill(server, SIGCONT);
+  CHECK(restarted.call<int>("echo", 1) == 1);
+}
+
 TEST_CASE("no worker outlives its host, however busy") {
   int pipe[2];
   REQUIRE(::pipe(pipe) == 0);

@@ -47,6 +47,22 @@ BULKHEAD_PLUGIN("parallel", "1.0.0") {
         std::abort();
       },
       "Dies when three others wait");
+  plugin.method("beside",
+                [](const bulkhead::context& cx, bool deadly) {
+                  while (deadly && waiting < 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                  if (deadly) std::abort();
+                  ++waiting;
+                  while (!cx.cancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                  cx.throw_if_cancelled();
+                },
+                "Waits to be cancelled; the deadly one dies when another one waits", {"deadly"});
+  plugin.method(
+      "quit",
+      [](const bulkhead::context& cx) {
+        while (!cx.cancelled()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        ::_exit(0);
+      },
+      "Once it is cancelled, its worker exits as if all were well");
   plugin.method(
       "leave",
       [](const bulkhead::context& cx) {

@@ -37,6 +37,39 @@ TEST_CASE("a call of an idempotent method is repeated when its worker dies in it
   CHECK(asked == 3);
 }
 
+TEST_CASE("what is repeated by itself is repeated so many times, also when no call is ever refused") {
+  std::atomic<int> asked{0};
+  mailbox<int> held, go_on;
+  mailbox<outcome> ended;
+  host host({.spawns = any_number_of_spawns});
+  load_options options = untiring();
+  options.functions.add("lucky", [&] { return ++asked > 100; });
+  options.functions.add("hold", [&] {
+    held.put(1);
+    return go_on.wait_for(1);
+  });
+  auto chaos = host.load(plugin_path("chaos"), options);
+  SECTION("an idempotent call that kills its workers") {
+    CHECK(chaos.try_call("unlucky").outcome() == outcome::worker_lost);
+    CHECK(asked == 3);
+  }
+  SECTION("a call whose workers die before they begin it") {
+    constexpr unsigned calls = 30;  // each of them kills the worker that the others wait in
+    const auto take = [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); };
+    chaos.async_call<reply>("call_host", std::tuple{"hold", std::tuple{}},
+                            [](boost::system::error_code, const reply&) {});
+    REQUIRE(held.wait_for(1));
+    for (unsigned i = 0; i < calls; ++i) chaos.async_call<reply>("misbehave", std::tuple{"abort"}, take);
+    go_on.put(1);
+    REQUIRE(ended.wait_for(calls));
+    const auto all = ended.values();
+    const auto lost = std::count(all.begin(), all.end(), outcome::worker_lost);
+    CHECK(lost >= 10);
+    CHECK(lost < calls);
+    CHECK(std::count(all.begin(), all.end(), outcome::not_sent) == calls - lost);
+  }
+}
+
 TEST_CASE("a call that has killed three workers is refused, others are served") {
   mailbox<lifecycle_event> poisoned;
   host host({.on_lifecycle =
@@ -57,6 +90,46 @@ TEST_CASE("a call that has killed three workers is refused, others are served") 
   CHECK(chaos.call<int>("echo", 1) == 1);
   chaos.reset();
   CHECK(chaos.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
+}
+
+TEST_CASE("a call that was beside one that killed its worker is not blamed, though it is of the same method") {
+  host host({.spawns = any_number_of_spawns});
+  load_options options = untiring({.concurrency = 2});
+  options.poison_limit = 1;
+  auto parallel = host.load(plugin_path("parallel"), options);
+  mailbox<outcome> ended;
+  for (const bool deadly : {true, false})
+    parallel.async_call<reply>("beside", std::tuple{deadly},
+                               [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); });
+  REQUIRE(ended.wait_for(2));
+  CHECK(ended.values() == std::vector{outcome::worker_lost, outcome::worker_lost});
+  CHECK(parallel.with({.deadline = 50ms}).try_call("beside", false).outcome() == outcome::timeout);
+  CHECK(parallel.try_call("beside", true).outcome() == outcome::rejected);
+}
+
+TEST_CASE("a call that hangs until its worker is killed counts as one that has killed it") {
+  mailbox<lifecycle_event> poisoned;
+  host host({.on_lifecycle =
+                 [&](const lifecycle_event& event) {
+                   if (event.kind == lifecycle_event::kind::poisoned) poisoned.put(event);
+                 },
+             .spawns = any_number_of_spawns});
+  load_options options = untiring();
+  options.poison_limit = 1;
+  auto chaos = host.load(plugin_path("chaos"), options);
+  mailbox<outcome> late;
+  std::stop_source stop;
+  const auto take = [&](boost::system::error_code, const reply& result) { late.put(result.outcome()); };
+  chaos.async_call<reply>("misbehave", std::tuple{"ignore_cancel"}, take, {.stop = stop.get_token()});
+  chaos.async_call<reply>("echo", std::tuple{1}, take, {.stop = stop.get_token()});  // behind it, and innocent
+  while (chaos.workers().at(0).phase != phase::call) std::this_thread::yield();
+  stop.request_stop();
+  REQUIRE(late.wait_for(2));
+  CHECK(late.values() == std::vector{outcome::cancelled, outcome::cancelled});
+  REQUIRE(poisoned.wait_for(1));
+  CHECK(poisoned.values()[0].text == "misbehave");
+  CHECK(chaos.try_call("misbehave", "ignore_cancel").outcome() == outcome::rejected);
+  CHECK(chaos.call<int>("echo", 1) == 1);
 }
 
 TEST_CASE("calls that wait while their like kills workers are refused with it, others are served") {
@@ -124,6 +197,56 @@ TEST_CASE("a call that waits for a worker ends by its deadline, by its caller, o
   REQUIRE(first.wait_for(1));
   CHECK(first.values()[0] == outcome::ok);
   CHECK(chaos.status().waiting == 0);
+}
+
+TEST_CASE("calls that wait have a limit of bytes together") {
+  mailbox<int> held, go_on;
+  mailbox<outcome> rest;
+  host host;
+  load_options options;
+  options.sent_ahead = 0;
+  options.limits.queued_bytes = 100'000;
+  options.blobs.memory = 0;
+  options.functions.add("hold", [&] {
+    held.put(1);
+    return go_on.wait_for(1);
+  });
+  auto chaos = host.load(plugin_path("chaos"), options);
+  const auto take = [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); };
+  chaos.async_call<reply>("call_host", std::tuple{"hold", std::tuple{}}, take);
+  REQUIRE(held.wait_for(1));
+  for (int i = 0; i < 2; ++i) chaos.async_call<reply>("echo", std::tuple{std::string(150'000, 'x')}, take);
+  CHECK(chaos.status().waiting == 2);
+  const std::string another(150'000, 'x');
+  const auto refused = failure_of([&] { chaos.call("echo", another); });
+  CHECK(refused.outcome() == outcome::overloaded);
+  CHECK(refused.message().find("2 calls of") != std::string::npos);
+  chaos.async_call<reply>("echo", std::tuple{another}, take);
+  REQUIRE(rest.wait_for(1));
+  CHECK(rest.values()[0] == outcome::overloaded);
+  chaos.async_call<reply>("echo", std::tuple{1}, take);  // a small one may
+  go_on.put(1);
+  REQUIRE(rest.wait_for(5));
+  const auto all = rest.values();
+  CHECK(std::count(all.begin(), all.end(), outcome::ok) == 4);
+}
+
+TEST_CASE("a call that times out behind another one costs neither that one nor the worker") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const pid_t pid = chaos.workers().at(0).pid;
+  mailbox<outcome> running, behind;
+  chaos.async_call<reply>("sleep_ms", std::tuple{1300},  // longer than the grace
+                          [&](boost::system::error_code, const reply& result) { running.put(result.outcome()); });
+  chaos.async_call<reply>("echo", std::tuple{1},
+                          [&](boost::system::error_code, const reply& result) { behind.put(result.outcome()); },
+                          {.deadline = 50ms});
+  REQUIRE(running.wait_for(1));
+  CHECK(running.values()[0] == outcome::ok);
+  REQUIRE(behind.wait_for(1));
+  CHECK(behind.values()[0] == outcome::timeout);
+  CHECK(chaos.call<int>("echo", 2) == 2);
+  CHECK(chaos.workers().at(0).pid == pid);
 }
 
 TEST_CASE("idle workers share calls: none waits behind a slow one while another is free") {
@@ -202,6 +325,33 @@ TEST_CASE("an embedder's own dispatch chooses, or lets a call wait") {
   load_options without;
   without.dispatch.kind = dispatch::kind::custom;
   CHECK_THROWS_WITH(host.load(plugin_path("chaos"), without), Catch::Contains("takes a function"));
+}
+
+TEST_CASE("an embedder's dispatch that throws lets calls wait, and the log says so") {
+  mailbox<std::string> logs;
+  host host({.on_log = [&](const log_record& record) { logs.put(record.text); }});
+  std::atomic<bool> throws{true};
+  load_options options;
+  options.dispatch.kind = dispatch::kind::custom;
+  options.dispatch.choose = [&](const std::vector<candidate>&, std::string_view, call_key) -> std::size_t {
+    if (throws) throw std::runtime_error("no choice");
+    return 0;
+  };
+  auto chaos = host.load(plugin_path("chaos"), options);
+  CHECK(chaos.with({.deadline = 20ms}).try_call("echo", 1).outcome() == outcome::timeout);
+  CHECK(logs.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(),
+                       [](const auto& text) { return text.find("choose() threw: no choice") != std::string::npos; });
+  }));
+  mailbox<outcome> waited;
+  for (int i = 0; i < 2; ++i)
+    chaos.async_call<reply>("echo", std::tuple{i},
+                            [&](boost::system::error_code, const reply& result) { waited.put(result.outcome()); });
+  CHECK(chaos.status().waiting == 2);
+  throws = false;
+  CHECK(chaos.call<int>("echo", 2) == 2);
+  REQUIRE(waited.wait_for(2));
+  CHECK(waited.values() == std::vector{outcome::ok, outcome::ok});
 }
 
 TEST_CASE("a thread-safe plugin runs as many calls at once as it may, another runs one") {

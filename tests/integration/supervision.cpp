@@ -20,6 +20,20 @@ std::filesystem::path copy_of(const std::string& plugin, const std::string& as) 
   return to;
 }
 
+// Copies of plugins' files that this process holds.
+std::size_t copies() {
+  std::size_t count = 0;
+  std::error_code gone;
+  for (const auto& fd : std::filesystem::directory_iterator("/proc/self/fd"))
+    count += std::filesystem::read_symlink(fd.path(), gone).string().starts_with("/memfd:bulkhead-plugin");
+  return count;
+}
+bool comes_down_to(std::size_t wanted) {
+  const auto limit = std::chrono::steady_clock::now() + 10s;
+  while (copies() > wanted && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  return copies() == wanted;
+}
+
 }  // namespace
 
 TEST_CASE("a plugin that fails too often is given up with the reasons, and reset starts it again") {
@@ -84,6 +98,24 @@ TEST_CASE("restart kinds decide which ends are followed by a new worker") {
   CHECK(chaos.status().state == (restarts ? state::running : state::ended));
 }
 
+TEST_CASE("an exit(0) is no good end while a call that was given up is in progress") {
+  watched_host host;
+  auto parallel = host.self.load(plugin_path("parallel"));
+  std::stop_source stop;
+  mailbox<outcome> ended;
+  parallel.async_call<reply>("quit", std::tuple{},
+                             [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); },
+                             {.stop = stop.get_token()});
+  while (parallel.workers().at(0).phase != phase::call) std::this_thread::yield();
+  stop.request_stop();
+  REQUIRE(host.saw(kind::exited));
+  CHECK(host.last(kind::exited).report->exit_code == 0);
+  REQUIRE(ended.wait_for(1));
+  CHECK(ended.values()[0] == outcome::cancelled);
+  CHECK(host.saw(kind::restarting));
+  CHECK(parallel.call<int>("add", 1, 2) == 3);
+}
+
 TEST_CASE("a warm spare takes the place of a worker that died") {
   watched_host host;
   load_options options = untiring();
@@ -139,13 +171,15 @@ TEST_CASE("a worker is recycled after so many calls") {
 TEST_CASE("a worker that grows beyond its share of the memory limit is recycled") {
   watched_host host;
   load_options options;
-  options.memory_limit = std::size_t{400} << 20;
+  constexpr std::size_t limit = std::size_t{400} << 20;
+  if (GENERATE(true, false)) options.policy = policy::strict().memory_limit(limit);  // it has the last word
+  else options.memory_limit = limit;
   options.supervision.recycle.memory = 0.2;
   options.supervision.drain.calls = 1min;  // the call may go on, however long it takes to grow
   options.supervision.heartbeat.interval = 20ms;
   auto chaos = host.self.load(plugin_path("chaos"), options);
   const pid_t before = chaos.workers().at(0).pid;
-  CHECK(chaos.call<int>("keep_memory", 200) == 200);
+  CHECK(chaos.call<int>("keep_memory", 120) == 120);
   REQUIRE(host.saw(kind::exited));
   CHECK(host.last(kind::exited).pid == before);
   CHECK(host.last(kind::exited).report->reason == exit_reason::shut_down);
@@ -190,19 +224,37 @@ TEST_CASE("a busy worker is judged by its calls' deadlines, not by heartbeats") 
 TEST_CASE("of a version that was replaced nothing is left once its workers have ended") {
   watched_host host;
   auto echo = host.self.load(plugin_path("echo"));
-  const auto copies = [] {  // of plugins' files
-    std::size_t count = 0;
-    std::error_code gone;
-    for (const auto& fd : std::filesystem::directory_iterator("/proc/self/fd"))
-      count += std::filesystem::read_symlink(fd.path(), gone).string().starts_with("/memfd:bulkhead-plugin");
-    return count;
-  };
   const std::size_t before = copies();
   echo.reload(plugin_path("echo"));
   REQUIRE(host.saw(kind::exited));
-  const auto limit = std::chrono::steady_clock::now() + 10s;
-  while (copies() > before && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
-  CHECK(copies() == before);
+  CHECK(comes_down_to(before));
+}
+
+TEST_CASE("a version that breaks the rules after it was replaced quarantines nothing, and nothing of it is left") {
+  mailbox<int> begun, go_on;
+  mailbox<outcome> held, broken;
+  watched_host host;
+  load_options options;
+  options.functions.add("hold", [&] {
+    begun.put(1);
+    return go_on.wait_for(1);
+  });
+  auto chaos = host.self.load(plugin_path("chaos"), options);
+  const std::size_t before = copies();
+  chaos.async_call<reply>("call_host", std::tuple{"hold", std::tuple{}},
+                          [&](boost::system::error_code, const reply& result) { held.put(result.outcome()); });
+  chaos.async_call<reply>("misbehave", std::tuple{"forged_response"},
+                          [&](boost::system::error_code, const reply& result) { broken.put(result.outcome()); });
+  REQUIRE(begun.wait_for(1));
+  chaos.reload(plugin_path("chaos"));
+  go_on.put(1);
+  REQUIRE(host.saw(kind::exited));
+  CHECK(host.last(kind::exited).report->reason == exit_reason::protocol);
+  REQUIRE(broken.wait_for(1));
+  CHECK(broken.values()[0] == outcome::protocol);
+  CHECK(comes_down_to(before));
+  CHECK(host.count(kind::quarantined) == 0);
+  CHECK(chaos.call<int>("echo", 1) == 1);
 }
 
 TEST_CASE("a host that ends stops its plugins in the reverse order of their start") {

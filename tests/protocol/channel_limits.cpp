@@ -1,6 +1,7 @@
 // The limits of a channel, and what crosses them.
 #include "connection.hpp"
 
+#include <deque>
 #include <thread>
 
 #include <fcntl.h>
@@ -157,6 +158,55 @@ TEST_CASE("a call given up and never answered is overdue after the grace") {
   const auto soon = c.channel->tick(now, 1s);
   CHECK_FALSE(soon.overdue);
   CHECK(soon.next <= now + 1s);
+  CHECK(c.channel->tick(now + 1s, 1s).overdue);
+}
+
+TEST_CASE("a call given up behind as many as the peer runs at once has its grace when it has its turn") {
+  idle_loop loop;
+  connection c({}, 0, &loop);
+  const unsigned at_once = GENERATE(1u, 2u);
+  std::deque<ipc::waiter> running;  // one that takes long, the others are answered soon
+  std::vector<std::uint32_t> ids;
+  for (unsigned i = 0; i <= at_once; ++i)
+    ids.push_back(c.channel->start(request("m"), {}, ipc::never, &running.emplace_back(), nullptr).id);
+  REQUIRE(c.channel->abandon(ids.back(), outcome::timeout, "late"));
+  auto now = ipc::clock::now();
+  for (int i = 0; i < 5; ++i, now += 1s) {
+    const auto tick = c.channel->tick(now, 1s, at_once);
+    CHECK_FALSE(tick.overdue);
+    CHECK(tick.next <= now + 1s);
+  }
+  c.say(answer(ids.front(), 1));
+  c.channel->on_event(true, false);
+  CHECK_FALSE(c.channel->tick(now, 1s, at_once).overdue);
+  CHECK_FALSE(c.channel->tick(now + 999ms, 1s, at_once).overdue);
+  CHECK(c.channel->tick(now + 1s, 1s, at_once).overdue);
+}
+
+TEST_CASE("a call that the peer went past is no excuse for those behind it, though it is not answered yet") {
+  idle_loop loop;
+  connection c({}, 0, &loop);
+  ipc::waiter long_one, next, call;
+  c.channel->start(request("m"), {}, ipc::never, &long_one, nullptr);
+  const auto answered = c.channel->start(request("m"), {}, ipc::never, &next, nullptr);
+  const auto mine = c.channel->start(request("m"), {}, ipc::never, &call, nullptr);
+  c.say(answer(answered.id, 1));
+  c.channel->on_event(true, false);
+  REQUIRE(c.channel->abandon(mine.id, outcome::timeout, "late"));
+  const auto now = ipc::clock::now();
+  CHECK_FALSE(c.channel->tick(now, 1s).overdue);
+  CHECK(c.channel->tick(now + 1s, 1s).overdue == mine.id);
+}
+
+TEST_CASE("what the protocol asks of a peer that hangs is no excuse for the calls behind it") {
+  idle_loop loop;
+  connection c({}, 0, &loop);
+  ipc::waiter ping, call;
+  c.channel->start(request("$/ping"), {}, ipc::never, &ping, nullptr);
+  const auto mine = c.channel->start(request("m"), {}, ipc::never, &call, nullptr);
+  REQUIRE(c.channel->abandon(mine.id, outcome::timeout, "late"));
+  const auto now = ipc::clock::now();
+  CHECK_FALSE(c.channel->tick(now, 1s).overdue);
   CHECK(c.channel->tick(now + 1s, 1s).overdue);
 }
 

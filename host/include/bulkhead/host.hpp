@@ -38,7 +38,8 @@ struct log_record {
   std::uint64_t dropped = 0;          // lines lost just before this one: a worker may write 64 KiB/s
 };
 
-// What happens to a plugin's workers, and to the plugin as a whole. None is ever dropped.
+// What happens to a plugin's workers, and to the plugin as a whole. None is ever dropped; while the application has more
+// than 1,024 yet to be told, no worker is started again.
 struct lifecycle_event {
   // What has happened.
   enum class kind {
@@ -115,7 +116,8 @@ struct dispatch {
     custom,
   } kind = kind::least_loaded;  // which of them
   // custom: the index of the one to take, or a larger number to wait until a worker is free or has started. Called on
-  // any thread, under a lock: it must be quick and must not use the plugin. Not called when there is none to choose.
+  // any thread, under a lock: it must be quick and must not use the plugin. Not called when there is none to choose. When
+  // it throws, the log says so and the call waits.
   std::function<std::size_t(const std::vector<candidate>& free, std::string_view method, call_key key)> choose{};
 };
 
@@ -158,13 +160,14 @@ struct load_options {
   bulkhead::dispatch dispatch{};      // which worker gets a call
   // Calls that one worker runs at once, if its plugin says that it is thread-safe; others run one. At most 64.
   unsigned concurrency = 4;
-  // Calls that wait for a worker; one more is refused with `overloaded`.
+  // Calls that wait for a worker; one more is refused with `overloaded`. So is one that would have more than four times
+  // limits.queued_bytes of arguments wait, other than in blobs.
   unsigned queue_limit = 1024;
   // Calls sent ahead to a worker that is busy, so that it need not wait for the next one; they may wait there while
   // another worker has nothing to do. Unset: 1, or with a single instance as many as its channel takes.
   std::optional<unsigned> sent_ahead{};
-  // A call that has killed so many workers is refused (`rejected`) when it comes again, for 10 minutes; 0: never. The
-  // same call: of the same method with the same arguments.
+  // A call that has killed so many workers, be it by hanging, is refused (`rejected`) when it comes again, for 10
+  // minutes; 0: never. The same call: of the same method with the same arguments.
   unsigned poison_limit = 3;
   // Copies the arguments of calls, so that a crash report has those of the call its worker died in: up to so many bytes
   // for a worker's calls together; a call with more than that is not copied. 0: none are. Arguments may be confidential.

@@ -49,7 +49,8 @@ struct restart_backoff {
 
 // How a worker is ended in good order: it gets no new calls, then calls in progress may finish for `calls`, then it is
 // told to shut down and may clean up for `shutdown`, then it is killed. One whose end the kernel has not reported
-// `undead_after` the kill is reported as undead, and waited for no longer.
+// `undead_after` the kill is reported as undead, and waited for no longer: calls in it end with `worker_lost`. Of those
+// as many are replaced as the plugin has instances and spares; with one more it is given up.
 struct drain_limits {
   std::chrono::nanoseconds calls = std::chrono::seconds(5);         // for calls in progress
   std::chrono::nanoseconds shutdown = std::chrono::seconds(1);      // for the plugin to clean up
@@ -62,7 +63,7 @@ struct drain_limits {
 struct recycle_limits {
   std::uint64_t calls = 0;          // served; 0: no limit
   std::chrono::nanoseconds age{0};  // since it got ready; 0: no limit
-  double memory = 0.8;              // its resident set as a share of load_options::memory_limit; 0: no limit
+  double memory = 0.8;              // its resident set as a share of the memory limit in force; 0: no limit
   double jitter = 0.1;              // a share of each limit
 };
 

@@ -119,7 +119,10 @@ spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string
       if (out.refused) throw std::runtime_error(text);
       if (out.error)
         throw std::system_error(out.error, std::generic_category(), "the fork server could not clone a worker");
-      which.living[pidfd.get()] = out.pid;
+      {
+        std::lock_guard also_held(living_mutex_);
+        which.living[pidfd.get()] = out.pid;
+      }
       return {std::move(pidfd), out.pid, std::move(text)};
     }
     bury(which);
@@ -144,6 +147,7 @@ std::string client::examine(const policy& rules) {
 }
 
 void client::adopt_all(server& which) {
+  std::lock_guard held(living_mutex_);
   for (const auto& [pidfd, pid] : which.living) {
     request head;
     head.kind = request_kind::adopt;
@@ -181,7 +185,7 @@ bool client::exchange(server& which, const request& head, const std::string& str
 }
 
 void client::forget(int pidfd) {
-  std::lock_guard held(mutex_);
+  std::lock_guard held(living_mutex_);
   isolated_.living.erase(pidfd);
   networked_.living.erase(pidfd);
 }

@@ -55,7 +55,7 @@ class client {
   void reset();
   // The layers that a worker with this policy would have, as sandbox::from_lines() reads them.
   std::string examine(const policy& rules);
-  // The worker with this pidfd is gone: a fork server started later need not know of it.
+  // The worker with this pidfd is gone: a fork server started later need not know of it. Does not block.
   void forget(int pidfd);
 
   void stop();
@@ -69,7 +69,7 @@ class client {
     const bool network;
     unique_fd control{}, pidfd{};
     pid_t pid = -1;
-    std::map<int, int> living{};  // pidfds of workers
+    std::map<int, int> living{};  // pidfds of workers; under living_mutex_
     supervision::restart_window restarts{supervision::fork_server_intensity};
     std::string gave_up{};
   };
@@ -77,13 +77,14 @@ class client {
   void launch(server& which);
   void start(server& which);
   void bury(server& which);
-  static void adopt_all(server& which);
+  void adopt_all(server& which);
   static bool exchange(server& which, const request& head, const std::string& strings, const std::vector<int>& fds,
                        answer& out, std::string& text, unique_fd& pidfd);
 
   const std::filesystem::path program_;
   const unsigned user_;
   mutable std::mutex mutex_;
+  std::mutex living_mutex_;  // its own, for it is never held while a fork server is waited for: nor is forget() then
   server isolated_{false}, networked_{true};
   observer observer_;
   bool stopped_ = false;

@@ -1,10 +1,14 @@
 // What plugins ask for in their manifests, by the hash of their file: read once, by a probe. A file that a probe died of
-// stays refused.
+// stays refused. Probes of different files wait for each other no more than for anything else.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -20,25 +24,43 @@ class manifest_requests {
     using std::runtime_error::runtime_error;
   };
   requests of(const std::string& sha256, const std::function<requests()>& probe) {
-    std::lock_guard held(mutex_);
-    if (const auto found = refused_.find(sha256); found != refused_.end()) throw died_of_it(found->second);
-    if (const auto found = known_.find(sha256); found != known_.end()) return found->second;
+    const auto known = find(sha256);
+    std::lock_guard held(known->mutex);
+    if (known->refused) throw died_of_it(*known->refused);
+    if (known->asked) return *known->asked;
     try {
-      return known_[sha256] = probe();
+      known->asked = probe();
     } catch (const died_of_it& e) {
-      known_.erase(sha256);
-      refused_[sha256] = e.what();
-      throw;
-    } catch (...) {
-      known_.erase(sha256);
+      known->refused = e.what();
       throw;
     }
+    return *known->asked;
   }
 
  private:
+  struct file {
+    std::mutex mutex;  // held while it is probed
+    std::optional<requests> asked;
+    std::optional<std::string> refused;
+    std::uint64_t used = 0;
+  };
+  static constexpr std::size_t most_files = 1024;  // those not asked for longest are forgotten: another probe will tell
+
+  std::shared_ptr<file> find(const std::string& sha256) {
+    std::lock_guard held(mutex_);
+    auto found = files_.find(sha256);
+    if (found == files_.end()) found = files_.emplace(sha256, std::make_shared<file>()).first;
+    const auto out = found->second;
+    out->used = ++uses_;
+    if (files_.size() > most_files)
+      files_.erase(std::min_element(files_.begin(), files_.end(),
+                                    [](const auto& a, const auto& b) { return a.second->used < b.second->used; }));
+    return out;
+  }
+
   std::mutex mutex_;
-  std::map<std::string, requests> known_;
-  std::map<std::string, std::string> refused_;
+  std::map<std::string, std::shared_ptr<file>> files_;
+  std::uint64_t uses_ = 0;
 };
 
 }  // namespace bulkhead::sandbox

@@ -24,6 +24,7 @@ namespace events {
 struct start {};            // its first start, or the next one after stopped
 struct stop {               // ends all workers in good order; actions::stopped follows
   bool calls_wait = false;  // until the next start, rather than fail
+  bool for_good = false;    // none comes: how its workers end no longer matters
   std::string reason{};     // for the calls that fail
 };
 struct reset {        // forgets all failures, leaves any of the states that restart nothing

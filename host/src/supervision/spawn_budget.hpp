@@ -30,11 +30,12 @@ class spawn_budget {
     queue_.remove_if([&](const request& each) { return each.spawn == spawn; });
   }
 
-  // Those whose turn it is now. To be asked after each ask() and done(), and at wake_at().
-  std::vector<ticket> granted(time_point now) {
+  // Those whose turn it is now, without restarts if there are to be none. To be asked after each ask() and done(), and at
+  // wake_at().
+  std::vector<ticket> granted(time_point now, bool restarts = true) {
     std::vector<ticket> turn;
     for (auto each = queue_.begin(); each != queue_.end() && starting_.size() < at_once_;) {
-      if (each->restart && !restarts_.admit(now)) {
+      if (each->restart && !(restarts && restarts_.admit(now))) {
         ++each;
         continue;
       }
@@ -46,8 +47,8 @@ class spawn_budget {
   }
 
   // When a spawn that waits could be granted though nothing else happens.
-  time_point wake_at(time_point now) {
-    if (queue_.empty() || starting_.size() >= at_once_) return never;
+  time_point wake_at(time_point now, bool restarts = true) {
+    if (queue_.empty() || starting_.size() >= at_once_ || !restarts) return never;
     return restarts_.open_at(now);
   }
 

@@ -15,7 +15,12 @@ spawner::spawner(const spawn_limits& limits) : budget_(limits.at_once, limits.re
 spawner::ticket spawner::ask(bool restart, std::function<void()> job) {
   std::lock_guard held(mutex_);
   const ticket spawn = budget_.ask(restart);
-  jobs_.emplace(spawn, std::move(job));
+  try {
+    jobs_.emplace(spawn, std::move(job));
+  } catch (...) {  // no memory
+    budget_.done(spawn);
+    throw;
+  }
   changed_.notify_one();
   return spawn;
 }
@@ -31,6 +36,12 @@ bool spawner::done(ticket spawn) {
   budget_.done(spawn);
   changed_.notify_one();
   return jobs_.erase(spawn) > 0;
+}
+
+void spawner::event_told() {
+  if (--events_ != most_events) return;
+  std::lock_guard held(mutex_);
+  changed_.notify_one();
 }
 
 void spawner::stop() {
@@ -55,9 +66,10 @@ void spawner::run() {
       continue;
     }
     const auto now = std::chrono::steady_clock::now();
-    const std::vector<ticket> turn = budget_.granted(now);
+    const bool restarts = events_ <= most_events;
+    const std::vector<ticket> turn = budget_.granted(now, restarts);
     if (turn.empty()) {
-      if (const auto next = budget_.wake_at(now); next == never) changed_.wait(held);
+      if (const auto next = budget_.wake_at(now, restarts); next == never) changed_.wait(held);
       else changed_.wait_until(held, next);
     }
     for (const ticket spawn : turn) {

@@ -4,6 +4,7 @@
 
 #include "spawn_budget.hpp"
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -28,17 +29,24 @@ class spawner {
   bool done(ticket spawn);
   // Runs `job` on the spawner's thread as soon as it is free. It is no spawn: nothing is counted. It must not throw.
   void run_soon(std::function<void()> job);
+  // An event is on its way to the application, and gets there. While too many are, no restart begins: each would only
+  // add to them, and none is dropped.
+  void event_queued() noexcept { ++events_; }
+  void event_told();
   // No job begins any more; waits for the one that runs. Idempotent.
   void stop();
 
  private:
   void run();
 
+  static constexpr unsigned most_events = 1024;
+
   std::mutex mutex_;
   std::condition_variable changed_;
   spawn_budget budget_;
   std::map<ticket, std::function<void()>> jobs_;  // not begun
   std::vector<std::function<void()>> soon_;
+  std::atomic<unsigned> events_{0};
   bool stopped_ = false;
   std::thread thread_;
 };

@@ -31,12 +31,15 @@ void supervisor::on(const events::start&) {
   if (state_ != supervisor_state::stopped) return;
   state_ = supervisor_state::running;
   degraded_ = false;
+  for_good_ = false;
   admit();
   open_places();
 }
 
 void supervisor::on(const events::stop& e) {
   if (!e.calls_wait) fail(e.reason);
+  for_good_ = for_good_ || e.for_good;
+  if (for_good_) violated_.reset();
   if (state_ == supervisor_state::stopping) return;
   state_ = supervisor_state::stopping;
   abandon_places();
@@ -212,7 +215,7 @@ void supervisor::give_up(std::string reason) {
 }
 
 void supervisor::quarantine(const std::shared_ptr<const crash_report>& report) {
-  if (state_ == supervisor_state::stopping) violated_ = report;
+  if (state_ == supervisor_state::stopping && !for_good_) violated_ = report;
   if (state_ == supervisor_state::stopping || state_ == supervisor_state::stopped ||
       state_ == supervisor_state::quarantined)
     return;

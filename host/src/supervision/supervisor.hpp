@@ -130,6 +130,7 @@ class supervisor {
   void expire();
   void expire(worker_id id, worker& each);
   void check_alive(worker_id id, worker& each);
+  std::size_t undead() const;
   void probe();
   void spawn_due();
   void recycle_one();
@@ -166,6 +167,7 @@ class supervisor {
   worker_id recycling_ = 0;  // the old one
   time_point next_recycle_ = time_point::min();
   time_point probe_at_ = never;  // gave_up: of the probe; half_open: when it will have passed
+  bool for_good_ = false;        // it stops
   std::optional<std::shared_ptr<const crash_report>> violated_;  // while stopping
   std::vector<std::shared_ptr<const crash_report>> last_exits_;
 };

@@ -47,7 +47,11 @@ void supervisor::expire(worker_id id, worker& each) {
         emit(actions::undead{id});
         if (recycling_ == id) recycling_ = 0;
         const worker was = each;
-        if (!std::exchange(each.expected, true)) lost(id, was, exit_class::abnormal, false);
+        const bool expected = std::exchange(each.expected, true);
+        // What they hold is not given back: there is an end to replacing them.
+        if (open() && undead() > places_.size())
+          give_up(std::to_string(undead()) + " workers that were killed do not end");
+        else if (!expected) lost(id, was, exit_class::abnormal, false);
         break;
       }
       case worker_state::queued:
@@ -60,6 +64,11 @@ void supervisor::expire(worker_id id, worker& each) {
   const auto age = settings_.rules.recycle.age;
   if (each.state == worker_state::ready && age.count() > 0 && after(each.ready_at, scaled(age, each.limits)) <= now_)
     each.recycle = true;
+}
+
+std::size_t supervisor::undead() const {
+  return static_cast<std::size_t>(std::count_if(
+      workers_.begin(), workers_.end(), [](const auto& each) { return each.second.state == worker_state::undead; }));
 }
 
 // Counts questions, not time: when the host itself was stopped for a while, answers may wait to be read.

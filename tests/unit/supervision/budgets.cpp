@@ -1,8 +1,10 @@
 // The parts of supervision that count and delay: the restart window, the backoff, the host's spawn budget.
 #include "supervision/backoff.hpp"
-#include "supervision/spawn_budget.hpp"
+#include "supervision/spawner.hpp"
 
 #include <catch2/catch.hpp>
+
+#include <future>
 
 using namespace bulkhead;
 using namespace bulkhead::supervision;
@@ -72,6 +74,20 @@ TEST_CASE("four spawns go at once, the fifth when one of them is done") {
   CHECK(budget.granted(zero).empty());
   CHECK(budget.starting() == 3);
   CHECK(budget.waiting() == 0);
+}
+
+TEST_CASE("while too many events wait to be told no restart begins, first starts do") {
+  const bool crowded = GENERATE(true, false);
+  std::promise<void> restarted, started;
+  spawner subject(spawn_limits{});
+  for (int i = 0; i < (crowded ? 1025 : 1024); ++i) subject.event_queued();
+  subject.ask(true, [&] { restarted.set_value(); });
+  subject.ask(false, [&] { started.set_value(); });
+  REQUIRE(started.get_future().wait_for(20s) == std::future_status::ready);
+  auto then = restarted.get_future();
+  CHECK((then.wait_for(0s) == std::future_status::ready) == !crowded);
+  if (crowded) subject.event_told();
+  CHECK(then.wait_for(20s) == std::future_status::ready);
 }
 
 TEST_CASE("fifty restarts go in ten seconds, more wait, and first starts pass them") {

@@ -126,12 +126,35 @@ TEST_CASE("a violation while stopping quarantines when all have ended") {
   CHECK(play.tell(events::start{}).empty());
 }
 
+TEST_CASE("a violation while stopping for good quarantines nothing") {
+  stage play(settings(2));
+  play.up();
+  const bool before = GENERATE(true, false);  // it is known that it is for good
+  play.tell(events::stop{.for_good = before});
+  CHECK(play.tell(stage::exit(1, exit_class::violation)).empty());
+  if (!before) play.tell(events::stop{.for_good = true});
+  CHECK(play.tell(stage::exit(2, exit_class::normal)) == script{"stopped"});
+  CHECK(play.subject.state() == state::stopped);
+}
+
 TEST_CASE("a killed worker whose end is never reported is replaced when it is undead") {
   stage play(watched());
   play.up();
   while (play.subject.serving()) play.wake();
   CHECK(play.wake() == script{"undead 1", "restarting 1 in 0 ms", "respawn 2@0"});
   CHECK(play.crash(1).empty());
+}
+
+TEST_CASE("as many undead workers are replaced as there are places, one more and the plugin is given up") {
+  stage play(watched());
+  play.up();
+  while (play.subject.serving()) play.wake();
+  CHECK(play.wake() == script{"undead 1", "restarting 1 in 0 ms", "respawn 2@0"});
+  play.ready(2);
+  while (play.subject.serving()) play.wake();
+  CHECK(play.wake() == script{"undead 2", "fail_calls: 2 workers that were killed do not end",
+                              "gave_up: 2 workers that were killed do not end, 0 exits"});
+  CHECK(play.subject.state() == state::gave_up);
 }
 
 TEST_CASE("the replacement of a worker that leaves is ready before it drains") {

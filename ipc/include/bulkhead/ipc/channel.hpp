@@ -24,6 +24,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 
 namespace bulkhead::ipc {
@@ -155,19 +156,21 @@ class channel {
   void look_again();
 
   struct tick_result {
-    time_point next = never;  // when to come again
-    bool overdue = false;     // a call given up has had no answer for longer than the grace
+    time_point next = never;                 // when to come again
+    std::optional<std::uint32_t> overdue{};  // a call given up that has had no answer for longer than the grace
   };
-  // Ends asynchronous calls whose deadline has passed; notices partial messages that take too long (a violation).
-  tick_result tick(time_point now, std::chrono::nanoseconds grace);
+  // Ends asynchronous calls whose deadline has passed; notices partial messages that take too long (a violation). The
+  // grace of a call given up begins when the peer, which runs `at_once` calls at a time, can have come to it.
+  tick_result tick(time_point now, std::chrono::nanoseconds grace, unsigned at_once = 1);
 
   // What is known of a call still open when the channel has failed.
   struct open_call {
     std::uint64_t sequence;  // 1 for the first request ever sent on this channel
     bool written;            // its first byte was handed to the transport
   };
-  // Ends every open call with what `decide` makes of it and refuses all that come later.
-  void fail_all(const std::function<completion(const open_call&)>& decide);
+  // Ends every open call with what `decide` makes of it and refuses all that come later. Whether there were any calls that
+  // the peer had not answered, those given up included.
+  bool fail_all(const std::function<completion(const open_call&)>& decide);
 
   // Descriptors that came with a message which was never complete. When nobody reads any more.
   std::vector<unique_fd> take_leftover_handles() {
@@ -194,7 +197,7 @@ class channel {
     waiter* sync = nullptr;
     std::unique_ptr<async_completion> async;
     time_point deadline = never;
-    time_point abandoned_at = never;
+    time_point grace_from = never;  // given up: when it first had its turn
     std::uint64_t sequence = 0;
     std::uint64_t first_byte = 0;  // position in the outgoing stream
   };
@@ -230,6 +233,10 @@ class channel {
   void release_reader(lock& held, bool more_likely);
   void rearm(lock& held);
   slot* find(std::uint32_t id);
+  std::uint32_t id_of(std::uint32_t index) const {
+    return (slots_[index].generation & generation_mask) << slot_bits | index;
+  }
+  bool waits_its_turn(const slot& mine, unsigned at_once) const;
   std::unique_ptr<async_completion> take_async(slot& slot);
   void free_slot(std::uint32_t index);
   friend class waiter;
@@ -248,6 +255,7 @@ class channel {
   std::deque<outgoing> out_;
   std::size_t out_bytes_ = 0;
   std::uint64_t queued_total_ = 0, written_total_ = 0;
+  std::uint64_t answered_to_ = 0;  // where the latest of the calls that were answered began
   std::condition_variable drained_;
   bool writing_ = false;
   bool written_closed_ = false;  // the peer takes no more

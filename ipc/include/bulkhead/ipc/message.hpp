@@ -97,6 +97,7 @@ class held_blob;  // blob.hpp
 struct completion {
   outcome code = outcome::ok;
   bool given_up = false;  // by our own side; the peer's answer is still to come
+  std::uint32_t id = 0;   // of the call, once it was sent
   call_failure failure;
   std::vector<std::uint8_t> frame;
   std::size_t result_offset = 0, result_size = 0;

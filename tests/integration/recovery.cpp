@@ -1,0 +1,137 @@
+// What supervision does in the course of time: probes of a plugin that was given up, drains that take too long, workers that
+// get old, restarts that wait, and what reports keep of a worker's last words.
+#include "watched_host.hpp"
+
+#include <future>
+
+namespace bulkhead::testing {
+namespace {
+
+using kind = enum lifecycle_event::kind;
+using state = enum plugin_status::state;
+
+void wait_until_in_call(const plugin& of) {
+  while (of.workers().at(0).phase != phase::call) std::this_thread::yield();
+}
+
+}  // namespace
+
+TEST_CASE("a plugin that was given up is tried again with one worker, and comes back if that one stays well") {
+  watched_host host;
+  load_options options{.instances = 2};
+  options.supervision.intensity.restarts = 0;
+  options.supervision.probe_after = 20ms;
+  SECTION("it stays well") {
+    options.supervision.backoff.healthy_after = 50ms;
+    auto chaos = host.self.load(plugin_path("chaos"), options);
+    CHECK(chaos.try_call("misbehave", "segfault").outcome() == outcome::worker_lost);
+    REQUIRE(host.saw(kind::gave_up));
+    REQUIRE(host.saw(kind::recovered));
+    CHECK(chaos.call<int>("echo", 1) == 1);
+    CHECK(chaos.status().state == state::running);
+    CHECK(chaos.status().serving == 2);
+    CHECK(host.count(kind::started) == 4);  // two, the one that was tried, and another one beside it
+    CHECK(host.count(kind::gave_up) == 1);
+  }
+  SECTION("it fails, too") {
+    options.supervision.backoff.healthy_after = 600s;
+    auto chaos = host.self.load(plugin_path("chaos"), options);
+    CHECK(chaos.try_call("misbehave", "segfault").outcome() == outcome::worker_lost);
+    REQUIRE(host.saw(kind::gave_up));
+    while (chaos.status().serving == 0) std::this_thread::yield();
+    CHECK(chaos.status().state == state::half_open);
+    CHECK(chaos.call<int>("echo", 1) == 1);
+    CHECK(chaos.try_call("misbehave", "segfault").outcome() == outcome::worker_lost);
+    REQUIRE(host.saw(kind::gave_up, 2));
+    CHECK(host.last(kind::gave_up).text.find("the worker that tried it again ended") != std::string::npos);
+  }
+}
+
+TEST_CASE("a worker whose calls don't end while it drains is killed, and that is no failure") {
+  watched_host host;
+  load_options options;
+  options.supervision.drain = {.calls = 20ms, .shutdown = 20ms};
+  options.poison_limit = 1;
+  auto chaos = host.self.load(plugin_path("chaos"), options);
+  const pid_t before = chaos.workers().at(0).pid;
+  mailbox<outcome> ended;
+  chaos.async_call<reply>("misbehave", std::tuple{"ignore_cancel"},
+                          [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); });
+  wait_until_in_call(chaos);
+  CHECK(chaos.recycle());
+  REQUIRE(host.saw(kind::exited));
+  CHECK(host.last(kind::exited).pid == before);
+  CHECK(host.last(kind::exited).report->reason == exit_reason::shut_down);
+  REQUIRE(ended.wait_for(1));
+  CHECK(ended.values()[0] == outcome::worker_lost);
+  CHECK(chaos.call<int>("echo", 1) == 1);
+  CHECK(host.count(kind::restarting) == 0);
+  CHECK(host.count(kind::poisoned) == 0);
+}
+
+TEST_CASE("a call in a worker that is waited for no longer ends, without a deadline, too") {
+  watched_host host;
+  load_options options;
+  options.supervision.drain = {.calls = 20ms, .shutdown = 0s, .undead_after = 0s};
+  auto chaos = host.self.load(plugin_path("chaos"), options);
+  auto call = std::async(std::launch::async, [&] {
+    return chaos.with({.deadline = no_deadline}).try_call("misbehave", "ignore_cancel").outcome();
+  });
+  wait_until_in_call(chaos);
+  CHECK(chaos.recycle());
+  REQUIRE(host.saw(kind::undead));
+  CHECK(call.get() == outcome::worker_lost);
+  CHECK(host.saw(kind::exited));  // it was killed, after all
+  CHECK(chaos.call<int>("echo", 1) == 1);
+}
+
+TEST_CASE("a worker is replaced when it has reached its age, and that is no failure") {
+  watched_host host;
+  load_options options;
+  options.supervision.recycle.age = 50ms;
+  auto chaos = host.self.load(plugin_path("chaos"), options);
+  REQUIRE(host.saw(kind::exited, 2));
+  for (const auto& event : host.events.values())
+    if (event.kind == kind::exited) CHECK(event.report->reason == exit_reason::shut_down);
+  CHECK(chaos.call<int>("echo", 1) == 1);
+  CHECK(host.count(kind::restarting) == 0);
+}
+
+TEST_CASE("the last lines of a worker that died are in its report and in the event that gives its plugin up") {
+  watched_host host;
+  load_options options;
+  options.supervision.intensity.restarts = 0;
+  auto chaos = host.self.load(plugin_path("chaos"), options);
+  CHECK(chaos.try_call("misbehave", "stderr_lines").outcome() == outcome::ok);
+  const auto died = failure_of([&] { chaos.call("misbehave", "abort"); });
+  REQUIRE(died.report());
+  REQUIRE(host.saw(kind::gave_up));
+  REQUIRE(host.last(kind::gave_up).last_exits.size() == 1);
+  for (const auto& report : {died.report(), host.last(kind::gave_up).last_exits[0]}) {
+    CHECK(report->log_tail.find("first line on stderr") != std::string::npos);
+    CHECK(report->log_tail.find("unfinished line on stderr") != std::string::npos);
+  }
+}
+
+TEST_CASE("restarts of all plugins together have a limit, first starts do not") {
+  mailbox<lifecycle_event> events;
+  host host({.on_lifecycle = [&](const lifecycle_event& event) { events.put(event); },
+             .spawns = {.restarts = {.restarts = 2, .period = 600s}}});
+  auto one = host.load(plugin_path("chaos"), untiring());
+  auto other = host.load(plugin_path("chaos"), untiring());
+  for (const plugin* each : {&one, &other}) {
+    CHECK(each->try_call("misbehave", "segfault").outcome() == outcome::worker_lost);
+    CHECK(each->call<int>("echo", 1) == 1);
+  }
+  CHECK(one.try_call("misbehave", "segfault").outcome() == outcome::worker_lost);
+  REQUIRE(events.wait([](const auto& all) {
+    return std::count_if(all.begin(), all.end(), [](const auto& event) { return event.kind == kind::restarting; }) == 3;
+  }));
+  const auto late = host.load(plugin_path("chaos"));
+  CHECK(late.call<int>("echo", 2) == 2);
+  CHECK(one.with({.deadline = 20ms}).try_call("echo", 1).outcome() == outcome::timeout);  // it waits for its turn
+  CHECK(one.status().state == state::running);
+  CHECK(other.call<int>("echo", 3) == 3);
+}
+
+}  // namespace bulkhead::testing
