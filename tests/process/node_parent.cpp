@@ -272,6 +272,49 @@ TEST_CASE("a peer that breaks the rules is told off, or ended, and nothing else 
   }
 }
 
+TEST_CASE("a child that floods its channel takes its turn with others, and waits for whoever reads it") {
+  launcher launch;
+  mailbox<int> delivered;
+  process_options options;
+  options.channel = channel_kind::node;
+  options.streams = {stdio::null(), stdio::null(), stdio::null()};
+  options.events.on_message = [&, count = 0](const json& message, passed_handle) mutable {
+    if (++count == 1000) delivered.put(message);
+  };
+  const child flooding = launch.spawn("sh", {"-c", "exec yes 1 >&3"}, options);
+  CHECK(delivered.wait_for(1));
+  const child beside = launch.spawn("sleep", {"300"}, {.timeout = 50ms});
+  const auto end = beside.wait_for(10s);
+  CHECK((end && end->signal == SIGTERM));
+  CHECK(flooding.kill(SIGKILL));
+  flooding.async_wait(boost::asio::use_future).get();
+  launch.shutdown();
+}
+
+TEST_CASE("a message's handler that throws loses no other message") {
+  mailbox<std::string> thrown;
+  launcher launch({.on_exception = [&](std::exception_ptr what) {
+    try {
+      std::rethrow_exception(what);
+    } catch (const std::exception& e) {
+      thrown.put(e.what());
+    }
+  }});
+  mailbox<int> told;
+  process_options options;
+  options.channel = channel_kind::node;
+  options.streams = {stdio::null(), stdio::null(), stdio::null()};
+  options.events.on_message = [&](const json& message, passed_handle) {
+    told.put(message);
+    if (message == 2) throw std::runtime_error("two");
+  };
+  const child made = launch.spawn("sh", {"-c", "printf '1\\n2\\n3\\n' >&3"}, options);
+  REQUIRE(told.wait_for(3));
+  REQUIRE(thrown.wait_for(1));
+  CHECK(told.values() == std::vector<int>{1, 2, 3});
+  CHECK(thrown.values() == std::vector<std::string>{"two"});
+}
+
 TEST_CASE("handles that come without a descriptor, in pairs or wrapped twice are answered as Node does it") {
   launcher launch;
   conversation with;

@@ -117,15 +117,14 @@ void child_core::on_given_up(std::function<void()> tell) {
 }
 
 void child_core::add_channel(unique_fd socket, std::function<void(std::vector<unique_fd>)> discard) {
-  // Its strand is another: what comes is told on this one, after what came before.
-  const auto tell = [weak = weak_from_this()](auto member) {
-    return [weak, member](const nlohmann::json& message, passed_handle handle) {
-      const auto self = weak.lock();
-      if (!self || !(self->events_.*member)) return;
-      boost::asio::post(self->strand_,
-                        [self, member, message, held = std::make_shared<passed_handle>(std::move(handle))] {
-                          (self->events_.*member)(message, std::move(*held));
-                        });
+  // It runs on this strand: what it reads is told before it reads more. What nobody is told of has handles all the same.
+  const auto tell = [&](auto member) -> decltype(node_channel_options::on_message) {
+    if (!(events_.*member)) return nullptr;
+    return [weak = weak_from_this(), member, discard](const nlohmann::json& message, passed_handle handle) {
+      if (const auto self = weak.lock()) return (self->events_.*member)(message, std::move(handle));
+      std::vector<unique_fd> unwanted;
+      unwanted.push_back(handle.release());
+      discard(std::move(unwanted));
     };
   };
   node_channel_options options;
@@ -138,7 +137,7 @@ void child_core::add_channel(unique_fd socket, std::function<void(std::vector<un
   options.receive_handles = may_send_handles_;
   options.any_handle = any_handle_;
   options.discard = std::move(discard);
-  channel_ = node_channel::prepare(executor, std::move(socket), std::move(options));
+  channel_ = node_channel::prepare(strand_, std::move(socket), std::move(options));
 }
 
 void child_core::on_disconnected(const std::string& violation) {
