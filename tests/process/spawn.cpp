@@ -332,6 +332,46 @@ TEST_CASE("children end with their launcher, detached ones do not") {
   CHECK(no_children());
 }
 
+TEST_CASE(
+    "what children have left behind ends with their launcher, wherever it has gone, but not what detached ones have") {
+  std::vector<pid_t> left;
+  pid_t spared = 0;
+  {
+    launcher launch;
+    const auto leave = [&](const std::string& command, process_options options) {
+      const child leaver = launch.spawn("sh", {"-c", command + " & echo $!"}, std::move(options));
+      const pid_t pid = std::stoi(line_of(leaver.out()));
+      CHECK(leaver.wait());
+      return pid;
+    };
+    left.push_back(leave("sleep 300", {}));
+    left.push_back(leave("sleep 300", {.scope = kill_scope::child}));
+    left.push_back(leave("setsid sleep 300", {}));
+    spared = leave("setsid sleep 300", {.detached = true});
+    const child parent = launch.spawn("sh", {"-c", "setsid sh -c 'echo $$; sleep 300; :'; :"});
+    left.push_back(std::stoi(line_of(parent.out())));
+  }
+  for (const pid_t each : left) CHECK(ends(each, 0));
+  CHECK(::kill(spared, 0) == 0);
+  ::kill(spared, SIGKILL);
+}
+
+TEST_CASE("what a child has left behind is reaped when it ends, and the child's own status is not lost") {
+  launcher launch;
+  int both[2];
+  REQUIRE(::pipe2(both, O_CLOEXEC) == 0);
+  unique_fd reading(both[0]), writing(both[1]);
+  const child leaver =
+      launch.spawn("sh", {"-c", "cat <&3 >&- 2>&- & echo $!; exit 5"},
+                   {.streams = {stdio::null(), stdio::pipe(), stdio::null(), stdio::fd(reading.get())}});
+  const pid_t heir = std::stoi(line_of(leaver.out()));
+  CHECK(leaver.wait().code == 5);
+  CHECK(::kill(heir, 0) == 0);
+  writing.reset();
+  for (int i = 0; i < 1000 && ::kill(heir, 0) == 0; ++i) CHECK(launch.spawn("true").wait().code == 0);
+  CHECK(::kill(heir, 0) < 0);
+}
+
 TEST_CASE("a handle outlives its launcher") {
   child kept;
   {

@@ -64,7 +64,7 @@ class server_client {
   const std::filesystem::path program_;
   const unsigned user_;
   mutable std::mutex mutex_;
-  std::array<server, 3> servers_;  // by process_server_kind
+  std::array<server, 6> servers_;  // by process_server_kind; the same for detached children
   bool stopped_ = false;
 };
 
