@@ -48,7 +48,8 @@ class stdio {
 enum class kill_scope {
   child,          // the child alone, which stays in the application's process group: terminals' signals reach it
   group,          // a process group of its own: what it starts, unless that leaves the group
-  pid_namespace,  // all it ever starts; takes CAP_SYS_ADMIN, or a policy, which always implies it
+  pid_namespace,  // all it ever starts; takes CAP_SYS_ADMIN, or a policy, which implies it where the kernel permits that
+                  // (its layer "pid", see child::sandbox()) and means `group` elsewhere, unless `child` was asked for
 };
 
 // How messages go between the application and a child.
@@ -127,7 +128,8 @@ class child {
   // False when it has ended already. Through its pidfd: never reaches another process. Throws std::system_error when it
   // may not be signalled, or there is no such signal.
   bool kill(int signal = SIGTERM) const;
-  // The same for all that kill_scope says.
+  // The same for all that kill_scope says. In a PID namespace a signal other than SIGKILL reaches all who may be sent it by
+  // the program's user.
   bool kill_tree(int signal = SIGKILL) const;
 
   // Waits for its end; any number of times. Works while nobody runs the executor.

@@ -21,6 +21,14 @@ constexpr unsigned signal_group = 4;  // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.
 constexpr std::size_t report_buffer = 8192, violations_kept = 1000;
 constexpr int shutdown_ms = 1000;
 
+// Without a PID namespace a policy leaves the group.
+kill_scope scope_of(const process_options& options, const sandbox_report& sandbox) {
+  if (!options.policy) return options.scope;
+  for (const sandbox_layer& each : sandbox.layers)
+    if (each.name == "pid" && each.in_force) return kill_scope::pid_namespace;
+  return options.scope == kill_scope::child ? kill_scope::child : kill_scope::group;
+}
+
 }  // namespace
 
 std::string to_string(const exit_status& status) {
@@ -44,7 +52,8 @@ child_core::child_core(std::shared_ptr<process::server_client> servers, const bo
       timeout_(options.timeout),
       kill_grace_(options.kill_grace),
       kill_signal_(options.kill_signal),
-      scope_(options.policy ? kill_scope::pid_namespace : options.scope),
+      scope_(scope_of(options, sandbox)),
+      has_init_(options.policy || options.scope == kill_scope::pid_namespace),
       stop_(options.stop),
       pidfd_(std::move(made.pidfd)),
       end_number_(end.get()),
@@ -168,18 +177,24 @@ child_stream& child_core::stream(std::size_t number) {
 
 bool child_core::kill(int signal, bool tree) {
   std::lock_guard held(mutex_);
-  const auto send = [&](unsigned flags) {
-    return ::syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, flags) == 0;
+  const bool group = tree && scope_ == kill_scope::group;
+  if (status_ && !group) return false;
+  siginfo_t told{};  // for an init
+  told.si_signo = group ? signal : process::init_signal;
+  told.si_code = SI_QUEUE;
+  told.si_pid = ::getpid();
+  told.si_uid = ::getuid();
+  told.si_value.sival_int = process::init_mark | signal | (tree ? process::init_tree : 0);
+  const auto send = [&](int number, siginfo_t* info) {
+    return ::syscall(SYS_pidfd_send_signal, pidfd_.get(), number, info, group ? signal_group : 0u) == 0;
   };
-  bool sent = false;
-  if (tree && scope_ == kill_scope::group) {
-    // Also after its leader has been reaped: the kernel knows the group by more than the number.
-    sent = send(signal_group);
-    if (!sent && errno == EINVAL && !status_) sent = ::kill(-pid, signal) == 0;
-  } else if (!status_) {
-    sent = send(0);
-  } else {
-    return false;
+  const bool forwarded = has_init_ && signal != SIGKILL && signal > 0 && signal <= SIGRTMAX;
+  // A group also after its leader has been reaped: the kernel knows it by more than the number.
+  bool sent = forwarded && send(told.si_signo, &told);
+  if (!sent && (!forwarded || errno == EAGAIN)) sent = send(signal, nullptr);  // it may have filled the queue itself
+  if (!sent && errno == EINVAL && group) {
+    if (status_) return false;
+    sent = ::kill(-pid, signal) == 0;
   }
   if (!sent && errno != ESRCH)
     throw boost::system::system_error(errno, boost::system::system_category(), "kill " + std::to_string(pid));

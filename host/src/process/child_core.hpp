@@ -66,6 +66,7 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   const std::chrono::nanoseconds timeout_, kill_grace_;
   const int kill_signal_;
   const kill_scope scope_;
+  const bool has_init_;  // of ours, which the pidfd stands for
   const std::stop_token stop_;
   const unique_fd pidfd_;
   const int end_number_;
