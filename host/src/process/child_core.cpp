@@ -77,18 +77,23 @@ void child_core::add_stream(std::size_t number, unique_fd end, bool output) {
 }
 
 void child_core::start() {
-  const auto self = shared_from_this();
-  boost::asio::post(strand_, [self] {
-    for (const auto& [number, stream] : self->streams_) stream->watch();
+  for (const auto& [number, stream] : streams_) stream->watch();  // before it is somebody else's
+  boost::asio::post(strand_, [self = shared_from_this()] {
     self->watch_end();
-    if (self->timeout_.count() > 0) {
-      self->timer_.expires_after(self->timeout_);
-      self->timer_.async_wait(
-          [self](boost::system::error_code code) { code ? void() : self->give_up(self->timed_out); });
-    }
+    self->watch_limits();
     if (self->channel_) self->channel_->open();
     if (self->events_.on_spawn) self->events_.on_spawn();
   });
+}
+
+void child_core::watch_limits() {
+  if (let_go) return;
+  if (timeout_.count() > 0) {
+    timer_.expires_after(timeout_);
+    timer_.async_wait([self = shared_from_this()](boost::system::error_code code) {
+      code ? void() : self->give_up(self->timed_out);
+    });
+  }
   if (stop_.stop_possible())
     on_stop_.emplace(stop_, [weak = weak_from_this()] {
       if (const auto child = weak.lock())
@@ -97,7 +102,7 @@ void child_core::start() {
 }
 
 void child_core::give_up(std::atomic<bool>& why) {
-  if (timed_out || stop_requested || over_limit || closed_ || let_go_) return;
+  if (given_up() || closed_ || let_go) return;
   why = true;
   try_kill(kill_signal_);
   timer_.expires_after(kill_grace_);
@@ -117,6 +122,13 @@ void child_core::try_kill(int signal) {
     kill(signal, true);
   } catch (const boost::system::system_error& e) {  // it has become another user
     if (events_.on_error) events_.on_error(e.code(), e.what());
+  }
+}
+
+void child_core::kill_quietly() {
+  try {
+    kill(SIGKILL, true);
+  } catch (const boost::system::system_error&) {  // it has become another user, so it is waited for only
   }
 }
 
@@ -230,7 +242,7 @@ bool child_core::reap() {
 }
 
 void child_core::watch_end() {
-  if (let_go_) return;
+  if (let_go) return;
   const auto ended = [self = shared_from_this()](boost::system::error_code code) { code ? void() : self->on_ended(); };
   if (pidfd_watch_) pidfd_watch_->async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
   else end_.async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
@@ -250,7 +262,7 @@ void child_core::on_ended() {
 }
 
 void child_core::tell_exit() {
-  exit_told_ = true;
+  if (std::exchange(exit_told_, true)) return;
   std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;
   exit_status status;
   {
@@ -266,7 +278,7 @@ void child_core::tell_exit() {
 void child_core::check_closed() {
   if (closed_ || !exit_told_ || open_outputs_ > 0) return;
   closed_ = true;
-  timer_.cancel();
+  if (!given_up()) timer_.cancel();  // else what it has started has its grace yet
   on_stop_.reset();
   if (events_.on_close) events_.on_close(*status_);
 }
@@ -298,35 +310,39 @@ void child_core::start_wait(detail::completion<boost::system::error_code, exit_s
 
 void child_core::end_now() {
   if (!detached_) {
-    try {
-      kill(SIGKILL, true);
-    } catch (const boost::system::system_error&) {  // it has become another user, so it is waited for only
-    }
+    kill_quietly();
     wait_for(std::chrono::milliseconds(shutdown_ms));
   }
   // Operations in progress hold this child, and it the context that they are in. One may have completed already, whose
   // handler would begin the next.
   boost::asio::post(strand_, [self = shared_from_this()] {
-    self->let_go_ = true;
+    self->let_go = true;
     self->end_.cancel();
-    if (self->channel_) self->channel_->drain();
     if (self->pidfd_watch_) self->pidfd_watch_->cancel();
+    if (self->channel_) self->channel_->drain();
     self->abandon();
     self->on_stop_.reset();
+    const bool ended = self->reap();  // perhaps nobody has been told
     std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;
     std::unique_lock held(self->mutex_);
     waiters.swap(self->waiters_);
     const auto status = self->status_;
+    const auto tell = ended ? nullptr : std::exchange(self->given_up_, nullptr);
     held.unlock();
     for (auto& each : waiters)
-      each->complete(status ? boost::system::error_code() : boost::asio::error::operation_aborted,
+      each->complete(ended ? boost::system::error_code() : boost::asio::error::operation_aborted,
                      status.value_or(exit_status()));
+    if (tell) tell();
+    if (ended && !self->exit_told_) self->on_ended();
   });
 }
 
 void child_core::abandon() {
-  timer_.cancel();
   for (const auto& [number, each] : streams_) each->close();
+  boost::asio::post(strand_, [self = shared_from_this()] {
+    if (self->given_up()) self->try_kill(SIGKILL);  // the rest of its grace is nobody's
+    self->timer_.cancel();
+  });
 }
 
 // --- what its sandbox denies -----------------------------------------------------------------------------------------
