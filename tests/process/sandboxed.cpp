@@ -55,6 +55,15 @@ TEST_CASE("a sandboxed program runs, sees only what is granted, and reports its 
   CHECK(granted.out == "contents");
 }
 
+TEST_CASE("a sandboxed program's relative name, and relative places in PATH, are those of the directory it runs in") {
+  launcher launch;
+  CHECK(launch.spawn("./true", {}, {.directory = "/usr/bin", .policy = policy().allow_read("/usr/bin")}).wait());
+  CHECK(
+      launch
+          .spawn("true", {}, {.directory = "/usr", .add_env = {"PATH=bin"}, .policy = policy().allow_read("/usr/bin")})
+          .wait());
+}
+
 TEST_CASE("a sandboxed script has its interpreter, and no network") {
   launcher launch;
   const scratch_folder folder;
