@@ -215,22 +215,23 @@ TEST_CASE("close comes without reading once nothing is left to be read, and wait
   CHECK(events.values().back() == "close");
 }
 
-TEST_CASE("an error is the only event of a child that could not be started") {
+TEST_CASE("error and close, as in Node, are the only events of a child that could not be started") {
   launcher launch;
   mailbox<std::string> events;
   process_options options;
   options.events = {
       .on_spawn = [&] { events.put("spawn"); },
       .on_exit = [&](const exit_status&) { events.put("exit"); },
-      .on_close = [&](const exit_status&) { events.put("close"); },
+      .on_close = [&](const exit_status& status) { events.put("close " + std::to_string(status.code)); },
       .on_error = [&](boost::system::error_code code,
                       const std::string& text) { events.put(std::to_string(code.value()) + " " + text); }};
   auto failed = launch.async_spawn("/no/such/file", {}, options, boost::asio::use_future);
   CHECK_THROWS_AS(failed.get(), boost::system::system_error);
-  REQUIRE(events.wait_for(1));
+  REQUIRE(events.wait_for(2));
   launch.shutdown();
-  REQUIRE(events.values().size() == 1);
+  REQUIRE(events.values().size() == 2);
   CHECK(events.values()[0].find("2 spawn /no/such/file") == 0);
+  CHECK(events.values()[1] == "close -2");
 }
 
 TEST_CASE("spawn, reading, writing and waiting take completion tokens") {

@@ -31,6 +31,8 @@ struct node_channel_options {
   std::function<void(const nlohmann::json& message, passed_handle handle)> on_internal{};
   // Once: the peer has closed; or it broke the protocol, as `violation` says.
   std::function<void(const std::string& violation)> on_disconnect{};
+  // A message of send() was not written, or its handle not taken.
+  std::function<void(boost::system::error_code)> on_unsent{};
   bool receive_handles = true;  // if not, the kernel drops what the peer attaches, and it is told so
   bool any_handle = false;      // files and memfds may be sent: the peer is not Node, which would abort
   std::size_t line_limit = std::size_t{16} << 20;  // bytes of a message from the peer
@@ -91,6 +93,7 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
     done_handler done;
     unsigned attempts = 0;
     bool retransmits = false;
+    bool quiet = false;  // the channel's, or its user's of Node's own kind: nobody else is told what becomes of it
   };
   node_channel(const boost::asio::any_io_executor& executor, unique_fd socket, node_channel_options options);
   bool start_send(const nlohmann::json& message, passed_handle handle, bool internal, done_handler done);

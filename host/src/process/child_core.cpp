@@ -32,6 +32,7 @@ kill_scope scope_of(const process_options& options, const sandbox_report& sandbo
 }  // namespace
 
 std::string to_string(const exit_status& status) {
+  if (status.code < -1) return "could not be started";
   if (status.code < 0 && !status.signal) return "ended, and its status was lost with the process server";
   if (status.out_of_memory) return "was killed by the kernel, out of memory";
   if (status.signal) return "was killed by " + signal_name(status.signal);
@@ -154,6 +155,10 @@ void child_core::add_channel(unique_fd socket, std::function<void(std::vector<un
   options.on_disconnect = [weak = weak_from_this()](const std::string& violation) {
     if (const auto self = weak.lock())
       boost::asio::post(self->strand_, [self, violation] { self->on_disconnected(violation); });
+  };
+  options.on_unsent = [weak = weak_from_this()](boost::system::error_code code) {
+    if (const auto self = weak.lock(); self && self->events_.on_error)
+      boost::asio::post(self->strand_, [self, code] { self->events_.on_error(code, "a message could not be sent"); });
   };
   options.receive_handles = may_send_handles_;
   options.any_handle = any_handle_;

@@ -100,6 +100,7 @@ bool node_channel::start_send(const nlohmann::json& message, passed_handle handl
     return refuse(boost::asio::error::invalid_argument, e.what());
   }
   item.done = std::move(done);
+  item.quiet = internal;
   const bool room = (unsent_ += item.line.size()) < high_water;
   boost::asio::post(strand_, [self = shared_from_this(), queued = std::make_shared<outgoing>(std::move(item))] {
     self->queue(std::move(*queued), false);
@@ -110,6 +111,7 @@ bool node_channel::start_send(const nlohmann::json& message, passed_handle handl
 void node_channel::reply(const nlohmann::json& message) {
   outgoing item;
   item.line = node::to_line(message);
+  item.quiet = true;
   unsent_ += item.line.size();
   queue(std::move(item), true);
 }
@@ -125,6 +127,7 @@ void node_channel::queue(outgoing item, bool ahead) {
 void node_channel::finish(outgoing& item, boost::system::error_code code) {
   unsent_ -= item.line.size();
   if (item.done) std::exchange(item.done, nullptr)->complete(code);
+  else if (code && !item.quiet && options_.on_unsent) options_.on_unsent(code);
 }
 
 void node_channel::write() {

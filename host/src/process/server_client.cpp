@@ -140,10 +140,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
     made.pid = out.pid;
     made.layers = std::move(text);
     if (!made.pidfd) {  // no descriptor was free here for it
-      request end;
-      end.kind = request_kind::kill;
-      end.pid = made.pid;
-      exchange(with, end, "", {}, out, text, made.pidfd);
+      kill(with, made.pid);
       fail(EMFILE, "spawn " + wanted.file + ": a pidfd");
     }
     if (!(head.flags & detached)) with.living[made.pidfd.get()] = {made.pid, head.flags};
@@ -172,6 +169,25 @@ bool server_client::exchange(server& with, const request& head, const std::strin
   text.assign(report.data(), out.text_size);
   if (!came.empty()) pidfd = std::move(came.front());
   return true;
+}
+
+void server_client::kill(server& with, pid_t pid) {
+  request head;
+  head.kind = request_kind::kill;
+  head.pid = pid;
+  answer unused;
+  std::string text;
+  unique_fd none;
+  exchange(with, head, "", {}, unused, text, none);
+}
+
+void server_client::disown(int pidfd, pid_t pid) {
+  std::lock_guard held(mutex_);
+  for (server& each : servers_) {
+    if (const auto found = each.living.find(pidfd); found != each.living.end() && found->second.pid == pid)
+      each.living.erase(found);
+    if (each.process.control) kill(each, pid);
+  }
 }
 
 void server_client::forget(int pidfd) {

@@ -41,6 +41,8 @@ class server_client {
   spawned_child spawn(const spawn_request& wanted);
   // The child with this pidfd has ended.
   void forget(int pidfd);
+  // Kills and forgets a child whose pidfd may be closed already.
+  void disown(int pidfd, pid_t pid);
   // Kills all children that are not detached.
   void stop();
   pid_t pid() const;
@@ -58,6 +60,7 @@ class server_client {
   };
   void start(std::size_t which);
   void bury(server& dead);
+  void kill(server& with, pid_t pid);
   bool exchange(server& with, const request& head, const std::string& strings, const std::vector<int>& fds, answer& out,
                 std::string& text, unique_fd& pidfd);
 
