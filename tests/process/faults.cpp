@@ -11,9 +11,9 @@ using namespace bulkhead::testing;
 namespace {
 
 #ifdef BULKHEAD_SANITIZED
-constexpr int many = 300, some = 40, least_free = 3;
+constexpr int many = 300, some = 20, least_free = 3;
 #else
-constexpr int many = 10'000, some = 200, least_free = 0;
+constexpr int many = 10'000, some = 100, least_free = 0;
 #endif
 
 std::vector<pid_t> lines_of(child_stream& from, std::size_t count) {
