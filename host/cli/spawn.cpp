@@ -113,8 +113,12 @@ nlohmann::json account(const exit_status& status, bool timed_out, const std::vec
   return out;
 }
 
-int failed_start(const char* name, const boost::system::system_error& e) {
-  fmt::print(stderr, "bulkhead {}: {}\n", name, e.what());
+int failed_start(const char* name, const boost::system::system_error& e, std::FILE* json) {
+  if (json)
+    fmt::print(json, "{}\n",
+               nlohmann::json{{"reason", "not_started"}, {"errno", e.code().value()}, {"error", e.what()}}.dump(
+                   -1, ' ', false, nlohmann::json::error_handler_t::replace));
+  else fmt::print(stderr, "bulkhead {}: {}\n", name, e.what());
   return e.code().value() == ENOENT ? 127 : 126;
 }
 
@@ -177,7 +181,7 @@ int run_spawn(int argc, char** argv) {
     else if (made.timed_out()) fmt::print(stderr, "bulkhead spawn: killed after its timeout\n");
     return status_of(status, made.timed_out());
   } catch (const boost::system::system_error& e) {
-    return failed_start("spawn", e);
+    return failed_start("spawn", e, with.json ? stderr : nullptr);
   }
 }
 
@@ -212,7 +216,7 @@ int run_exec(int argc, char** argv) {
     }
     return flood ? 125 : status_of(done.status, late);
   } catch (const boost::system::system_error& e) {
-    return failed_start("exec", e);
+    return failed_start("exec", e, with.json ? stdout : nullptr);
   }
 }
 

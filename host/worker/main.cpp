@@ -54,9 +54,10 @@ int main(int argc, char** argv) {
       const process_server_kind which = kind == "plain"      ? process_server_kind::plain
                                         : kind == "isolated" ? process_server_kind::isolated
                                                              : process_server_kind::networked;
+      const bool detached = std::getenv("BULKHEAD_PROCESS_SERVER_DETACHED") != nullptr;
       const unsigned uid = user ? static_cast<unsigned>(std::atoi(user)) : 65534;
       ::clearenv();
-      return bulkhead::serve_process_requests(control, which, uid);
+      return bulkhead::serve_process_requests(control, which, detached, uid);
     }
     if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
       std::fprintf(stderr, "usage: BULKHEAD_CHANNEL_FD=n BULKHEAD_PROTOCOL=1 %s PLUGIN.so\n", argv[0]);

@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <cerrno>
 #include <csignal>
 
 using namespace bulkhead::testing;
@@ -21,6 +22,12 @@ TEST_CASE("spawn says why nothing was started") {
   const finished missing = run({"bulkhead", "spawn", "no-such-program"});
   CHECK(missing.status == 127);
   CHECK(missing.err.find("bulkhead spawn: spawn no-such-program: execve: No such file") == 0);
+  const finished told = run({"bulkhead", "spawn", "--json", "no-such-program"});
+  CHECK(told.status == 127);
+  CHECK(json::parse(told.err)["reason"] == "not_started");
+  CHECK(json::parse(told.err)["errno"] == ENOENT);
+  const finished collected = run({"bulkhead", "exec", "--json", "--directory", "/no/such/place", "true"});
+  CHECK(json::parse(collected.out)["error"].get<std::string>().find("/no/such/place") != std::string::npos);
   CHECK(run({"bulkhead", "spawn", "/etc/passwd"}).status == 126);
   CHECK(run({"bulkhead", "spawn"}).status == 2);
   CHECK(run({"bulkhead", "spawn", "--grant", "nonsense:1", "true"}).status == 2);
@@ -53,6 +60,16 @@ TEST_CASE("a timeout ends spawn and exec with a status of its own") {
   const json account = json::parse(done.out);
   CHECK(account["reason"] == "timed_out");
   CHECK(account["stdout"] == "begun\n");
+}
+
+TEST_CASE("what spawn's program has started ends with it, and so does a timeout's") {
+  const pid_t left =
+      std::stoi(run({"bulkhead", "spawn", "sh", "-c", "setsid sleep 300 >/dev/null 2>&1 & echo $!"}).out);
+  CHECK(::kill(left, 0) != 0);
+  const finished late = run({"bulkhead", "spawn", "--timeout", "500ms", "--grace", "100ms", "sh", "-c",
+                             "sh -c 'trap \"\" TERM; echo $$; exec sleep 300 >/dev/null 2>&1' & wait"});
+  CHECK(late.status == 124);
+  CHECK(::kill(std::stoi(late.out), 0) != 0);
 }
 
 TEST_CASE("exec collects, limits, and shows both outputs") {

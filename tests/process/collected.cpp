@@ -90,6 +90,79 @@ TEST_CASE("a timeout ends also what only holds the pipe of a command that has en
   CHECK(escaped.error == process_error::timed_out);
 }
 
+TEST_CASE("what ignores SIGTERM and holds no pipe of a command that has ended gets SIGKILL all the same") {
+  launcher launch;
+  const std::string stubborn = "sh -c 'trap \"\" TERM; echo $$; exec sleep 300 >/dev/null 2>&1' & wait";
+  const auto late = launch.exec(stubborn, {.process = {.timeout = 500ms}});
+  CHECK(late.error == process_error::timed_out);
+  CHECK(ends(std::stoi(late.out)));
+  const child spawned = launch.spawn("sh", {"-c", stubborn}, {.timeout = 500ms, .kill_grace = 50ms});
+  const pid_t heir = std::stoi(line_of(spawned.out()));
+  CHECK(spawned.wait().signal == SIGTERM);
+  CHECK(ends(heir));
+}
+
+TEST_CASE("a command in progress ends with an error when its launcher shuts down, whoever runs the executor") {
+  for (const bool detached : {false, true}) {
+    boost::asio::io_context io;
+    launcher launch(io.get_executor());
+    bool started = false;
+    std::optional<boost::system::error_code> ended;
+    exec_options options;
+    options.process.detached = detached;
+    options.process.events.on_spawn = [&] { started = true; };
+    launch.exec("exec sleep 1", options, [&](boost::system::error_code code, const exec_result&) { ended = code; });
+    while (!started) io.run_one();
+    launch.shutdown();
+    io.run_for(10s);
+    CHECK(io.stopped());  // nothing is left that it waits for
+    REQUIRE(ended);
+    CHECK(*ended);
+  }
+}
+
+TEST_CASE("a blocking exec of a detached command ends with an error when its launcher shuts down") {
+  launcher launch;
+  mailbox<int> started;
+  exec_options options;
+  options.process.detached = true;
+  options.process.events.on_spawn = [&] { started.put(1); };
+  launcher::outcome out;
+  std::thread waiting([&] { out = launch.exec("exec sleep 1", options); });
+  CHECK(started.wait_for(1));
+  launch.shutdown();
+  waiting.join();
+  CHECK(out.error == process_error::aborted);
+}
+
+TEST_CASE("what a handler throws comes out of a blocking exec once the command has been killed, and nothing is left") {
+  launcher launch;
+  launch.exec("true");
+  const std::size_t before = entries("/proc/self/fd");
+  exec_options options;
+  options.process.events.on_spawn = [] { throw std::runtime_error("from the handler"); };
+  CHECK_THROWS_WITH(launch.exec("exec sleep 300", options), "from the handler");
+  CHECK(entries("/proc/self/fd") == before);
+  CHECK(grandchildren() == 0);
+  options.process.events = {};
+  options.process.events.on_exit = [](const exit_status&) { throw std::runtime_error("at its end"); };
+  CHECK_THROWS_WITH(launch.exec("true", options), "at its end");
+  options.process.events.on_error = [](auto, auto&) { throw std::runtime_error("of an error"); };
+  CHECK_THROWS_AS(launch.exec_file("/no/such/file", {}, options), boost::system::system_error);
+  CHECK(entries("/proc/self/fd") == before);
+}
+
+TEST_CASE("the first three streams of a command can't be other than pipes") {
+  launcher launch;
+  exec_options options;
+  options.process.streams = {stdio::null(), stdio::pipe(), stdio::inherit()};
+  CHECK_THROWS_AS(launch.exec("true", options), std::invalid_argument);
+  auto failed = launch.exec("true", options, boost::asio::use_future);
+  CHECK_THROWS_AS(failed.get(), boost::system::system_error);
+  options.process.streams = {stdio::pipe(), stdio::pipe(), stdio::pipe(), stdio::null()};
+  CHECK(!launch.exec(": <&3", options).error);
+}
+
 TEST_CASE("a command can be cancelled") {
   launcher launch;
   std::stop_source stop;

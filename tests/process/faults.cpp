@@ -11,9 +11,9 @@ using namespace bulkhead::testing;
 namespace {
 
 #ifdef BULKHEAD_SANITIZED
-constexpr int many = 300, least_free = 3;
+constexpr int many = 300, some = 20, least_free = 3;
 #else
-constexpr int many = 10'000, least_free = 0;
+constexpr int many = 10'000, some = 100, least_free = 0;
 #endif
 
 std::vector<pid_t> lines_of(child_stream& from, std::size_t count) {
@@ -47,6 +47,26 @@ TEST_CASE("thousands of children leave no descriptor and no zombie behind") {
   CHECK(entries("/proc/self/fd") <= before);
   CHECK(entries(servers) < 20);
   CHECK(no_children());
+}
+
+TEST_CASE("commands, well or not, leave no descriptor and no process behind") {
+  launcher launch;
+  check_leaves_nothing(launch, some / 2, [&] {
+    CHECK(launch.exec("cat", {.input = "text"}).out == "text");
+    CHECK_THROWS_AS(launch.exec_file("/no/such/file"), boost::system::system_error);
+  });
+  check_leaves_nothing(launch, some / 2, [&] {
+    CHECK(launch.exec("yes", {.max_output = 10}).error == process_error::output_limit);
+    launch.exec("setsid true & exit 1", {}, [](boost::system::error_code, const exec_result&) {});
+  });
+}
+
+TEST_CASE("sandboxed children leave no descriptor and no process behind") {
+  launcher launch;
+  check_leaves_nothing(launch, some, [&] {
+    const child made = launch.spawn("/bin/sh", {"-c", "true & exit 3"}, {.policy = policy().allow_read("/bin")});
+    CHECK(made.wait().code == 3);
+  });
 }
 
 TEST_CASE("killing the application kills its children, and theirs, but not the detached") {
@@ -86,6 +106,38 @@ TEST_CASE("without a free descriptor a spawn fails with EMFILE, and works again 
   CHECK(std::count(failures.begin(), failures.end(), EMFILE) == static_cast<std::ptrdiff_t>(failures.size()));
   CHECK(launch.spawn("true").wait());
   CHECK(no_children());
+}
+
+TEST_CASE("whatever a child can't be started for is told as an error event, with its text") {
+  launcher launch;
+  launch.spawn("true").wait();
+  launch.exec("true", {}, boost::asio::use_future).get();
+  mailbox<std::string> errors;
+  process_options options;
+  options.events.on_error = [&](boost::system::error_code code, const std::string& text) {
+    errors.put(std::to_string(code.value()) + " " + text);
+  };
+  std::vector<unique_fd> hoard;
+  for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) hoard.emplace_back(fd);
+  for (int each = 0; each < least_free; ++each) hoard.pop_back();
+  bool failed = false;
+  try {
+    launch.spawn("true", {}, options);
+  } catch (const boost::system::system_error&) {
+    failed = true;
+  }
+  hoard.clear();
+  CHECK(failed);
+  REQUIRE(errors.wait_for(1));
+  CHECK(errors.values()[0].find(std::to_string(EMFILE) + " spawn true") == 0);
+
+  options.policy = policy().without("seccomp").at_least(sandbox_level::full);
+  CHECK_THROWS_AS(launch.spawn("/bin/true", {}, options), std::runtime_error);
+  auto later = launch.async_spawn("/bin/true", {}, options, boost::asio::use_future);
+  CHECK_THROWS_AS(later.get(), boost::system::system_error);
+  REQUIRE(errors.wait_for(3));
+  for (const std::size_t i : {1u, 2u}) CHECK(errors.values()[i].find("seccomp") != std::string::npos);
+  launch.shutdown();
 }
 
 TEST_CASE("writing to a child that has closed its end is an error, not a signal") {

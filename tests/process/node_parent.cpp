@@ -249,6 +249,34 @@ TEST_CASE("send says when too much is queued, and completes when it is written")
   CHECK(peer.wait().code == 0);
 }
 
+TEST_CASE("a message that can't be written is an error of its token, or else of its child") {
+  launcher launch;
+  conversation with;
+  process_options options = with.options();
+  options.channel = channel_kind::node;
+  const child deaf = launch.spawn("sh", {"-c", "read x"}, options);
+  CHECK(!deaf.send(std::string(4 << 20, 'x')));
+  auto awaited = deaf.async_send(2, {}, boost::asio::use_future);
+  deaf.in().close();
+  CHECK_THROWS_AS(awaited.get(), boost::system::system_error);
+  deaf.async_wait(boost::asio::use_future).get();
+  REQUIRE(with.events.wait([](const auto& all) { return std::count(all.begin(), all.end(), "exit 1") == 1; }));
+  const auto events = with.events.values();
+  CHECK(std::count(events.begin(), events.end(), "error a message could not be sent") == 1);
+}
+
+TEST_CASE("fork takes a completion token") {
+  launcher launch;
+  conversation with;
+  const child node = launch.async_fork(scripts + "/worker.js", {}, with.options(), boost::asio::use_future).get();
+  CHECK(with.message(0) == "ready");
+  node.disconnect();
+  CHECK(node.wait().code == 0);
+  auto plugin = launch.async_fork("plugin.so", {}, {}, boost::asio::use_future);
+  CHECK_THROWS_AS(plugin.get(), boost::system::system_error);
+  CHECK_THROWS_AS(launch.fork("plugin.so"), std::invalid_argument);
+}
+
 TEST_CASE("a peer that breaks the rules is told off, or ended, and nothing else happens") {
   launcher launch;
   const auto ends_with = [&](const std::string& script) {
@@ -270,6 +298,49 @@ TEST_CASE("a peer that breaks the rules is told off, or ended, and nothing else 
     REQUIRE(with.events.wait_for(3));
     CHECK(with.messages.values().size() == 1);
   }
+}
+
+TEST_CASE("a child that floods its channel takes its turn with others, and waits for whoever reads it") {
+  launcher launch;
+  mailbox<int> delivered;
+  process_options options;
+  options.channel = channel_kind::node;
+  options.streams = {stdio::null(), stdio::null(), stdio::null()};
+  options.events.on_message = [&, count = 0](const json& message, passed_handle) mutable {
+    if (++count == 1000) delivered.put(message);
+  };
+  const child flooding = launch.spawn("sh", {"-c", "exec yes 1 >&3"}, options);
+  CHECK(delivered.wait_for(1));
+  const child beside = launch.spawn("sleep", {"300"}, {.timeout = 50ms});
+  const auto end = beside.wait_for(10s);
+  CHECK((end && end->signal == SIGTERM));
+  CHECK(flooding.kill(SIGKILL));
+  flooding.async_wait(boost::asio::use_future).get();
+  launch.shutdown();
+}
+
+TEST_CASE("a message's handler that throws loses no other message") {
+  mailbox<std::string> thrown;
+  launcher launch({.on_exception = [&](std::exception_ptr what) {
+    try {
+      std::rethrow_exception(what);
+    } catch (const std::exception& e) {
+      thrown.put(e.what());
+    }
+  }});
+  mailbox<int> told;
+  process_options options;
+  options.channel = channel_kind::node;
+  options.streams = {stdio::null(), stdio::null(), stdio::null()};
+  options.events.on_message = [&](const json& message, passed_handle) {
+    told.put(message);
+    if (message == 2) throw std::runtime_error("two");
+  };
+  const child made = launch.spawn("sh", {"-c", "printf '1\\n2\\n3\\n' >&3"}, options);
+  REQUIRE(told.wait_for(3));
+  REQUIRE(thrown.wait_for(1));
+  CHECK(told.values() == std::vector<int>{1, 2, 3});
+  CHECK(thrown.values() == std::vector<std::string>{"two"});
 }
 
 TEST_CASE("handles that come without a descriptor, in pairs or wrapped twice are answered as Node does it") {
@@ -363,6 +434,43 @@ TEST_CASE("files and memfds pass between programs that are not Node, and every h
     INFO(i);
     CHECK(with.messages.values()[i].handle->kind() == all[i].first);
   }
+}
+
+TEST_CASE("children with channels, and handles both ways, leave no descriptor and no process behind") {
+#ifdef BULKHEAD_SANITIZED
+  constexpr int some = 20;
+#else
+  constexpr int some = 100;
+#endif
+  launcher launch;
+  check_leaves_nothing(launch, some, [&] {
+    conversation with;
+    const child peer = launch.fork(program("node_child"), {}, with.options());
+    int both[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) == 0);
+    const unique_fd ours(both[0]);
+    peer.send({{"give", 1}});
+    peer.send(1, passed_handle(unique_fd(both[1])));
+    REQUIRE(with.messages.wait_for(3));
+    int handles = 0;
+    for (const received& each : with.messages.values()) {
+      if (!each.handle) continue;
+      ++handles;
+      *each.handle = {};
+    }
+    CHECK(handles == 1);
+    peer.disconnect();
+    CHECK(peer.wait().code == 6);
+    const child unheard = launch.fork("/bin/true");
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) == 0);
+    const unique_fd end(both[0]);
+    passed_handle handle{unique_fd(both[1])};
+    if (unheard.connected()) try {
+        unheard.send(1, std::move(handle));
+      } catch (const boost::system::system_error&) {  // it has gone meanwhile
+      }
+    CHECK(unheard.wait().code == 0);
+  });
 }
 
 TEST_CASE("a sandboxed child's handles are dropped unless its policy lets it send some") {

@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
@@ -15,6 +16,25 @@ sandbox_layer cgroup_of(const child& of) {
   for (const sandbox_layer& each : of.sandbox().layers)
     if (each.name == "cgroup") return each;
   return {"none", false, ""};
+}
+
+// As the host sees it: its init's only child.
+pid_t program_of(const child& of) {
+  std::ifstream children("/proc/" + std::to_string(of.pid()) + "/task/" + std::to_string(of.pid()) + "/children");
+  pid_t program = 0;
+  children >> program;
+  return program;
+}
+
+// Waits for it: of that nobody but its parent is told.
+bool is_stopped(pid_t pid) {
+  for (const auto until = std::chrono::steady_clock::now() + 10s; std::chrono::steady_clock::now() < until;) {
+    std::ifstream status("/proc/" + std::to_string(pid) + "/stat");
+    const std::string text(std::istreambuf_iterator<char>(status), {});
+    if (text.substr(text.rfind(')') + 1).starts_with(" T")) return true;
+    std::this_thread::yield();
+  }
+  return false;
 }
 
 }  // namespace
@@ -33,6 +53,15 @@ TEST_CASE("a sandboxed program runs, sees only what is granted, and reports its 
   const auto granted = launch.exec("cat " + (folder.path / "granted").string(),
                                    {.process = strict(policy().allow_read("/bin").allow_read(folder.path))});
   CHECK(granted.out == "contents");
+}
+
+TEST_CASE("a sandboxed program's relative name, and relative places in PATH, are those of the directory it runs in") {
+  launcher launch;
+  CHECK(launch.spawn("./true", {}, {.directory = "/usr/bin", .policy = policy().allow_read("/usr/bin")}).wait());
+  CHECK(
+      launch
+          .spawn("true", {}, {.directory = "/usr", .add_env = {"PATH=bin"}, .policy = policy().allow_read("/usr/bin")})
+          .wait());
 }
 
 TEST_CASE("a sandboxed script has its interpreter, and no network") {
@@ -72,6 +101,66 @@ TEST_CASE("all of a sandboxed child's tree dies with it, and it can't be reached
   CHECK(parent.wait().signal == SIGTERM);
   pollfd hung_up{held.get(), 0, 0};
   CHECK(::poll(&hung_up, 1, 10'000) == 1);
+}
+
+TEST_CASE("without a PID namespace a policy's child and its group die when killed, or out of time") {
+  launcher launch;
+  const auto begun = [&](process_options options) {
+    options.policy = policy().allow_read("/bin").allow_read("/usr/bin").without("pid").at_least(sandbox_level::limited);
+    return launch.spawn("/bin/sh", {"-c", "sleep 300 & echo $$ $!; wait"}, std::move(options));
+  };
+  const auto check_gone = [](const child& made, int signal, auto action) {
+    pid_t program = 0, heir = 0;
+    REQUIRE(std::sscanf(line_of(made.out()).c_str(), "%d %d", &program, &heir) == 2);
+    CHECK(program != made.pid());  // its init is between
+    action();
+    CHECK(made.wait().signal == signal);
+    CHECK(ends(program));
+    CHECK(ends(heir));
+  };
+  const child killed = begun({});
+  for (const sandbox_layer& each : killed.sandbox().layers) CHECK((each.name != "pid" || !each.in_force));
+  check_gone(killed, SIGKILL, [&] { CHECK(killed.kill_tree()); });
+  const child told = begun({});
+  check_gone(told, SIGTERM, [&] { CHECK(told.kill_tree(SIGTERM)); });
+  const child late = begun({.timeout = 1s, .kill_signal = SIGKILL});
+  check_gone(late, SIGKILL, [] {});
+  CHECK(late.timed_out());
+  const child alone =
+      launch.spawn("/bin/sh", {"-c", "echo $$; exec sleep 300"},
+                   strict(policy().allow_read("/usr/bin").without("pid").at_least(sandbox_level::limited)));
+  const pid_t program = std::stoi(line_of(alone.out()));
+  CHECK(alone.kill(SIGKILL));
+  CHECK(ends(program));
+}
+
+TEST_CASE("signals to a sandboxed child reach the program once, SIGSTOP too, and its tree if that is meant") {
+  launcher launch;
+  const child counting = launch.spawn(
+      "/bin/sh",
+      {"-c", "trap 'echo told' USR1; trap 'echo last; exit 3' USR2; echo ready; while :; do sleep 0.02; done"},
+      strict(policy().allow_read("/bin").allow_read("/usr/bin")));
+  CHECK(line_of(counting.out()) == "ready");
+  CHECK(counting.kill(SIGUSR1));
+  std::string text;
+  boost::asio::read_until(counting.out(), boost::asio::dynamic_buffer(text), '\n');
+  CHECK(counting.kill(SIGSTOP));
+  CHECK(is_stopped(program_of(counting)));
+  CHECK(counting.kill(SIGUSR2));
+  CHECK(counting.kill(SIGCONT));
+  CHECK(text + rest_of(counting.out()) == "told\nlast\n");
+  CHECK(counting.wait().code == 3);
+
+  const child parent = launch.spawn("/bin/sh",
+                                    {"-c",
+                                     "trap 'wait; exit 4' TERM\n"
+                                     "(trap 'echo heir; exit' TERM; echo ready; while :; do sleep 0.02; done) & wait"},
+                                    strict(policy().allow_read("/bin").allow_read("/usr/bin")));
+  CHECK(line_of(parent.out()) == "ready");
+  CHECK(parent.kill_tree(SIGTERM));
+  CHECK(rest_of(parent.out()) == "heir\n");
+  CHECK(parent.wait().code == 4);
+  CHECK(error_of([&] { launch.spawn("/bin/sleep", {"300"}, strict()).kill(1000); }).code().value() == EINVAL);
 }
 
 TEST_CASE("a sandboxed program that can't be executed says why") {

@@ -215,22 +215,23 @@ TEST_CASE("close comes without reading once nothing is left to be read, and wait
   CHECK(events.values().back() == "close");
 }
 
-TEST_CASE("an error is the only event of a child that could not be started") {
+TEST_CASE("error and close, as in Node, are the only events of a child that could not be started") {
   launcher launch;
   mailbox<std::string> events;
   process_options options;
   options.events = {
       .on_spawn = [&] { events.put("spawn"); },
       .on_exit = [&](const exit_status&) { events.put("exit"); },
-      .on_close = [&](const exit_status&) { events.put("close"); },
+      .on_close = [&](const exit_status& status) { events.put("close " + std::to_string(status.code)); },
       .on_error = [&](boost::system::error_code code,
                       const std::string& text) { events.put(std::to_string(code.value()) + " " + text); }};
   auto failed = launch.async_spawn("/no/such/file", {}, options, boost::asio::use_future);
   CHECK_THROWS_AS(failed.get(), boost::system::system_error);
-  REQUIRE(events.wait_for(1));
+  REQUIRE(events.wait_for(2));
   launch.shutdown();
-  REQUIRE(events.values().size() == 1);
+  REQUIRE(events.values().size() == 2);
   CHECK(events.values()[0].find("2 spawn /no/such/file") == 0);
+  CHECK(events.values()[1] == "close -2");
 }
 
 TEST_CASE("spawn, reading, writing and waiting take completion tokens") {
@@ -330,6 +331,46 @@ TEST_CASE("children end with their launcher, detached ones do not") {
   ::kill(detached, SIGKILL);
   CHECK(ends(detached));
   CHECK(no_children());
+}
+
+TEST_CASE(
+    "what children have left behind ends with their launcher, wherever it has gone, but not what detached ones have") {
+  std::vector<pid_t> left;
+  pid_t spared = 0;
+  {
+    launcher launch;
+    const auto leave = [&](const std::string& command, process_options options) {
+      const child leaver = launch.spawn("sh", {"-c", command + " & echo $!"}, std::move(options));
+      const pid_t pid = std::stoi(line_of(leaver.out()));
+      CHECK(leaver.wait());
+      return pid;
+    };
+    left.push_back(leave("sleep 300", {}));
+    left.push_back(leave("sleep 300", {.scope = kill_scope::child}));
+    left.push_back(leave("setsid sleep 300", {}));
+    spared = leave("setsid sleep 300", {.detached = true});
+    const child parent = launch.spawn("sh", {"-c", "setsid sh -c 'echo $$; sleep 300; :'; :"});
+    left.push_back(std::stoi(line_of(parent.out())));
+  }
+  for (const pid_t each : left) CHECK(ends(each, 0));
+  CHECK(::kill(spared, 0) == 0);
+  ::kill(spared, SIGKILL);
+}
+
+TEST_CASE("what a child has left behind is reaped when it ends, and the child's own status is not lost") {
+  launcher launch;
+  int both[2];
+  REQUIRE(::pipe2(both, O_CLOEXEC) == 0);
+  unique_fd reading(both[0]), writing(both[1]);
+  const child leaver =
+      launch.spawn("sh", {"-c", "cat <&3 >&- 2>&- & echo $!; exit 5"},
+                   {.streams = {stdio::null(), stdio::pipe(), stdio::null(), stdio::fd(reading.get())}});
+  const pid_t heir = std::stoi(line_of(leaver.out()));
+  CHECK(leaver.wait().code == 5);
+  CHECK(::kill(heir, 0) == 0);
+  writing.reset();
+  for (int i = 0; i < 1000 && ::kill(heir, 0) == 0; ++i) CHECK(launch.spawn("true").wait().code == 0);
+  CHECK(::kill(heir, 0) < 0);
 }
 
 TEST_CASE("a handle outlives its launcher") {

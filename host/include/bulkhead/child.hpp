@@ -14,9 +14,11 @@ namespace BULKHEAD_PUBLIC bulkhead {
 
 // How a process has ended.
 struct exit_status {
-  int code = -1;             // of exit(); -1 when a signal ended it, or when nobody knows (its process server has died)
-  int signal = 0;            // that ended it
-  bool core_dumped = false;  // and left a core file
+  // Of exit(); -1 when a signal ended it, or when nobody knows (its process server has died). In the on_close of one that
+  // could not be started: its error, negative.
+  int code = -1;
+  int signal = 0;              // that ended it
+  bool core_dumped = false;    // and left a core file
   bool out_of_memory = false;  // and that was the kernel's: its policy's memory_limit(), counted by a cgroup
   std::chrono::microseconds user_time{0};    // CPU time of its own
   std::chrono::microseconds system_time{0};  // and of the kernel for it
@@ -48,7 +50,8 @@ class stdio {
 enum class kill_scope {
   child,          // the child alone, which stays in the application's process group: terminals' signals reach it
   group,          // a process group of its own: what it starts, unless that leaves the group
-  pid_namespace,  // all it ever starts; takes CAP_SYS_ADMIN, or a policy, which always implies it
+  pid_namespace,  // all it ever starts; takes CAP_SYS_ADMIN, or a policy, which implies it where the kernel permits that
+                  // (its layer "pid", see child::sandbox()) and means `group` elsewhere, unless `child` was asked for
 };
 
 // How messages go between the application and a child.
@@ -58,7 +61,7 @@ enum class channel_kind {
 };
 
 // Called one at a time, in Node's order: spawn, then messages, disconnect, exit, close. Of a child that could not be
-// started there is error only. On the launcher's thread or executor: they must not block it. What they throw comes out of
+// started there are error and close only. On the launcher's thread or executor: they must not block it. What they throw comes out of
 // the executor's run(), or goes to launcher_options::on_exception; the child goes on.
 struct child_events {
   std::function<void()> on_spawn{};  // it runs
@@ -71,7 +74,7 @@ struct child_events {
   // After exit, and once its output has ended: each pipe that it wrote to has been read to its end or closed, or is empty
   // and nobody can write to it any more.
   std::function<void(const exit_status&)> on_close{};
-  // It could not be started, killed or written to.
+  // It could not be started, killed, or sent a message that nobody else is told of (async_send()'s token is).
   std::function<void(boost::system::error_code, const std::string& text)> on_error{};
 };
 
@@ -127,7 +130,8 @@ class child {
   // False when it has ended already. Through its pidfd: never reaches another process. Throws std::system_error when it
   // may not be signalled, or there is no such signal.
   bool kill(int signal = SIGTERM) const;
-  // The same for all that kill_scope says.
+  // The same for all that kill_scope says. In a PID namespace a signal other than SIGKILL reaches all who may be sent it by
+  // the program's user.
   bool kill_tree(int signal = SIGKILL) const;
 
   // Waits for its end; any number of times. Works while nobody runs the executor.

@@ -184,7 +184,7 @@ class child_stream : public std::enable_shared_from_this<child_stream> {
 
   boost::asio::posix::stream_descriptor descriptor_;
   const bool output_;
-  std::mutex mutex_;
+  std::mutex mutex_;             // of ended_, and of what closes the descriptor
   std::function<void()> ended_;  // until it has been called
 };
 

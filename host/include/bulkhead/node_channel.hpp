@@ -17,11 +17,13 @@
 
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
-// Who is told what a node_channel receives. Handlers run on its executor, one at a time, and must not block it.
+// Who is told what a node_channel receives. Handlers run on its executor, one at a time, and must not block it: nothing
+// more is read meanwhile. What they throw comes out of the executor's run(), and the channel goes on.
 struct node_channel_options {
   // Called one at a time.
   std::function<void(const nlohmann::json& message, passed_handle handle)> on_message{};
@@ -29,6 +31,8 @@ struct node_channel_options {
   std::function<void(const nlohmann::json& message, passed_handle handle)> on_internal{};
   // Once: the peer has closed; or it broke the protocol, as `violation` says.
   std::function<void(const std::string& violation)> on_disconnect{};
+  // A message of send() was not written, or its handle not taken.
+  std::function<void(boost::system::error_code)> on_unsent{};
   bool receive_handles = true;  // if not, the kernel drops what the peer attaches, and it is told so
   bool any_handle = false;      // files and memfds may be sent: the peer is not Node, which would abort
   std::size_t line_limit = std::size_t{16} << 20;  // bytes of a message from the peer
@@ -89,11 +93,13 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
     done_handler done;
     unsigned attempts = 0;
     bool retransmits = false;
+    bool quiet = false;  // the channel's, or its user's of Node's own kind: nobody else is told what becomes of it
   };
   node_channel(const boost::asio::any_io_executor& executor, unique_fd socket, node_channel_options options);
   bool start_send(const nlohmann::json& message, passed_handle handle, bool internal, done_handler done);
   void read();
   bool read_some();
+  bool take_one();
   void take_line(std::string_view line);
   void take_internal(nlohmann::json& message);
   void take_handle(nlohmann::json& envelope);
@@ -114,6 +120,8 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
   // All of the strand:
   boost::asio::posix::stream_descriptor socket_;
   std::string partial_;
+  std::size_t taken_ = 0;        // bytes of that, which have been delivered
+  std::optional<int> draining_;  // turns of reading that are left
   std::vector<char> bytes_;
   unique_fd pending_;                  // came, and its NODE_HANDLE is yet to come
   std::deque<outgoing> ready_, held_;  // held: behind a handle that waits for its acknowledgement

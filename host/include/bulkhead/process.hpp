@@ -8,7 +8,7 @@
 //
 // Children are started by a small process of the launcher's own, so it costs the same in an application of any size. That
 // is also their parent, so the application's wait() and SIGCHLD never see them. None is left behind as a zombie, and none
-// outlives the application unless it is detached. A policy makes any of them a sandboxed one.
+// outlives the application unless it is detached, nor does what they have started. A policy makes any of them a sandboxed one.
 #pragma once
 
 #include <bulkhead/child.hpp>
@@ -116,6 +116,18 @@ class launcher {
   // program that speaks bulkhead's protocol host::launch()'s. Otherwise as spawn().
   child fork(const std::string& module, const std::vector<std::string>& arguments = {}, process_options options = {});
 
+  // void(boost::system::error_code, child)
+  template <class Token>
+  auto async_fork(const std::string& module, const std::vector<std::string>& arguments, process_options options,
+                  Token&& token) {
+    return boost::asio::async_initiate<Token, void(boost::system::error_code, child)>(
+        [&](auto handler) {
+          start_fork(module, arguments, std::move(options),
+                     detail::erase<boost::system::error_code, child>(std::move(handler), executor()));
+        },
+        token);
+  }
+
   // Kills all children that are not detached and waits until they have ended, for a second at most. Operations in
   // progress end. Idempotent.
   void shutdown();
@@ -128,6 +140,8 @@ class launcher {
  private:
   void start_spawn(const std::string& file, const std::vector<std::string>& arguments, process_options options,
                    detail::completion<boost::system::error_code, child> done);
+  void start_fork(const std::string& module, const std::vector<std::string>& arguments, process_options options,
+                  detail::completion<boost::system::error_code, child> done);
   void start_exec(const std::string& file, const std::vector<std::string>& arguments, exec_options options,
                   detail::completion<boost::system::error_code, exec_result> done);
   std::shared_ptr<launcher_core> core_;

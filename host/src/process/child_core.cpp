@@ -21,9 +21,18 @@ constexpr unsigned signal_group = 4;  // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.
 constexpr std::size_t report_buffer = 8192, violations_kept = 1000;
 constexpr int shutdown_ms = 1000;
 
+// Without a PID namespace a policy leaves the group.
+kill_scope scope_of(const process_options& options, const sandbox_report& sandbox) {
+  if (!options.policy) return options.scope;
+  for (const sandbox_layer& each : sandbox.layers)
+    if (each.name == "pid" && each.in_force) return kill_scope::pid_namespace;
+  return options.scope == kill_scope::child ? kill_scope::child : kill_scope::group;
+}
+
 }  // namespace
 
 std::string to_string(const exit_status& status) {
+  if (status.code < -1) return "could not be started";
   if (status.code < 0 && !status.signal) return "ended, and its status was lost with the process server";
   if (status.out_of_memory) return "was killed by the kernel, out of memory";
   if (status.signal) return "was killed by " + signal_name(status.signal);
@@ -44,7 +53,8 @@ child_core::child_core(std::shared_ptr<process::server_client> servers, const bo
       timeout_(options.timeout),
       kill_grace_(options.kill_grace),
       kill_signal_(options.kill_signal),
-      scope_(options.policy ? kill_scope::pid_namespace : options.scope),
+      scope_(scope_of(options, sandbox)),
+      has_init_(options.policy || options.scope == kill_scope::pid_namespace),
       stop_(options.stop),
       pidfd_(std::move(made.pidfd)),
       end_number_(end.get()),
@@ -68,18 +78,23 @@ void child_core::add_stream(std::size_t number, unique_fd end, bool output) {
 }
 
 void child_core::start() {
-  const auto self = shared_from_this();
-  boost::asio::post(strand_, [self] {
-    for (const auto& [number, stream] : self->streams_) stream->watch();
+  for (const auto& [number, stream] : streams_) stream->watch();  // before it is somebody else's
+  boost::asio::post(strand_, [self = shared_from_this()] {
     self->watch_end();
-    if (self->timeout_.count() > 0) {
-      self->timer_.expires_after(self->timeout_);
-      self->timer_.async_wait(
-          [self](boost::system::error_code code) { code ? void() : self->give_up(self->timed_out); });
-    }
+    self->watch_limits();
     if (self->channel_) self->channel_->open();
     if (self->events_.on_spawn) self->events_.on_spawn();
   });
+}
+
+void child_core::watch_limits() {
+  if (let_go) return;
+  if (timeout_.count() > 0) {
+    timer_.expires_after(timeout_);
+    timer_.async_wait([self = shared_from_this()](boost::system::error_code code) {
+      code ? void() : self->give_up(self->timed_out);
+    });
+  }
   if (stop_.stop_possible())
     on_stop_.emplace(stop_, [weak = weak_from_this()] {
       if (const auto child = weak.lock())
@@ -88,7 +103,7 @@ void child_core::start() {
 }
 
 void child_core::give_up(std::atomic<bool>& why) {
-  if (timed_out || stop_requested || over_limit || closed_ || let_go_) return;
+  if (given_up() || closed_ || let_go) return;
   why = true;
   try_kill(kill_signal_);
   timer_.expires_after(kill_grace_);
@@ -111,21 +126,27 @@ void child_core::try_kill(int signal) {
   }
 }
 
+void child_core::kill_quietly() {
+  try {
+    kill(SIGKILL, true);
+  } catch (const boost::system::system_error&) {  // it has become another user, so it is waited for only
+  }
+}
+
 void child_core::on_given_up(std::function<void()> tell) {
   std::lock_guard held(mutex_);
   given_up_ = std::move(tell);
 }
 
 void child_core::add_channel(unique_fd socket, std::function<void(std::vector<unique_fd>)> discard) {
-  // Its strand is another: what comes is told on this one, after what came before.
-  const auto tell = [weak = weak_from_this()](auto member) {
-    return [weak, member](const nlohmann::json& message, passed_handle handle) {
-      const auto self = weak.lock();
-      if (!self || !(self->events_.*member)) return;
-      boost::asio::post(self->strand_,
-                        [self, member, message, held = std::make_shared<passed_handle>(std::move(handle))] {
-                          (self->events_.*member)(message, std::move(*held));
-                        });
+  // It runs on this strand: what it reads is told before it reads more. What nobody is told of has handles all the same.
+  const auto tell = [&](auto member) -> decltype(node_channel_options::on_message) {
+    if (!(events_.*member)) return nullptr;
+    return [weak = weak_from_this(), member, discard](const nlohmann::json& message, passed_handle handle) {
+      if (const auto self = weak.lock()) return (self->events_.*member)(message, std::move(handle));
+      std::vector<unique_fd> unwanted;
+      unwanted.push_back(handle.release());
+      discard(std::move(unwanted));
     };
   };
   node_channel_options options;
@@ -135,10 +156,14 @@ void child_core::add_channel(unique_fd socket, std::function<void(std::vector<un
     if (const auto self = weak.lock())
       boost::asio::post(self->strand_, [self, violation] { self->on_disconnected(violation); });
   };
+  options.on_unsent = [weak = weak_from_this()](boost::system::error_code code) {
+    if (const auto self = weak.lock(); self && self->events_.on_error)
+      boost::asio::post(self->strand_, [self, code] { self->events_.on_error(code, "a message could not be sent"); });
+  };
   options.receive_handles = may_send_handles_;
   options.any_handle = any_handle_;
   options.discard = std::move(discard);
-  channel_ = node_channel::prepare(executor, std::move(socket), std::move(options));
+  channel_ = node_channel::prepare(strand_, std::move(socket), std::move(options));
 }
 
 void child_core::on_disconnected(const std::string& violation) {
@@ -169,18 +194,24 @@ child_stream& child_core::stream(std::size_t number) {
 
 bool child_core::kill(int signal, bool tree) {
   std::lock_guard held(mutex_);
-  const auto send = [&](unsigned flags) {
-    return ::syscall(SYS_pidfd_send_signal, pidfd_.get(), signal, nullptr, flags) == 0;
+  const bool group = tree && scope_ == kill_scope::group;
+  if (status_ && !group) return false;
+  siginfo_t told{};  // for an init
+  told.si_signo = group ? signal : process::init_signal;
+  told.si_code = SI_QUEUE;
+  told.si_pid = ::getpid();
+  told.si_uid = ::getuid();
+  told.si_value.sival_int = process::init_mark | signal | (tree ? process::init_tree : 0);
+  const auto send = [&](int number, siginfo_t* info) {
+    return ::syscall(SYS_pidfd_send_signal, pidfd_.get(), number, info, group ? signal_group : 0u) == 0;
   };
-  bool sent = false;
-  if (tree && scope_ == kill_scope::group) {
-    // Also after its leader has been reaped: the kernel knows the group by more than the number.
-    sent = send(signal_group);
-    if (!sent && errno == EINVAL && !status_) sent = ::kill(-pid, signal) == 0;
-  } else if (!status_) {
-    sent = send(0);
-  } else {
-    return false;
+  const bool forwarded = has_init_ && signal != SIGKILL && signal > 0 && signal <= SIGRTMAX;
+  // A group also after its leader has been reaped: the kernel knows it by more than the number.
+  bool sent = forwarded && send(told.si_signo, &told);
+  if (!sent && (!forwarded || errno == EAGAIN)) sent = send(signal, nullptr);  // it may have filled the queue itself
+  if (!sent && errno == EINVAL && group) {
+    if (status_) return false;
+    sent = ::kill(-pid, signal) == 0;
   }
   if (!sent && errno != ESRCH)
     throw boost::system::system_error(errno, boost::system::system_category(), "kill " + std::to_string(pid));
@@ -216,7 +247,7 @@ bool child_core::reap() {
 }
 
 void child_core::watch_end() {
-  if (let_go_) return;
+  if (let_go) return;
   const auto ended = [self = shared_from_this()](boost::system::error_code code) { code ? void() : self->on_ended(); };
   if (pidfd_watch_) pidfd_watch_->async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
   else end_.async_wait(boost::asio::posix::stream_descriptor::wait_read, ended);
@@ -236,7 +267,7 @@ void child_core::on_ended() {
 }
 
 void child_core::tell_exit() {
-  exit_told_ = true;
+  if (std::exchange(exit_told_, true)) return;
   std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;
   exit_status status;
   {
@@ -252,7 +283,7 @@ void child_core::tell_exit() {
 void child_core::check_closed() {
   if (closed_ || !exit_told_ || open_outputs_ > 0) return;
   closed_ = true;
-  timer_.cancel();
+  if (!given_up()) timer_.cancel();  // else what it has started has its grace yet
   on_stop_.reset();
   if (events_.on_close) events_.on_close(*status_);
 }
@@ -284,35 +315,39 @@ void child_core::start_wait(detail::completion<boost::system::error_code, exit_s
 
 void child_core::end_now() {
   if (!detached_) {
-    try {
-      kill(SIGKILL, true);
-    } catch (const boost::system::system_error&) {  // it has become another user, so it is waited for only
-    }
+    kill_quietly();
     wait_for(std::chrono::milliseconds(shutdown_ms));
   }
   // Operations in progress hold this child, and it the context that they are in. One may have completed already, whose
   // handler would begin the next.
   boost::asio::post(strand_, [self = shared_from_this()] {
-    self->let_go_ = true;
+    self->let_go = true;
     self->end_.cancel();
-    if (self->channel_) self->channel_->drain();
     if (self->pidfd_watch_) self->pidfd_watch_->cancel();
+    if (self->channel_) self->channel_->drain();
     self->abandon();
     self->on_stop_.reset();
+    const bool ended = self->reap();  // perhaps nobody has been told
     std::vector<detail::completion<boost::system::error_code, exit_status>> waiters;
     std::unique_lock held(self->mutex_);
     waiters.swap(self->waiters_);
     const auto status = self->status_;
+    const auto tell = ended ? nullptr : std::exchange(self->given_up_, nullptr);
     held.unlock();
     for (auto& each : waiters)
-      each->complete(status ? boost::system::error_code() : boost::asio::error::operation_aborted,
+      each->complete(ended ? boost::system::error_code() : boost::asio::error::operation_aborted,
                      status.value_or(exit_status()));
+    if (tell) tell();
+    if (ended && !self->exit_told_) self->on_ended();
   });
 }
 
 void child_core::abandon() {
-  timer_.cancel();
   for (const auto& [number, each] : streams_) each->close();
+  boost::asio::post(strand_, [self = shared_from_this()] {
+    if (self->given_up()) self->try_kill(SIGKILL);  // the rest of its grace is nobody's
+    self->timer_.cancel();
+  });
 }
 
 // --- what its sandbox denies -----------------------------------------------------------------------------------------

@@ -29,17 +29,19 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
 
   child_stream& stream(std::size_t number);
   bool kill(int signal, bool tree);
+  void kill_quietly();  // all of it for good, if that is possible
   exit_status wait();
   std::optional<exit_status> wait_for(std::chrono::nanoseconds limit);
   void start_wait(detail::completion<boost::system::error_code, exit_status> done);
   // Kills the tree and waits for it to end, unless it is detached; without events: the launcher shuts down.
   void end_now();
-  // Nobody is interested any more: closes its streams; if it has not ended, it is reaped when it does.
+  // Nobody is interested any more: closes its streams, kills at once what would be killed after the grace. If it has not
+  // ended, it is reaped when it does.
   void abandon();
   // Kills it for this reason, politely at first.
   void give_up(std::atomic<bool>& why);
-  // Called on the strand when it has been given up and killed for good, but had ended before that: what it left behind may
-  // hold its streams for ever.
+  // Called on the strand when no more is to come: it has been given up and killed for good, but had ended before that (what
+  // it left behind may hold its streams for ever), or it lives on when the launcher shuts down.
   void on_given_up(std::function<void()> tell);
   std::vector<violation> violations();
 
@@ -47,10 +49,13 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   const sandbox_report sandbox;
   const boost::asio::any_io_executor executor;
   std::atomic<bool> timed_out{false}, stop_requested{false}, over_limit{false};
+  std::atomic<bool> let_go{false};  // the launcher has shut down: nothing more is waited for
 
  private:
   bool reap();
   void watch_end();
+  void watch_limits();
+  bool given_up() const { return timed_out || stop_requested || over_limit; }
   void on_ended();
   void tell_exit();
   void on_disconnected(const std::string& violation);
@@ -66,6 +71,7 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   const std::chrono::nanoseconds timeout_, kill_grace_;
   const int kill_signal_;
   const kill_scope scope_;
+  const bool has_init_;  // of ours, which the pidfd stands for
   const std::stop_token stop_;
   const unique_fd pidfd_;
   const int end_number_;
@@ -79,7 +85,6 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   const bool any_handle_, may_send_handles_;
   bool exit_waits_ = false, disconnected_ = false;
   bool exit_told_ = false, closed_ = false;
-  bool let_go_ = false;  // the launcher has shut down: nothing more is waited for
   std::optional<std::stop_callback<std::function<void()>>> on_stop_;
 
   std::mutex mutex_;

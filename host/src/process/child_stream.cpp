@@ -40,14 +40,16 @@ child_stream::child_stream(unique_fd end, const executor_type& executor, bool ou
 // Nobody can write to it any more: it has ended if nothing is left to be read, and else when that has been read.
 void child_stream::watch() {
   if (!output_) return;
-  descriptor_.async_wait(boost::asio::posix::stream_descriptor::wait_error,
-                         [weak = weak_from_this()](boost::system::error_code code) {
-                           const auto self = weak.lock();
-                           if (code || !self) return;
-                           int unread = 0;
-                           if (::ioctl(self->descriptor_.native_handle(), FIONREAD, &unread) == 0 && unread == 0)
-                             self->end();
-                         });
+  descriptor_.async_wait(
+      boost::asio::posix::stream_descriptor::wait_error, [weak = weak_from_this()](boost::system::error_code code) {
+        const auto self = weak.lock();
+        if (code || !self) return;
+        int unread = 0;
+        std::unique_lock held(self->mutex_);  // its owner may be closing it
+        const bool ended = ::ioctl(self->descriptor_.native_handle(), FIONREAD, &unread) == 0 && unread == 0;
+        held.unlock();
+        if (ended) self->end();
+      });
 }
 
 void child_stream::note(boost::system::error_code code) {
@@ -64,13 +66,18 @@ void child_stream::end() {
 }
 
 void child_stream::close() {
-  boost::system::error_code ignored;
-  descriptor_.close(ignored);
+  {
+    std::lock_guard held(mutex_);
+    boost::system::error_code ignored;
+    descriptor_.close(ignored);
+  }
   end();
 }
 
 unique_fd child_stream::release() {
+  std::unique_lock held(mutex_);
   unique_fd out(descriptor_.release());
+  held.unlock();
   end();
   return out;
 }

@@ -36,7 +36,9 @@ class collector : public std::enable_shared_from_this<collector> {
   process_options prepare() {
     process_options out = options_.process;
     if (out.streams.empty()) out.streams.assign(3, stdio::pipe());
-    if (out.streams.size() < 3) throw std::invalid_argument("exec: process_options::streams must begin with 0, 1, 2");
+    for (std::size_t i = 0; i < 3; ++i)
+      if (i >= out.streams.size() || out.streams[i].what != stdio::kind::pipe)
+        throw std::invalid_argument("exec: process_options::streams must begin with three pipes, or be empty");
     out.streams[0] = options_.input.empty() ? stdio::null() : stdio::pipe();
     out.streams[1] = out.streams[2] = stdio::pipe();
     out.events.on_exit = [self = shared_from_this(), tell = out.events.on_exit](const exit_status& status) {
@@ -67,12 +69,12 @@ class collector : public std::enable_shared_from_this<collector> {
             boost::asio::bind_executor(self->strand_, [self](boost::system::error_code, std::size_t) {
               if (self->child_) self->child_.in().close();  // it need not have read all
             }));
-      if (self->exited_) self->on_exit(self->result_.status);
+      if (self->exited_ || core->let_go) self->on_exit(self->result_.status);
       if (self->close_came_) self->finish();
     });
   }
 
-  void fail(boost::system::error_code code) { done_->complete(code, {}); }
+  void fail(boost::system::error_code code) { std::exchange(done_, nullptr)->complete(code, {}); }
 
  private:
   using buffer = std::array<char, 65536>;
@@ -98,7 +100,7 @@ class collector : public std::enable_shared_from_this<collector> {
     exited_ = true;
     if (!core_) return;  // begin() is yet to come
     // Killed on purpose: what it has left behind may hold its pipes for ever. What is in them is all there is to come.
-    if (!over_ && !core_->timed_out && !core_->stop_requested) return;
+    if (!over_ && !core_->timed_out && !core_->stop_requested && !core_->let_go) return;
     for (std::size_t i = 0; i < 2; ++i) {
       std::string& into = i ? result_.err : result_.out;
       for (;;) {
@@ -119,7 +121,7 @@ class collector : public std::enable_shared_from_this<collector> {
     boost::system::error_code code;
     if (over_) code = process_error::output_limit;
     else if (core_->timed_out) code = process_error::timed_out;
-    else if (core_->stop_requested) code = process_error::aborted;
+    else if (core_->stop_requested || (core_->let_go && !result_.status)) code = process_error::aborted;
     else if (!result_.status) code = process_error::failed;
     result_.violations = core_->violations();
     core_->on_given_up(nullptr);
@@ -160,9 +162,27 @@ launcher::outcome launcher::exec_file(const std::string& file, const std::vector
   const auto collecting =
       std::make_shared<collector>(io->get_executor(), std::move(options),
                                   detail::erase<boost::system::error_code, exec_result>(store, io->get_executor()));
-  const child made = core_->spawn(file, arguments, collecting->prepare(), io->get_executor(), io);
-  collecting->begin(made, launcher_core::core_of(made));
-  io->run();
+  std::shared_ptr<child_core> running;
+  std::exception_ptr thrown;
+  try {
+    const child made = core_->spawn(file, arguments, collecting->prepare(), io->get_executor(), io);
+    running = launcher_core::core_of(made);
+    collecting->begin(made, running);
+  } catch (...) {
+    thrown = std::current_exception();
+    collecting->fail({});
+  }
+  // What a handler throws is the caller's, but not before the child has ended.
+  for (bool ended = false; !ended;) try {
+      io->run();
+      ended = true;
+    } catch (...) {
+      if (!thrown) thrown = std::current_exception();
+      if (!running) continue;
+      running->stop_requested = true;
+      running->kill_quietly();
+    }
+  if (thrown) std::rethrow_exception(thrown);
   return out;
 }
 
@@ -173,7 +193,13 @@ launcher::outcome launcher::exec(const std::string& command, exec_options option
 void launcher::start_exec(const std::string& file, const std::vector<std::string>& arguments, exec_options options,
                           detail::completion<boost::system::error_code, exec_result> done) {
   const auto collecting = std::make_shared<collector>(core_->executor(), std::move(options), std::move(done));
-  core_->start_spawn(file, arguments, collecting->prepare(),
+  process_options prepared;
+  try {
+    prepared = collecting->prepare();
+  } catch (const std::invalid_argument&) {
+    return collecting->fail(boost::asio::error::invalid_argument);
+  }
+  core_->start_spawn(file, arguments, std::move(prepared),
                      detail::erase<boost::system::error_code, child>(
                          [collecting](boost::system::error_code code, const child& made) {
                            if (code) collecting->fail(code);

@@ -20,23 +20,24 @@ void check(const std::string& text, const char* what) {
 
 std::string_view name_of(std::string_view variable) { return variable.substr(0, variable.find('=')); }
 
-// As the child will find it; the name itself when it won't.
-std::string resolved(const std::string& file, const std::vector<std::string>& environment) {
+// As the child will find it; the name itself when it won't. Relative names are those of `directory`.
+std::string resolved(const std::string& file, const std::vector<std::string>& environment, const fs::path& directory) {
   std::error_code ignored;
-  if (file.find('/') != std::string::npos) return fs::absolute(file, ignored).string();
+  if (file.find('/') != std::string::npos) return fs::absolute(directory / file, ignored).string();
   std::string path = "/usr/local/bin:/usr/bin:/bin";
   for (const std::string& each : environment)
     if (name_of(each) == "PATH") path = each.substr(5);
   std::istringstream places(path);
   for (std::string place; std::getline(places, place, ':');)
-    if (const std::string candidate = fs::path(place.empty() ? "." : place) / file;
+    if (const fs::path candidate = directory / (place.empty() ? "." : place) / file;
         ::access(candidate.c_str(), X_OK) == 0 && !fs::is_directory(candidate, ignored))
       return fs::absolute(candidate, ignored).string();
   return file;
 }
 
 // What a program needs to begin: its own file, and if that is a script, the interpreter's.
-void grant_start(policy& rules, const std::string& file, const std::vector<std::string>& environment, int depth = 0) {
+void grant_start(policy& rules, const std::string& file, const std::vector<std::string>& environment,
+                 const fs::path& directory, int depth = 0) {
   if (!file.starts_with('/') || depth > 3) return;
   rules.allow_read(file);
   std::ifstream in(file, std::ios::binary);
@@ -45,9 +46,9 @@ void grant_start(policy& rules, const std::string& file, const std::vector<std::
   std::istringstream words(line);
   std::string interpreter, argument;
   words >> interpreter >> argument;
-  grant_start(rules, interpreter, environment, depth + 1);
+  grant_start(rules, interpreter, environment, directory, depth + 1);
   if (fs::path(interpreter).filename() == "env" && !argument.empty() && argument[0] != '-')
-    grant_start(rules, resolved(argument, environment), environment, depth + 1);
+    grant_start(rules, resolved(argument, environment, directory), environment, directory, depth + 1);
 }
 
 }  // namespace
@@ -96,8 +97,8 @@ spawn_request plan(const std::string& file, const std::vector<std::string>& argu
   if (options.policy) {
     out.policy = options.policy;
     out.policy->allow_subprocesses().allow_syscalls("program");
-    out.file = resolved(file, out.environment);
-    grant_start(*out.policy, out.file, out.environment);
+    out.file = resolved(file, out.environment, options.directory);
+    grant_start(*out.policy, out.file, out.environment, options.directory);
     for (const std::string& each : out.policy->granted().environment) out.environment.push_back(each);
   }
   return out;

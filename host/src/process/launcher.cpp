@@ -4,6 +4,8 @@
 #include "sandbox/report_text.hpp"
 #include "signals_blocked.hpp"
 
+#include <boost/asio/strand.hpp>
+
 #include <fcntl.h>
 #include <sys/socket.h>
 
@@ -49,6 +51,38 @@ std::pair<unique_fd, unique_fd> make_pipe() {
   return {unique_fd(both[0]), unique_fd(both[1])};
 }
 
+// As Node does: its error, then close with a code that says so.
+void tell_failure(const boost::asio::any_io_executor& on, const child_events& events, boost::system::error_code code,
+                  const std::string& text) {
+  const auto strand = boost::asio::make_strand(on);
+  if (events.on_error) boost::asio::post(strand, [tell = events.on_error, code, text] { tell(code, text); });
+  if (events.on_close)
+    boost::asio::post(strand, [tell = events.on_close, code] { tell(exit_status{.code = -code.value()}); });
+}
+
+// The program that a module is forked as, and its arguments; fills the options in.
+std::vector<std::string> fork_plan(const std::string& module, const std::vector<std::string>& arguments,
+                                   process_options& options) {
+  const std::string extension = std::filesystem::path(module).extension();
+  if (extension == ".so") throw std::invalid_argument("fork " + module + ": a plugin is started with host::load()");
+  if (options.streams.empty()) options.streams = {stdio::null(), stdio::inherit(), stdio::inherit()};
+  options.channel = channel_kind::node;
+  std::vector<std::string> out = {module};
+  if (extension == ".js" || extension == ".mjs" || extension == ".cjs") out.insert(out.begin(), "node");
+  out.insert(out.end(), arguments.begin(), arguments.end());
+  return out;
+}
+
+// A child that the server has started, but that nobody could be given.
+struct unless_kept {
+  process::server_client& servers;
+  int pidfd;
+  pid_t pid;
+  ~unless_kept() {
+    if (pid > 0) servers.disown(pidfd, pid);
+  }
+};
+
 }  // namespace
 
 launcher_core::launcher_core(launcher_options options, std::optional<boost::asio::any_io_executor> executor)
@@ -61,19 +95,21 @@ boost::asio::any_io_executor launcher_core::executor() {
   if (external_) return *external_;
   std::lock_guard held(mutex_);
   if (!io_) {
-    io_ = std::make_shared<boost::asio::io_context>(1);
-    work_.emplace(io_->get_executor());
+    const auto io = std::make_shared<boost::asio::io_context>(1);
+    auto work = boost::asio::make_work_guard(*io);
     if (!stopped_) {
       const signals_blocked guard;
-      thread_ = std::thread([this] { run(); });
+      thread_ = std::thread([this, io] { run(*io); });
     }
+    work_.emplace(std::move(work));
+    io_ = io;  // not before it has its thread
   }
   return io_->get_executor();
 }
 
-void launcher_core::run() {
+void launcher_core::run(boost::asio::io_context& io) {
   for (;;) try {
-      io_->run();
+      io.run();
       return;
     } catch (...) {
       if (!options_.on_exception) std::terminate();
@@ -112,6 +148,7 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
     const auto doors = cgroup ? cgroup->doors() : std::vector<unique_fd>();
     for (const unique_fd& each : doors) wanted.cgroups.push_back(each.get());
     process::spawned_child made = servers->spawn(wanted);
+    unless_kept guard{*servers, made.pidfd.get(), made.pid};
     made.layers += layers;
     auto core = std::make_shared<child_core>(servers, on, std::move(context), options, std::move(made),
                                              std::move(end.first), std::move(cgroup));
@@ -128,14 +165,18 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
       children_.push_back(core);
     }
     core->start();
+    guard.pid = -1;
     return child(std::move(core));
   } catch (const boost::system::system_error& e) {
-    if (options.events.on_error)
-      boost::asio::post(
-          on, [tell = options.events.on_error, code = e.code(), text = std::string(e.what())] { tell(code, text); });
+    tell_failure(on, options.events, e.code(), e.what());
     throw;
   } catch (const std::system_error& e) {  // of our own: no descriptor is free
-    throw boost::system::system_error(e.code().value(), boost::system::system_category(), "spawn " + file);
+    const boost::system::system_error out(e.code().value(), boost::system::system_category(), "spawn " + file);
+    tell_failure(on, options.events, out.code(), out.what());
+    throw out;
+  } catch (const std::runtime_error& e) {
+    tell_failure(on, options.events, make_error_code(boost::system::errc::permission_denied), e.what());
+    throw;
   }
 }
 
@@ -216,15 +257,18 @@ child launcher::spawn(const std::string& file, const std::vector<std::string>& a
 }
 
 child launcher::fork(const std::string& module, const std::vector<std::string>& arguments, process_options options) {
-  const std::string extension = std::filesystem::path(module).extension();
-  if (extension == ".so") throw std::invalid_argument("fork " + module + ": a plugin is started with host::load()");
-  if (options.streams.empty()) options.streams = {stdio::null(), stdio::inherit(), stdio::inherit()};
-  options.channel = channel_kind::node;
-  if (extension != ".js" && extension != ".mjs" && extension != ".cjs")
-    return spawn(module, arguments, std::move(options));
-  std::vector<std::string> all = {module};
-  all.insert(all.end(), arguments.begin(), arguments.end());
-  return spawn("node", all, std::move(options));
+  const auto all = fork_plan(module, arguments, options);
+  return spawn(all.front(), {all.begin() + 1, all.end()}, std::move(options));
+}
+
+void launcher::start_fork(const std::string& module, const std::vector<std::string>& arguments, process_options options,
+                          detail::completion<boost::system::error_code, child> done) {
+  try {
+    const auto all = fork_plan(module, arguments, options);
+    start_spawn(all.front(), {all.begin() + 1, all.end()}, std::move(options), std::move(done));
+  } catch (const std::invalid_argument&) {
+    done->complete(boost::asio::error::invalid_argument, {});
+  }
 }
 
 void launcher::start_spawn(const std::string& file, const std::vector<std::string>& arguments, process_options options,

@@ -30,7 +30,7 @@ class BULKHEAD_PRIVATE launcher_core : public std::enable_shared_from_this<launc
   const std::shared_ptr<process::server_client> servers;
 
  private:
-  void run();
+  void run(boost::asio::io_context& io);
   std::unique_ptr<sandbox::cgroup> make_cgroup(const process_options& options, std::string& layers);
 
   const launcher_options options_;

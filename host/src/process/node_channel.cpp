@@ -15,6 +15,8 @@ namespace {
 
 constexpr std::size_t read_size = std::size_t{64} << 10;
 constexpr unsigned retransmits_limit = 3;
+constexpr int steps_of_a_turn = 64;  // messages delivered, or reads, before others on the thread have theirs
+constexpr int turns_of_a_drain = 1024;
 const nlohmann::json ack = {{"cmd", "NODE_HANDLE_ACK"}}, nack = {{"cmd", "NODE_HANDLE_NACK"}};
 
 }  // namespace
@@ -98,6 +100,7 @@ bool node_channel::start_send(const nlohmann::json& message, passed_handle handl
     return refuse(boost::asio::error::invalid_argument, e.what());
   }
   item.done = std::move(done);
+  item.quiet = internal;
   const bool room = (unsent_ += item.line.size()) < high_water;
   boost::asio::post(strand_, [self = shared_from_this(), queued = std::make_shared<outgoing>(std::move(item))] {
     self->queue(std::move(*queued), false);
@@ -108,6 +111,7 @@ bool node_channel::start_send(const nlohmann::json& message, passed_handle handl
 void node_channel::reply(const nlohmann::json& message) {
   outgoing item;
   item.line = node::to_line(message);
+  item.quiet = true;
   unsent_ += item.line.size();
   queue(std::move(item), true);
 }
@@ -123,6 +127,7 @@ void node_channel::queue(outgoing item, bool ahead) {
 void node_channel::finish(outgoing& item, boost::system::error_code code) {
   unsent_ -= item.line.size();
   if (item.done) std::exchange(item.done, nullptr)->complete(code);
+  else if (code && !item.quiet && options_.on_unsent) options_.on_unsent(code);
 }
 
 void node_channel::write() {
@@ -202,14 +207,25 @@ void node_channel::acknowledged(bool taken) {
 
 // --- receiving ------------------------------------------------------------------------------------------------------------
 
+// One turn. A message is delivered before more is read, so a peer that floods waits in its own write.
 void node_channel::read() {
-  while (!closed_ && read_some()) {
+  try {
+    for (int step = 0; step < steps_of_a_turn; ++step) {
+      if (closed_) return;
+      if (take_one() || read_some()) continue;
+      if (closed_) return;
+      if (draining_) return close("");
+      return socket_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                                [self = shared_from_this()](boost::system::error_code code) {
+                                  if (!code) self->read();
+                                });
+    }
+  } catch (...) {  // a handler's: others may be told what comes next
+    open();
+    throw;
   }
-  if (closed_) return;
-  socket_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                     [self = shared_from_this()](boost::system::error_code code) {
-                       if (!code) self->read();
-                     });
+  if (draining_ && --*draining_ <= 0) return close("");
+  open();
 }
 
 // False when there is nothing more to be read now.
@@ -231,13 +247,23 @@ bool node_channel::read_some() {
     });
   if (options_.discard && !unwanted.empty()) options_.discard(std::move(unwanted));
   if (n <= 0) return close(""), false;  // a trailing part of a message is dropped, as in Node
+  partial_.erase(0, std::exchange(taken_, 0));
   partial_.append(bytes_.data(), static_cast<std::size_t>(n));
-  std::size_t begin = 0;
-  for (std::size_t end = 0; !closed_ && (end = partial_.find('\n', begin)) != std::string::npos; begin = end + 1)
-    take_line(std::string_view(partial_).substr(begin, end - begin));
-  partial_.erase(0, begin);
-  if (partial_.size() > options_.line_limit) close("a message longer than " + std::to_string(options_.line_limit));
-  return !closed_;
+  return true;
+}
+
+// False when no whole line has come.
+bool node_channel::take_one() {
+  const std::size_t end = partial_.find('\n', taken_);
+  if (end == std::string::npos) {
+    if (partial_.size() - taken_ > options_.line_limit)
+      close("a message longer than " + std::to_string(options_.line_limit));
+    return false;
+  }
+  const auto line = std::string_view(partial_).substr(taken_, end - taken_);
+  taken_ = end + 1;
+  take_line(line);
+  return true;
 }
 
 void node_channel::take_line(std::string_view line) {
@@ -322,9 +348,8 @@ void node_channel::disconnect() {
 void node_channel::drain() {
   boost::asio::post(strand_, [self = shared_from_this()] {
     // What it had written before it ended is there; what others that hold its end may add has a limit.
-    for (int turns = 0; turns < 1024 && !self->closed_ && self->read_some(); ++turns) {
-    }
-    self->close("");
+    self->draining_ = turns_of_a_drain;
+    self->read();
   });
 }
 

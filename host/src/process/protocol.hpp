@@ -25,7 +25,7 @@ enum class request_kind : std::uint32_t {
 enum flags : std::uint32_t {
   has_user = 1,
   has_group = 2,
-  detached = 4,            // a session of its own; lives on when the host goes
+  detached = 4,            // a session of its own; lives on when the host goes. Of a server of their own
   own_process_group = 8,   // killed as a whole
   own_pid_namespace = 16,  // dies as a whole; always with a policy that has one
   sandboxed = 32,          // the strings begin with a policy
@@ -56,13 +56,21 @@ struct answer {
 
 // How a child has ended, on its pipe for that. Written by the server, which is its parent: execve() gives every process
 // SIGCHLD as exit signal again, so that a child of the host's would be seen by the application's own wait().
-// In a PID namespace an init of ours is the program's parent, and what the pidfd stands for: it reaps, it forwards signals,
-// and it writes the program's end (`inner`) before its own comes.
+// With a policy, or in a PID namespace, an init of ours is the program's parent, and what the pidfd stands for: it reaps, it
+// forwards signals, and it writes the program's end (`inner`) before its own comes.
 struct end {
   std::uint32_t inner = 0;
   std::int32_t status = 0;  // as of wait()
   std::int64_t user_us = 0, system_us = 0, max_resident = 0;
 };
+
+// How the host signals through an init: SIGSTOP, say, would stop the init alone. What is meant is in si_value. Whoever else
+// signals the init means the program.
+inline constexpr int init_signal = 34;  // the first that is queued and the C library's user's
+inline constexpr int init_mark = 0x62680000, init_mark_mask = 0x7fff0000;
+inline constexpr int init_tree =
+    0x100;  // all of its PID namespace; without one, its process group has the signal already
+inline constexpr int init_number = 0x7f;
 
 // What the child could not do. Written to the pipe for a failure, which execve() closes otherwise.
 enum class step : std::int32_t { streams = 1, session, directory, identity, sandbox, execute };

@@ -59,9 +59,10 @@ server_client::server_client(const std::filesystem::path& configured, unsigned u
 
 void server_client::start(std::size_t which) {
   server& made = servers_[which];
-  made.process = fork_server::start_server(
-      program_, "BULKHEAD_PROCESS_SERVER_FD",
-      {std::string("BULKHEAD_PROCESS_SERVER=") + kinds[which], "BULKHEAD_WORKER_USER=" + std::to_string(user_)});
+  std::vector<std::string> environment = {std::string("BULKHEAD_PROCESS_SERVER=") + kinds[which % kinds.size()],
+                                          "BULKHEAD_WORKER_USER=" + std::to_string(user_)};
+  if (which >= kinds.size()) environment.emplace_back("BULKHEAD_PROCESS_SERVER_DETACHED=1");
+  made.process = fork_server::start_server(program_, "BULKHEAD_PROCESS_SERVER_FD", std::move(environment));
   for (const auto& [pidfd, child] : made.living) {
     request head;
     head.kind = request_kind::adopt;
@@ -122,7 +123,8 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
     std::lock_guard held(mutex_);
     if (stopped_) throw std::runtime_error("the launcher has been shut down");
     const auto* rules = wanted.policy ? &wanted.policy->granted() : nullptr;
-    const std::size_t which = !rules ? 0 : rules->needs_network() || rules->learn ? 2 : 1;
+    const std::size_t kind = !rules ? 0 : rules->needs_network() || rules->learn ? 2 : 1;
+    const std::size_t which = kind + (head.flags & detached ? kinds.size() : 0);
     server& with = servers_[which];
     answer out;
     std::string text;
@@ -138,10 +140,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
     made.pid = out.pid;
     made.layers = std::move(text);
     if (!made.pidfd) {  // no descriptor was free here for it
-      request end;
-      end.kind = request_kind::kill;
-      end.pid = made.pid;
-      exchange(with, end, "", {}, out, text, made.pidfd);
+      kill(with, made.pid);
       fail(EMFILE, "spawn " + wanted.file + ": a pidfd");
     }
     if (!(head.flags & detached)) with.living[made.pidfd.get()] = {made.pid, head.flags};
@@ -170,6 +169,25 @@ bool server_client::exchange(server& with, const request& head, const std::strin
   text.assign(report.data(), out.text_size);
   if (!came.empty()) pidfd = std::move(came.front());
   return true;
+}
+
+void server_client::kill(server& with, pid_t pid) {
+  request head;
+  head.kind = request_kind::kill;
+  head.pid = pid;
+  answer unused;
+  std::string text;
+  unique_fd none;
+  exchange(with, head, "", {}, unused, text, none);
+}
+
+void server_client::disown(int pidfd, pid_t pid) {
+  std::lock_guard held(mutex_);
+  for (server& each : servers_) {
+    if (const auto found = each.living.find(pidfd); found != each.living.end() && found->second.pid == pid)
+      each.living.erase(found);
+    if (each.process.control) kill(each, pid);
+  }
 }
 
 void server_client::forget(int pidfd) {

@@ -41,6 +41,8 @@ class server_client {
   spawned_child spawn(const spawn_request& wanted);
   // The child with this pidfd has ended.
   void forget(int pidfd);
+  // Kills and forgets a child whose pidfd may be closed already.
+  void disown(int pidfd, pid_t pid);
   // Kills all children that are not detached.
   void stop();
   pid_t pid() const;
@@ -58,13 +60,14 @@ class server_client {
   };
   void start(std::size_t which);
   void bury(server& dead);
+  void kill(server& with, pid_t pid);
   bool exchange(server& with, const request& head, const std::string& strings, const std::vector<int>& fds, answer& out,
                 std::string& text, unique_fd& pidfd);
 
   const std::filesystem::path program_;
   const unsigned user_;
   mutable std::mutex mutex_;
-  std::array<server, 3> servers_;  // by process_server_kind
+  std::array<server, 6> servers_;  // by process_server_kind; the same for detached children
   bool stopped_ = false;
 };
 

@@ -8,6 +8,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -63,15 +64,30 @@ void execute(start& with) {
   fail(with, step::execute, error);
 }
 
-// Pid 1 of the namespace. A program there would ignore signals that it has no handler for, its own abort() included, and
-// would have to reap what others leave behind. Returns in the program's process.
+// What the init has been sent, to whom it is meant.
+void forward(const siginfo_t& signal, pid_t program) {
+  const bool alone = ::getpid() == 1;
+  const int value = signal.si_value.sival_int;
+  if (signal.si_code == SI_QUEUE && (value & init_mark_mask) == init_mark) {
+    if (!(value & init_tree)) ::kill(program, value & init_number);
+    else if (alone) ::kill(-1, value & init_number);
+  } else if (signal.si_code != SI_KERNEL) {  // a terminal's has come to the program, too
+    ::kill(program, signal.si_signo);
+  }
+}
+
+// Pid 1 of the namespace, if there is one. A program there would ignore signals that it has no handler for, its own abort()
+// included, and would have to reap what others leave behind. Returns in the program's process.
 void be_init(start& with) {
   sigset_t all, before;
   ::sigfillset(&all);
   ::sigprocmask(SIG_SETMASK, &all, &before);
+  const pid_t init = ::getpid();
   const pid_t program = static_cast<pid_t>(::syscall(SYS_clone, SIGCHLD, nullptr, nullptr, nullptr, nullptr));
   attempt(with, step::sandbox, program);
   if (program == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);  // without a namespace it would live on
+    if (::getppid() != init) ::_exit(127);
     ::sigprocmask(SIG_SETMASK, &before, nullptr);
     return;
   }
@@ -82,7 +98,7 @@ void be_init(start& with) {
     siginfo_t signal{};
     if (::sigwaitinfo(&all, &signal) < 0) continue;
     if (signal.si_signo != SIGCHLD) {
-      ::kill(program, signal.si_signo);
+      forward(signal, program);
       continue;
     }
     int status = 0;
@@ -110,6 +126,9 @@ void enter_sandbox(start& with) {
 int start_child(void* given) {
   start& with = *static_cast<start*>(given);
   const request& head = *with.head;
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);  // the server has blocked some for itself
   // Before it does anything, or starts an init that would stay outside.
   for (const int each : with.cgroups) attempt(with, step::sandbox, ::write(each, "0", 1));
   ::setrlimit(RLIMIT_NOFILE, &with.files);

@@ -1,7 +1,7 @@
-// See process_server.hpp. Children are this process's, which tells the host how each has ended (protocol.hpp says why). A
-// plain child starts as after
-// vfork, sharing this process's memory until it executes its program; one with a sandbox has a copy, since putting that
-// up allocates. What a child can't do it says on the host's pipe, so nobody waits here.
+// See process_server.hpp. Children are this process's, which tells the host how each has ended (protocol.hpp says why), and
+// so is what they leave behind (PR_SET_CHILD_SUBREAPER): so it can be reaped, and killed in the end. A plain child starts as
+// after vfork, sharing this process's memory until it executes its program; one with a sandbox has a copy, since putting
+// that up allocates. What a child can't do it says on the host's pipe, so nobody waits here.
 #include "process/process_server.hpp"
 
 #include "control_message.hpp"
@@ -11,8 +11,10 @@
 #include <bulkhead/ipc/system.hpp>
 
 #include <array>
+#include <chrono>
 #include <csignal>
 #include <cstring>
+#include <fstream>
 #include <list>
 #include <map>
 #include <optional>
@@ -24,6 +26,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -34,8 +37,9 @@ namespace {
 using namespace process;
 
 constexpr std::size_t sandboxes_kept = 64;
-constexpr unsigned signal_group = 4;  // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.9
-constexpr int dying_ms = 300;
+constexpr unsigned signal_group = 4;             // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.9
+constexpr std::chrono::milliseconds dying{800};  // of the second that the host waits
+constexpr int dying_turn_ms = 10;
 constexpr std::size_t stack_size = std::size_t{256} << 10;
 
 struct incoming {
@@ -84,8 +88,11 @@ int read_strings(incoming& in) {
 
 class server {
  public:
-  server(int control, process_server_kind kind, unsigned user)
-      : control_(control), epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")), denied_(epoll_.get()) {
+  server(int control, process_server_kind kind, bool detached, unsigned user)
+      : control_(control),
+        detached_(detached),
+        epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
+        denied_(epoll_.get()) {
     if (kind != process_server_kind::plain)
       spaces_.emplace(
           sandbox::namespaces::options{.network = kind == process_server_kind::isolated, .unprivileged = user});
@@ -98,6 +105,13 @@ class server {
     if (stack == MAP_FAILED) throw_errno("mmap of a stack");
     stack_top_ = static_cast<char*>(stack) + stack_size;
     watch(control);
+    if (!detached) checked(::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)");
+    sigset_t ended;
+    ::sigemptyset(&ended);
+    ::sigaddset(&ended, SIGCHLD);
+    ::sigprocmask(SIG_BLOCK, &ended, nullptr);
+    ended_.reset(checked(::signalfd(-1, &ended, SFD_CLOEXEC | SFD_NONBLOCK), "signalfd"));
+    watch(ended_.get());
   }
 
   int run() {
@@ -108,12 +122,12 @@ class server {
         const int fd = events[i].data.fd;
         if (fd == control_) {
           if (!serve_one()) return kill_all();
+        } else if (fd == ended_.get()) {
+          reap_ended();
         } else if (const auto dead = children_.find(fd); dead != children_.end()) {
-          // Closing it is not enough: a child that was cloned a moment ago still has a copy, and it would be heard of under
-          // a number that is another's by then.
-          ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
-          reap(dead->second);
-          children_.erase(dead);
+          // One that has not come to execute its program ends without SIGCHLD.
+          if (dead->second.end_pipe) reap_ended();
+          else forget(dead);
         } else {
           denied_.serve(fd);
         }
@@ -130,39 +144,67 @@ class server {
   }
 
   int kill_all() {
+    if (detached_) return 0;
     for (const auto& [fd, each] : children_) {
-      if (each.flags & detached) continue;
       // While the process is there, not reaped, its number is nobody else's.
       if (each.flags & own_process_group && ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, signal_group) != 0 &&
           ::syscall(SYS_pidfd_send_signal, fd, 0, nullptr, 0) == 0)
         ::kill(-each.pid, SIGKILL);
       ::syscall(SYS_pidfd_send_signal, fd, SIGKILL, nullptr, 0);
     }
-    // A host that is only shutting down still wants to know. What does not die soon is left to its init.
-    for (auto& [fd, each] : children_) {
-      pollfd ended{fd, POLLIN, 0};
-      if (!(each.flags & detached) && ::poll(&ended, 1, dying_ms) == 1) reap(each);
+    // What they had started becomes this process's when they die, until there is no more. A host that is only shutting down
+    // still wants to know how its own have ended.
+    const auto until = std::chrono::steady_clock::now() + dying;
+    while (reap_ended() && std::chrono::steady_clock::now() < until) {
+      std::ifstream mine("/proc/thread-self/children");
+      for (pid_t each = 0; mine >> each;) ::kill(each, SIGKILL);
+      pollfd ended{ended_.get(), POLLIN, 0};
+      ::poll(&ended, 1, dying_turn_ms);
     }
     return 0;
   }
 
   void keep(unique_fd pidfd, pid_t pid, std::uint32_t flags, unique_fd end_pipe) {
     const int fd = pidfd.get();
+    if (end_pipe) own_[pid] = fd;
     children_.emplace(fd, living{std::move(pidfd), pid, flags, std::move(end_pipe)});
     watch(fd);
   }
 
-  void reap(const living& dead) {
-    denied_.died(dead.pid);
-    int status = 0;
-    rusage used{};
-    if (::wait4(dead.pid, &status, __WALL, &used) != dead.pid || !dead.end_pipe) return;
+  void forget(std::map<int, living>::iterator dead) {
+    // Closing it is not enough: a child that was cloned a moment ago still has a copy, and it would be heard of under a
+    // number that is another's by then.
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, dead->first, nullptr);
+    children_.erase(dead);
+  }
+
+  // All that have ended, those that others have left to this process included. False when no child is left.
+  bool reap_ended() {
+    signalfd_siginfo told;
+    while (::read(ended_.get(), &told, sizeof told) > 0) {
+    }
+    for (;;) {
+      int status = 0;
+      rusage used{};
+      const pid_t pid = ::wait4(-1, &status, __WALL | WNOHANG, &used);
+      if (pid <= 0) return pid == 0;
+      const auto own = own_.find(pid);
+      if (own == own_.end()) continue;
+      const auto dead = children_.find(own->second);
+      own_.erase(own);
+      denied_.died(pid);
+      tell(dead->second.end_pipe.get(), status, used);
+      forget(dead);
+    }
+  }
+
+  static void tell(int end_pipe, int status, const rusage& used) {
     const auto us = [](const timeval& time) { return std::int64_t{time.tv_sec} * 1'000'000 + time.tv_usec; };
     const end how{.status = status,
                   .user_us = us(used.ru_utime),
                   .system_us = us(used.ru_stime),
                   .max_resident = std::int64_t{used.ru_maxrss} * 1024};
-    [[maybe_unused]] const ssize_t n = ::write(dead.end_pipe.get(), &how, sizeof how);
+    [[maybe_unused]] const ssize_t n = ::write(end_pipe, &how, sizeof how);
   }
 
   bool serve_one() {
@@ -294,24 +336,26 @@ class server {
   }
 
   const int control_;
-  unique_fd epoll_;
+  const bool detached_;
+  unique_fd epoll_, ended_;  // ended_: SIGCHLD
   fork_server::denied_calls denied_;
   std::optional<sandbox::namespaces> spaces_;
   rlimit files_{};
   char* stack_top_ = nullptr;
   std::list<std::pair<std::string, sandbox::prepared>> sandboxes_;  // the last used first
   std::map<int, living> children_;                                  // by their pidfds
+  std::map<pid_t, int> own_;                                        // of those, this process's own
 };
 
 }  // namespace
 
-int serve_process_requests(int control, process_server_kind kind, unsigned user) {
+int serve_process_requests(int control, process_server_kind kind, bool detached, unsigned user) {
   ::prctl(PR_SET_NAME, "bulkhead-procs");
   // A host may care no more how a child ends. Ignored, it would be so for children, too; a handler is not inherited.
   struct sigaction nothing {};
   nothing.sa_handler = [](int) {};
   ::sigaction(SIGPIPE, &nothing, nullptr);
-  return server(control, kind, user).run();
+  return server(control, kind, detached, user).run();
 }
 
 }  // namespace bulkhead
