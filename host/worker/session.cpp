@@ -100,7 +100,7 @@ bool session::say_hello() {
     if (const auto found = options.find("concurrency"); found != options.end())
       concurrency_ = std::clamp(found->second.as<unsigned>(), 1u, most_threads);
     if (const auto found = options.find("event_credit"); found != options.end())
-      credit_ = found->second.as<std::int64_t>();
+      first_credit_ = found->second.as<std::int64_t>();
     if (const auto found = options.find("frame_limit"); found != options.end())
       frame_limit_ = found->second.as<std::size_t>();
     if (const auto found = options.find("lanes"); found != options.end() && lanes_) {
@@ -316,7 +316,7 @@ void session::on_notification(const ipc::message& notification, std::vector<uniq
       std::lock_guard held(mutex_);
       next_windows_[params.at(0).as<std::uint32_t>()] = window;
     } else if (notification.method == "$/credit") {
-      credit_ += params.at(0).as<std::int64_t>();
+      more_credit_ += params.at(0).as<std::int64_t>();
       channel_.wake();
     } else if (notification.method == "$/shutdown") {
       shutdown_ = true;
@@ -406,11 +406,11 @@ void session::notify(std::string_view method, const std::function<void(ipc::pack
 }
 
 void session::progress(bulkhead_call& call, ipc::byte_span value) {
-  if (call.answered || !take_credit()) return;
+  if (call.answered) return;
   ipc::buffer out = ipc::begin_notification("$/progress");
   ipc::packer(out).pack_array(2).pack(call.tag);
   out.append(value);
-  channel_.send(out.take());
+  send_event(out, value.size(), {});
 }
 
 void session::log(int level, std::string_view text) {
@@ -419,24 +419,30 @@ void session::log(int level, std::string_view text) {
 }
 
 bool session::emit(std::string_view name, ipc::byte_span value, std::vector<unique_fd> handles) {
-  if (!take_credit()) return false;
   ipc::buffer out = ipc::begin_notification("$/event");
   ipc::packer(out).pack_array(2).pack(name);
   out.append(value);
-  return channel_.send(out.take(), std::move(handles));
+  return send_event(out, value.size(), std::move(handles));
 }
 
-// One event's worth of credit; waits for the host to hand out more.
-bool session::take_credit() {
+// An event, or a report of progress. Waits for the host while it has no credit for one more, or has as many bytes to
+// handle as one message may have. False when the host is gone.
+bool session::send_event(ipc::buffer& message, std::size_t value_bytes, std::vector<unique_fd> handles) {
+  std::unique_lock held(emitting_);
   for (;;) {
-    std::int64_t have = credit_.load();
-    if (have > 0) {
-      if (credit_.compare_exchange_weak(have, have - 1)) return true;
-      continue;
-    }
-    channel_.run([this] { return credit_.load() > 0; });
+    const std::int64_t more = more_credit_;
+    for (; events_acknowledged_ < more && !unacknowledged_.empty(); ++events_acknowledged_)
+      unacknowledged_bytes_ -= unacknowledged_.pop();
+    if (events_sent_ < first_credit_ + more && unacknowledged_bytes_ < frame_limit_) break;
+    held.unlock();
+    channel_.run([&] { return more_credit_ != more; });
     if (channel_.closed()) return false;
+    held.lock();
   }
+  ++events_sent_;
+  unacknowledged_bytes_ += value_bytes;
+  unacknowledged_.push(std::move(value_bytes));
+  return channel_.send(message.take(), std::move(handles));
 }
 
 void session::poll(bulkhead_call&) { channel_.poll(); }

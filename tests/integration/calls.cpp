@@ -106,6 +106,22 @@ TEST_CASE("events arrive, also more than the credit at once") {
   CHECK(seen.values()[4999] == std::pair<std::string, int>("tick", 7));
 }
 
+TEST_CASE("large events wait for a handler that lags behind, and all of them arrive") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  load_options options;
+  options.limits.frame = std::size_t{64} << 10;
+  auto chaos = host.load(plugin_path("chaos"), options);
+  mailbox<std::size_t> seen;
+  chaos.on_event([&](const std::string&, const msgpack::object& value) {
+    for (int i = 0; i < 5; ++i) echo.call<int>("add", i, 1);
+    seen.put(value.via.bin.size);
+  });
+  chaos.call("emit", "large", bytes(60'000), 100);
+  REQUIRE(seen.wait_for(100));
+  CHECK(seen.values() == std::vector<std::size_t>(100, 60'000));
+}
+
 TEST_CASE("a plugin calls the functions lent to it and no others") {
   host host;
   functions lent;

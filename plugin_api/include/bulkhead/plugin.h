@@ -111,8 +111,9 @@ struct bulkhead_host {
      * [any-thread] */
   void (*log)(const bulkhead_host_t* host, bulkhead_log_level_t level, const char* text, size_t size);
 
-  /* Sends an event to the application: a name and one MessagePack value. Waits for credit when the host has
-     * 1,024 events of this worker still to handle. False when the host is gone. [any-thread] */
+  /* Sends an event to the application: a name and one MessagePack value. Waits while the host has
+     * 1,024 events of this worker still to handle, or as many bytes of them as one message may have. False when the host
+     * is gone. [any-thread] */
   bool (*emit)(const bulkhead_host_t* host, const char* name, const void* value, size_t size);
 
   /* Calls a function that the application granted to this plugin, and waits for its answer. `arguments` is one
@@ -290,7 +291,7 @@ struct bulkhead_plugin {
   void* plugin_data; /* the plugin's own */
 
   const bulkhead_method_t* methods; /* an array, not of pointers */
-  size_t method_count;              /* how many there are */
+  size_t method_count;              /* how many there are: 4,096 at most */
 
   /* Prepares the plugin for calls: open files, allocate, start threads. On failure, returns false with a text
      * (static or living as long as the plugin) in *error. [dispatch-thread] */
