@@ -248,9 +248,7 @@ void session::save_state(std::uint32_t id) {
   try {
     const std::vector<std::uint8_t> state = runtime_.save_state();
     if (state.size() + message_overhead > frame_limit_)
-      return refuse(outcome::rejected, "the state has " + std::to_string(state.size()) +
-                                           " bytes, more than the limit of " + std::to_string(frame_limit_) +
-                                           " for one message");
+      return refuse(outcome::rejected, too_large("the state", state.size()));
     ipc::buffer result;
     ipc::packer(result)
         .pack_bin(static_cast<std::uint32_t>(state.size()))
@@ -368,10 +366,7 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
     return fail(call, {outcome::plugin_error, "the result refers to a blob that does not exist or was released", {}});
   if (!placed.empty()) result = placed;
   if (result.size() + message_overhead > frame_limit_) {
-    fail(call, {outcome::rejected,
-                "the result has " + std::to_string(result.size()) + " bytes, more than the limit of " +
-                    std::to_string(frame_limit_) + " for one message",
-                {}});
+    fail(call, {outcome::rejected, too_large("the result", result.size()), {}});
     return;
   }
   std::vector<unique_fd> handles;
@@ -392,10 +387,21 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
   channel_.send(response_head(id).view(), result, std::move(handles));
 }
 
+// For people: why the host would take it for a violation.
+std::string session::too_large(std::string_view what, std::size_t bytes) const {
+  return std::string(what) + " has " + std::to_string(bytes) + " bytes, more than the limit of " +
+         std::to_string(frame_limit_) + " for one message";
+}
+
 void session::fail(bulkhead_call& call, ipc::call_failure failure) {
   const auto id = static_cast<std::uint32_t>(call.tag);
   end(call);
-  channel_.send(ipc::make_error_response(id, failure).take());
+  ipc::buffer out = ipc::make_error_response(id, failure);
+  if (out.view().size() > frame_limit_) {
+    failure.data.clear();
+    out = ipc::make_error_response(id, failure);
+  }
+  channel_.send(out.take());
 }
 
 void session::notify(std::string_view method, const std::function<void(ipc::packer&)>& params) {
@@ -410,6 +416,8 @@ void session::progress(bulkhead_call& call, ipc::byte_span value) {
   ipc::buffer out = ipc::begin_notification("$/progress");
   ipc::packer(out).pack_array(2).pack(call.tag);
   out.append(value);
+  if (out.view().size() > frame_limit_)
+    return log(BULKHEAD_LOG_WARNING, "dropped: " + too_large("a report of progress", value.size()));
   send_event(out, value.size(), {});
 }
 
@@ -426,8 +434,9 @@ bool session::emit(std::string_view name, ipc::byte_span value, std::vector<uniq
 }
 
 // An event, or a report of progress. Waits for the host while it has no credit for one more, or has as many bytes to
-// handle as one message may have. False when the host is gone.
+// handle as one message may have. False when the host is gone, or would not take it for its size.
 bool session::send_event(ipc::buffer& message, std::size_t value_bytes, std::vector<unique_fd> handles) {
+  if (message.view().size() > frame_limit_) return false;
   std::unique_lock held(emitting_);
   for (;;) {
     const std::int64_t more = more_credit_;
@@ -460,6 +469,9 @@ ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view
     return ipc::completion::failed(outcome::cancelled, "the call was cancelled");
   ipc::buffer frame = ipc::begin_request(function);
   frame.append(arguments);
+  if (frame.view().size() > frame_limit_)
+    return ipc::completion::failed(outcome::rejected,
+                                   too_large("the call of '" + ipc::sanitised(function, 128) + "'", arguments.size()));
   ipc::waiter waiter;
   const ipc::time_point deadline = on_behalf_of ? on_behalf_of->deadline : ipc::never;
   const auto before = [&](std::uint32_t id) {

@@ -104,6 +104,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void forget_published(const msgpack::object& params);
   bool place_blobs(ipc::byte_span result, std::vector<std::uint8_t>& made);
   void end(bulkhead_call& call);
+  std::string too_large(std::string_view what, std::size_t bytes) const;
   bool send_event(ipc::buffer& message, std::size_t value_bytes, std::vector<unique_fd> handles);
   std::unique_ptr<ipc::transport> make_transport(unique_fd socket, lane_descriptors lanes);
   void notify(std::string_view method, const std::function<void(ipc::packer&)>& params);

@@ -172,6 +172,11 @@ BULKHEAD_PLUGIN("chaos", "1.0.0") {
                   return n;
                 },
                 "Reports progress 0 to n - 1", {"n"});
+  plugin.method("report", [](const bulkhead::context& cx, const msgpack::object& value) { cx.progress(value); },
+                "Reports a value as progress", {"value"});
+  plugin.method("fail_with",
+                [](const std::string& text, const msgpack::object& details) { throw bulkhead::error(text, details); },
+                "Fails with a text and details", {"text", "details"});
   plugin.method("call_host", call_host, "Calls a function of the application", {"function", "arguments"});
   plugin.method(
       "name",

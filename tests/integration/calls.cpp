@@ -122,6 +122,39 @@ TEST_CASE("large events wait for a handler that lags behind, and all of them arr
   CHECK(seen.values() == std::vector<std::size_t>(100, 60'000));
 }
 
+TEST_CASE("what a plugin sends beyond the frame limit costs it that message and no more") {
+  mailbox<log_record> logs;
+  host host({.on_log = [&](const log_record& record) { logs.put(record); }});
+  load_options options;
+  options.limits.frame = std::size_t{64} << 10;
+  options.functions.add("size", [](const bytes& value) { return value.size(); });
+  auto chaos = host.load(plugin_path("chaos"), options);
+  const pid_t pid = chaos.workers().at(0).pid;
+  const bytes large(100'000);  // it goes there as a blob, and comes back in the message
+  mailbox<std::string> seen;
+  chaos.on_event([&](const std::string& name, const msgpack::object&) { seen.put(name); });
+
+  CHECK(failure_of([&] { chaos.call("emit", "large", large, 1); }).message() == "the host takes no more events");
+  CHECK_THAT(failure_of([&] { chaos.call("call_host", "size", std::tuple{large}); }).message(),
+             Catch::StartsWith("rejected: the call of 'size' has 1000") &&
+                 Catch::EndsWith("more than the limit of 65536 for one message"));
+  const auto failed = failure_of([&] { chaos.call("fail_with", "the reason", large); });
+  CHECK(failed.message() == "the reason");
+  CHECK(failed.data().empty());
+  chaos.with({.on_progress = [&](const msgpack::object&) { seen.put("progress"); }}).call("report", large);
+  REQUIRE(logs.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(), [](const log_record& each) {
+      return each.text.find("dropped: a report of progress has 1000") != std::string::npos;
+    });
+  }));
+
+  chaos.call("emit", "small", 1, 1);
+  REQUIRE(seen.wait_for(1));
+  CHECK(seen.values() == std::vector<std::string>{"small"});
+  CHECK(chaos.call<std::size_t>("call_host", "size", std::tuple{bytes(100)}) == 100);
+  CHECK(chaos.workers().at(0).pid == pid);
+}
+
 TEST_CASE("a plugin calls the functions lent to it and no others") {
   host host;
   functions lent;
