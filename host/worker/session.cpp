@@ -40,6 +40,7 @@ struct response_head {
 
 constexpr std::size_t log_line_limit = 4096;
 constexpr unsigned most_threads = 64;
+constexpr const char* cancelled_with_call = "the call it was made for was cancelled";
 constexpr std::size_t message_overhead = 64;  // of a message around a value, at most
 
 }  // namespace
@@ -338,8 +339,7 @@ void session::cancel(std::uint32_t id) {
     if (call->tag != id) continue;
     call->cancelled = true;
     if (call->stream) call->stream->stop(true);
-    if (const std::uint32_t inner = call->host_call)
-      channel_.abandon(inner - 1, outcome::cancelled, "the call it was made for was cancelled");
+    for (const std::uint32_t inner : call->host_calls) channel_.abandon(inner, outcome::cancelled, cancelled_with_call);
   }
 }
 
@@ -484,10 +484,18 @@ ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view
                                       deadline == ipc::never ? std::function<ipc::buffer(std::uint32_t)>() : before);
   if (started.code != outcome::ok)
     return ipc::completion::failed(started.code, "the call to the host could not be sent");
-  if (on_behalf_of) on_behalf_of->host_call = started.id + 1;
+  if (on_behalf_of) {
+    std::lock_guard held(mutex_);
+    on_behalf_of->host_calls.push_back(started.id);
+    // A cancellation that came just before has not found it.
+    if (on_behalf_of->cancelled) channel_.abandon(started.id, outcome::cancelled, cancelled_with_call);
+  }
   if (channel_.wait(waiter, deadline) != ipc::channel::wait_result::done)
     channel_.abandon(started.id, outcome::timeout, "the deadline of the call passed while it waited for the host");
-  if (on_behalf_of) on_behalf_of->host_call = 0;
+  if (on_behalf_of) {
+    std::lock_guard held(mutex_);
+    std::erase(on_behalf_of->host_calls, started.id);
+  }
   return std::move(waiter.result);
 }
 

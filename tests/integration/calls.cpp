@@ -87,6 +87,31 @@ TEST_CASE("a stop request cancels a synchronous call") {
   CHECK(error.outcome() == outcome::cancelled);
 }
 
+TEST_CASE("a call that is cancelled ends all of the calls to the application that are made for it") {
+  mailbox<int> begun;
+  mailbox<outcome> ended;
+  host host;
+  std::promise<void> over;
+  functions lent;
+  lent.add("wait", [&, until_over = over.get_future().share()] {
+    begun.put(1);
+    until_over.wait();
+  });
+  auto chaos = host.load(plugin_path("chaos"), {.functions = lent});
+  const pid_t pid = chaos.workers().at(0).pid;
+  std::stop_source stop;
+  chaos.async_call<reply>("call_host_at_once", std::tuple{"wait", std::tuple{}, 3},
+                          [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); },
+                          {.stop = stop.get_token()});
+  REQUIRE(begun.wait_for(3));
+  stop.request_stop();
+  REQUIRE(ended.wait_for(1));
+  CHECK(ended.values()[0] == outcome::cancelled);
+  CHECK(chaos.call<int>("echo", 1) == 1);  // its threads have ended, for it serves one call at a time
+  CHECK(chaos.workers().at(0).pid == pid);
+  over.set_value();
+}
+
 TEST_CASE("progress arrives in order") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));

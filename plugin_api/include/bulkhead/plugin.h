@@ -86,9 +86,8 @@ struct bulkhead_host {
   void* host_data;      /* private to the worker */
 
   /* Ends `call` with a result: one MessagePack value of `size` bytes, copied; the outcome is `rejected` when it is larger
-     * than a message may be. Exactly one of reply() and fail()
-     * must be called for each call, once; it may be later than the return of invoke(), and from any thread.
-     * [any-thread] */
+     * than a message may be. Exactly one of reply() and fail() must be called for each call, once; it may be later than
+     * the return of invoke(), and from any thread. [any-thread] */
   void (*reply)(const bulkhead_host_t* host, bulkhead_call_t* call, const void* result, size_t size);
 
   /* Ends `call` with an error: a text for people, and optionally one MessagePack value with details (NULL, 0 for
@@ -114,15 +113,16 @@ struct bulkhead_host {
      * [any-thread] */
   void (*log)(const bulkhead_host_t* host, bulkhead_log_level_t level, const char* text, size_t size);
 
-  /* Sends an event to the application: a name and one MessagePack value. Waits while the host has
-     * 1,024 events of this worker still to handle, or as many bytes of them as one message may have. False when the host
-     * is gone, and when the event is larger than a message may be (16 MiB unless the application says otherwise).
+  /* Sends an event to the application: a name and one MessagePack value. Waits while the host has 1,024 events
+     * of this worker still to handle, or as many bytes of them as one message may have. False when the host is gone, and
+     * when the event is larger than a message may be (16 MiB unless the application says otherwise).
      * [any-thread] */
   bool (*emit)(const bulkhead_host_t* host, const char* name, const void* value, size_t size);
 
   /* Calls a function that the application granted to this plugin, and waits for its answer. `arguments` is one
      * MessagePack array. `on_behalf_of` (may be NULL) is the call that this one serves: its deadline and its
-     * cancellation end the wait. REJECTED, too, when it is larger than a message may be. Always fills *answer; give it back with release_answer(). [any-thread] */
+     * cancellation end the wait. REJECTED, too, when it is larger than a message may be. Always fills *answer; give it
+     * back with release_answer(). [any-thread] */
   bulkhead_status_t (*call_host)(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
                                  const void* arguments, size_t size, bulkhead_answer_t* answer);
   /* Gives an answer, or an item of a stream, back. [any-thread] */
