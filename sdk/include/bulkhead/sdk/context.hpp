@@ -207,7 +207,7 @@ class snapshot {
   // What was packed when it was published, as a T. Throws type_mismatch.
   template <class T>
   T as() const {
-    return typed::convert<T>(msgpack::unpack(reinterpret_cast<const char*>(raw_.data), raw_.size).get());
+    return typed::convert<T>(typed::unpack(view()).get());
   }
 
  private:
@@ -294,12 +294,12 @@ class host_api {
         fds.empty() ? host_->call_host(host_, call, function.c_str(), packed.data(), packed.size(), &answer.raw)
                     : to_send(fds).call_host(host_, call, function.c_str(), packed.data(), packed.size(), fds.data(),
                                              fds.size(), &answer.raw);
-    const char* data = reinterpret_cast<const char*>(answer.raw.data);
     if (status == BULKHEAD_CANCELLED) throw cancelled_error();
-    if (status != BULKHEAD_OK) throw error(std::string(data, answer.raw.size));
+    if (status != BULKHEAD_OK)
+      throw error(std::string(reinterpret_cast<const char*>(answer.raw.data), answer.raw.size));
     if constexpr (!std::is_void_v<R>) {
       try {
-        msgpack::object_handle result = msgpack::unpack(data, answer.raw.size);
+        msgpack::object_handle result = typed::unpack({answer.raw.data, answer.raw.size});
         if constexpr (std::is_same_v<R, handle>) return take(answer.raw, result.get());
         else return typed::convert<R>(result.get());
       } catch (const type_mismatch& mismatch) {
