@@ -95,6 +95,16 @@ TEST_CASE("a plugin that can't start is unavailable with phase and reason") {
   }
 }
 
+#ifndef BULKHEAD_SANITIZED  // which takes more address space than any limit
+TEST_CASE("a worker that dies of its limits before it can speak is reported in that phase") {
+  host host;
+  const auto error = failure_of([&] { host.load(plugin_path("echo"), {.memory_limit = 4096}); });
+  CHECK(error.outcome() == outcome::unavailable);
+  REQUIRE(error.report());
+  CHECK(error.report()->phase == phase::limits);
+}
+#endif
+
 TEST_CASE("a plugin that does not get ready in time is unavailable") {
   host host;
   const auto error = failure_of([&] {
