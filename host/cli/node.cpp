@@ -38,9 +38,8 @@ class answer final : public reply_handler {
   answer(channel_pointer to, nlohmann::json id) : to_(std::move(to)), id_(std::move(id)) {}
   void complete(reply&& result) override {
     if (!result) return say(to_, {{"id", id_}, {"error", error_of(failure_of(result))}});
-    const ipc::byte_span raw = result.raw();
     try {
-      const auto unpacked = msgpack::unpack(reinterpret_cast<const char*>(raw.data()), raw.size());
+      const auto unpacked = ipc::unpack(result.raw());
       say(to_, {{"id", id_}, {"result", from_msgpack(unpacked.get(), bytes_as::base64)}});
     } catch (const std::exception& e) {
       say(to_, {{"id", id_}, {"error", {{"code", "protocol"}, {"message", e.what()}}}});

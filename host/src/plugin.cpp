@@ -65,6 +65,8 @@ std::string_view to_string(enum plugin_status::state value) {
 
 // --- what workers say of themselves ---------------------------------------------------------------------------------
 
+constexpr std::size_t most_described = 4096;  // methods, requests
+
 plugin_info read_description(const msgpack::object& value) {
   plugin_info info;
   auto text = [](const msgpack::object& object, std::size_t limit = 1024) {
@@ -86,10 +88,14 @@ plugin_info read_description(const msgpack::object& value) {
     else if (key == "concurrency" && field.type == msgpack::type::POSITIVE_INTEGER)
       info.concurrency = static_cast<unsigned>(std::clamp<std::uint64_t>(field.via.u64, 1, 1024));
     else if (key == "state") info.keeps_state = field.type == msgpack::type::BOOLEAN && field.via.boolean;
-    if (field.type != msgpack::type::ARRAY) return;
+    if (field.type != msgpack::type::ARRAY || (key != "requests" && key != "methods")) return;
+    if (field.via.array.size > most_described)
+      throw std::length_error("more than " + std::to_string(most_described) + " " + key);
     for (const msgpack::object& item : std::span(field.via.array.ptr, field.via.array.size)) {
-      if (key == "requests") info.requests.push_back(text(item));
-      if (key != "methods") continue;
+      if (key == "requests") {
+        info.requests.push_back(text(item));
+        continue;
+      }
       method_info method;
       each(item, [&](const std::string& name, const msgpack::object& part) {
         if (name == "name") method.name = text(part, 256);

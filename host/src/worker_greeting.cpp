@@ -99,7 +99,7 @@ void worker_process::greeted(const ipc::completion& answer) {
     return kill(exit_reason::protocol, "it refused the host's greeting: " + answer.failure.message);
   bool blobs = false, published = false, lanes = false;
   try {
-    const msgpack::object_handle handle = ipc::unpack(answer.result());
+    const msgpack::object_handle handle = ipc::unpack(answer.result(), 1024);
     const auto said = handle.get().as<std::map<std::string, msgpack::object>>();
     const auto says = [&said](const char* what) {
       const auto found = said.find(what);

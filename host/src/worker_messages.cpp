@@ -6,6 +6,7 @@ namespace bulkhead {
 namespace {
 
 constexpr unsigned host_calls_limit = 8;
+constexpr std::size_t elements_limit = std::size_t{1} << 17;  // of what a worker says of itself: 3 MiB as objects
 
 }  // namespace
 
@@ -60,7 +61,8 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
     return wrong ? kill(exit_reason::protocol, std::string(notification.method) + ": " + wrong) : void();
   }
   try {
-    const msgpack::object_handle handle = ipc::unpack(notification.params);
+    if (notification.method == "$/event" || notification.method == "$/progress") return take_event(notification, came);
+    const msgpack::object_handle handle = ipc::unpack(notification.params, elements_limit);
     const auto params = handle.get().as<std::vector<msgpack::object>>();
     if (notification.method == "$/ready") {
       if (ready_) throw std::runtime_error("$/ready came twice");
@@ -88,43 +90,61 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
     } else if (notification.method == "$/log") {
       const auto level = std::clamp(params.at(0).as<int>(), 0, 3);
       log_->record(static_cast<log_level>(level), params.at(1).as<std::string_view>(), ipc::clock::now());
-    } else if (notification.method == "$/event" || notification.method == "$/progress") {
-      if (!spend_event_credit()) throw std::runtime_error("more events than it had credit for");
-      const bool event = notification.method == "$/event";
-      const std::string name = event ? ipc::sanitised(params.at(0).as<std::string_view>(), 256) : "";
-      const std::uint32_t id = event ? 0 : params.at(0).as<std::uint32_t>();
-      auto copy = std::make_shared<msgpack::object_handle>(msgpack::clone(params.at(1)));
-      std::shared_ptr<std::function<void(const msgpack::object&)>> progress;
-      {
-        std::lock_guard held(mutex_);
-        if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
-        if (const auto found = progress_.find(id); !event && found != progress_.end()) progress = found->second;
-      }
-      boost::asio::post(*strand_, [self = shared_from_this(), event, name, copy, progress, came] {
-        std::vector<unique_fd> none;
-        try {
-          if (progress) (*progress)(copy->get());
-          else if (const auto owner = self->owner_.lock(); owner && event)
-            owner->on_event(name, copy->get(), came ? came->handles : none);
-        } catch (const std::exception& e) {
-          self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(),
-                             ipc::clock::now());
-        }
-        self->return_event_credit();
-      });
     }
   } catch (const std::exception& e) {
     kill(exit_reason::protocol, "notification " + ipc::sanitised(notification.method, 64) + ": " + e.what());
   }
 }
 
-bool worker_process::spend_event_credit() { return events_.fetch_add(1) < event_credit; }
+// An event, or a report of progress. Its value waits as it came: as objects it may take 24 times as much.
+void worker_process::take_event(const ipc::message& notification, const std::shared_ptr<untaken>& came) {
+  const bool event = notification.method == "$/event";
+  ipc::byte_span rest = notification.params;
+  if (ipc::take_array(rest).value_or(0) < 2) throw std::runtime_error("fewer than two parameters");
+  const ipc::byte_span about = rest.first(ipc::value_size(rest));
+  rest = rest.subspan(about.size());
+  const ipc::byte_span value = rest.first(ipc::value_size(rest));
+  const msgpack::object_handle key = ipc::unpack(about, 1);
+  const std::string name = event ? ipc::sanitised(key.get().as<std::string_view>(), 256) : "";
+  const std::uint32_t id = event ? 0 : key.get().as<std::uint32_t>();
+  if (!spend_event_credit(value.size())) throw std::runtime_error("more events than it had credit for");
+  std::shared_ptr<std::function<void(const msgpack::object&)>> progress;
+  {
+    std::lock_guard held(mutex_);
+    if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
+    if (const auto found = progress_.find(id); !event && found != progress_.end()) progress = found->second;
+  }
+  boost::asio::post(*strand_, [self = shared_from_this(), event, name, progress, came,
+                               packed = std::vector<std::uint8_t>(value.begin(), value.end())] {
+    std::vector<unique_fd> none;
+    try {
+      if (progress) (*progress)(ipc::unpack(packed).get());
+      else if (const auto owner = self->owner_.lock(); owner && event)
+        owner->on_event(name, ipc::unpack(packed).get(), came ? came->handles : none);
+    } catch (const std::exception& e) {
+      self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(),
+                         ipc::clock::now());
+    }
+    self->return_event_credit(packed.size());
+  });
+}
 
-void worker_process::return_event_credit() {
+// A worker stops when what it has sent and knows nothing of has as many bytes as one message may have.
+bool worker_process::spend_event_credit(std::size_t bytes) {
+  if (events_ >= event_credit || event_bytes_ >= limits().frame) return false;
+  ++events_;
+  event_bytes_ += bytes;
+  return true;
+}
+
+void worker_process::return_event_credit(std::size_t bytes) {
   --events_;
-  if (events_to_credit_.fetch_add(1) + 1 < credit_batch) return;
-  events_to_credit_ -= credit_batch;
+  event_bytes_ -= bytes;
+  ++events_to_credit_;
+  bytes_to_credit_ += bytes;
+  if (events_to_credit_ < credit_batch && bytes_to_credit_ < limits().frame / 4) return;
   ipc::buffer credit = ipc::begin_notification("$/credit");
+<<<<<<< HEAD
   ipc::packer(credit).pack_array(1).pack(credit_batch);
   tell(credit.view());
 }
@@ -133,6 +153,11 @@ bool worker_process::tell(ipc::byte_span frame, std::vector<unique_fd> handles) 
   if (channel_.send_vital(frame, std::move(handles))) return true;
   if (!channel_.closed()) kill(exit_reason::protocol, "it sends requests and does not read what comes back");
   return false;
+=======
+  ipc::packer(credit).pack_array(1).pack(std::exchange(events_to_credit_, 0));
+  bytes_to_credit_ = 0;
+  channel_.send(credit.take());
+>>>>>>> fix/worker
 }
 
 void worker_process::on_closed(const std::string& violation) {

@@ -140,6 +140,7 @@ class worker_process final : public reactor::target,
   }
   void discard(std::vector<unique_fd> handles) override;
   struct untaken;
+  void take_event(const ipc::message& notification, const std::shared_ptr<untaken>& came);
   void on_late_answer(std::uint32_t id) override;
   // ipc::channel::wakeups
   void arm(bool reading, bool writing) override;
@@ -157,8 +158,8 @@ class worker_process final : public reactor::target,
   void watch_progress(std::uint32_t id, call_request& request);
   void forget_progress(std::uint32_t id);
   void forget_call(std::uint32_t id, outcome code);
-  bool spend_event_credit();
-  void return_event_credit();
+  bool spend_event_credit(std::size_t bytes);
+  void return_event_credit(std::size_t bytes);
   bool await_exit(ipc::time_point deadline);
   void stop_watching();
   bool has_ended(ipc::time_point deadline);
@@ -199,7 +200,10 @@ class worker_process final : public reactor::target,
   std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet
   std::atomic<unsigned> host_calls_{0};
   std::pair<std::uint32_t, ipc::time_point> next_deadline_{0, ipc::never};  // of the call to the host that comes next
-  std::atomic<unsigned> events_{0}, events_to_credit_{0};
+  std::atomic<unsigned> events_{0};                                         // that wait for their handler
+  std::atomic<std::size_t> event_bytes_{0};
+  unsigned events_to_credit_ = 0;  // handled; of the strand alone, as are their bytes
+  std::size_t bytes_to_credit_ = 0;
 
   std::mutex reading_reports_;
   std::string partial_report_;

@@ -3,6 +3,7 @@
 
 #include "bootstrap.hpp"
 #include "report/black_box.hpp"
+#include <bulkhead/crash_report.hpp>
 #include <bulkhead/error.hpp>
 
 #include <array>
@@ -44,6 +45,12 @@ void leave_note(const std::string& why) {
   [[maybe_unused]] const ssize_t n = ::pwrite(black_box_fd, cut.c_str(), cut.size() + 1, offsetof(black_box, message));
 }
 
+// What run_worker() goes on with, once it has mapped the black box.
+void note_phase(phase reached) {
+  const auto value = static_cast<std::uint32_t>(reached);
+  [[maybe_unused]] const ssize_t n = ::pwrite(black_box_fd, &value, sizeof value, offsetof(black_box, phase));
+}
+
 [[noreturn]] void exec_program(incoming& in, sandbox::prepared& prepared) {
   ::fcntl(black_box_fd, F_SETFD, FD_CLOEXEC);
   std::vector<char*> argv;
@@ -73,6 +80,7 @@ void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
     prepared.enter_files();
     place_descriptors(in.fds, !plugin, prepared, supervisor);
     placed = true;
+    note_phase(phase::limits);
     prepared.enter();
   } catch (const std::exception& e) {
     if (placed) leave_note(std::string("its sandbox could not be set up: ") + e.what());

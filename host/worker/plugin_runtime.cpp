@@ -54,6 +54,10 @@ struct private_blob {
 
 // Callers find methods by name: each must have one of its own.
 void check_methods(const bulkhead_plugin_t& plugin) {
+  constexpr std::size_t most = 4096;  // docs/protocol.md
+  if (plugin.method_count > most)
+    throw std::runtime_error("it has " + std::to_string(plugin.method_count) + " methods, more than " +
+                             std::to_string(most));
   std::set<std::string_view> names;
   for (std::size_t i = 0; i < plugin.method_count; ++i) {
     const bulkhead_method_t& method = plugin.methods[i];

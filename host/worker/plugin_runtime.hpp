@@ -40,9 +40,9 @@ struct bulkhead_call {
   bulkhead::ipc::time_point deadline = bulkhead::ipc::never;
   std::atomic<bool> cancelled{false};
   std::atomic<bool> answered{false};
-  std::atomic<int> references{2};           // the answer, invoke()
-  std::atomic<std::uint32_t> host_call{0};  // of the link: a call to the host in progress on its behalf
-  std::atomic<std::int64_t> next_poll{0};   // when to look for a cancellation again
+  std::atomic<int> references{2};          // the answer, invoke()
+  std::vector<std::uint32_t> host_calls;   // of the link, with its lock: calls to the host in progress on its behalf
+  std::atomic<std::int64_t> next_poll{0};  // when to look for a cancellation again
 
   // The memory of one that is gone is kept for the thread's next.
   static void* operator new(std::size_t size);

@@ -40,6 +40,7 @@ struct response_head {
 
 constexpr std::size_t log_line_limit = 4096;
 constexpr unsigned most_threads = 64;
+constexpr const char* cancelled_with_call = "the call it was made for was cancelled";
 constexpr std::size_t message_overhead = 64;  // of a message around a value, at most
 
 }  // namespace
@@ -100,7 +101,7 @@ bool session::say_hello() {
     if (const auto found = options.find("concurrency"); found != options.end())
       concurrency_ = std::clamp(found->second.as<unsigned>(), 1u, most_threads);
     if (const auto found = options.find("event_credit"); found != options.end())
-      credit_ = found->second.as<std::int64_t>();
+      first_credit_ = found->second.as<std::int64_t>();
     if (const auto found = options.find("frame_limit"); found != options.end())
       frame_limit_ = found->second.as<std::size_t>();
     if (const auto found = options.find("lanes"); found != options.end() && lanes_) {
@@ -248,9 +249,7 @@ void session::save_state(std::uint32_t id) {
   try {
     const std::vector<std::uint8_t> state = runtime_.save_state();
     if (state.size() + message_overhead > frame_limit_)
-      return refuse(outcome::rejected, "the state has " + std::to_string(state.size()) +
-                                           " bytes, more than the limit of " + std::to_string(frame_limit_) +
-                                           " for one message");
+      return refuse(outcome::rejected, too_large("the state", state.size()));
     ipc::buffer result;
     ipc::packer(result)
         .pack_bin(static_cast<std::uint32_t>(state.size()))
@@ -327,7 +326,7 @@ void session::on_notification(const ipc::message& notification, std::vector<uniq
       std::lock_guard held(mutex_);
       next_windows_[params.at(0).as<std::uint32_t>()] = window;
     } else if (notification.method == "$/credit") {
-      credit_ += params.at(0).as<std::int64_t>();
+      more_credit_ += params.at(0).as<std::int64_t>();
       channel_.wake();
     } else if (notification.method == "$/shutdown") {
       shutdown_ = true;
@@ -351,8 +350,7 @@ void session::cancel(std::uint32_t id) {
     if (call->tag != id) continue;
     call->cancelled = true;
     if (call->stream) call->stream->stop(true);
-    if (const std::uint32_t inner = call->host_call)
-      channel_.abandon(inner - 1, outcome::cancelled, "the call it was made for was cancelled");
+    for (const std::uint32_t inner : call->host_calls) channel_.abandon(inner, outcome::cancelled, cancelled_with_call);
   }
 }
 
@@ -379,10 +377,7 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
     return fail(call, {outcome::plugin_error, "the result refers to a blob that does not exist or was released", {}});
   if (!placed.empty()) result = placed;
   if (result.size() + message_overhead > frame_limit_) {
-    fail(call, {outcome::rejected,
-                "the result has " + std::to_string(result.size()) + " bytes, more than the limit of " +
-                    std::to_string(frame_limit_) + " for one message",
-                {}});
+    fail(call, {outcome::rejected, too_large("the result", result.size()), {}});
     return;
   }
   std::vector<unique_fd> handles;
@@ -403,10 +398,21 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
   channel_.send(response_head(id).view(), result, std::move(handles));
 }
 
+// For people: why the host would take it for a violation.
+std::string session::too_large(std::string_view what, std::size_t bytes) const {
+  return std::string(what) + " has " + std::to_string(bytes) + " bytes, more than the limit of " +
+         std::to_string(frame_limit_) + " for one message";
+}
+
 void session::fail(bulkhead_call& call, ipc::call_failure failure) {
   const auto id = static_cast<std::uint32_t>(call.tag);
   end(call);
-  channel_.send(ipc::make_error_response(id, failure).take());
+  ipc::buffer out = ipc::make_error_response(id, failure);
+  if (out.view().size() > frame_limit_) {
+    failure.data.clear();
+    out = ipc::make_error_response(id, failure);
+  }
+  channel_.send(out.take());
 }
 
 void session::notify(std::string_view method, const std::function<void(ipc::packer&)>& params) {
@@ -417,11 +423,13 @@ void session::notify(std::string_view method, const std::function<void(ipc::pack
 }
 
 void session::progress(bulkhead_call& call, ipc::byte_span value) {
-  if (call.answered || !take_credit()) return;
+  if (call.answered) return;
   ipc::buffer out = ipc::begin_notification("$/progress");
   ipc::packer(out).pack_array(2).pack(call.tag);
   out.append(value);
-  channel_.send(out.take());
+  if (out.view().size() > frame_limit_)
+    return log(BULKHEAD_LOG_WARNING, "dropped: " + too_large("a report of progress", value.size()));
+  send_event(out, value.size(), {});
 }
 
 void session::log(int level, std::string_view text) {
@@ -430,24 +438,31 @@ void session::log(int level, std::string_view text) {
 }
 
 bool session::emit(std::string_view name, ipc::byte_span value, std::vector<unique_fd> handles) {
-  if (!take_credit()) return false;
   ipc::buffer out = ipc::begin_notification("$/event");
   ipc::packer(out).pack_array(2).pack(name);
   out.append(value);
-  return channel_.send(out.take(), std::move(handles));
+  return send_event(out, value.size(), std::move(handles));
 }
 
-// One event's worth of credit; waits for the host to hand out more.
-bool session::take_credit() {
+// An event, or a report of progress. Waits for the host while it has no credit for one more, or has as many bytes to
+// handle as one message may have. False when the host is gone, or would not take it for its size.
+bool session::send_event(ipc::buffer& message, std::size_t value_bytes, std::vector<unique_fd> handles) {
+  if (message.view().size() > frame_limit_) return false;
+  std::unique_lock held(emitting_);
   for (;;) {
-    std::int64_t have = credit_.load();
-    if (have > 0) {
-      if (credit_.compare_exchange_weak(have, have - 1)) return true;
-      continue;
-    }
-    channel_.run([this] { return credit_.load() > 0; });
+    const std::int64_t more = more_credit_;
+    for (; events_acknowledged_ < more && !unacknowledged_.empty(); ++events_acknowledged_)
+      unacknowledged_bytes_ -= unacknowledged_.pop();
+    if (events_sent_ < first_credit_ + more && unacknowledged_bytes_ < frame_limit_) break;
+    held.unlock();
+    channel_.run([&] { return more_credit_ != more; });
     if (channel_.closed()) return false;
+    held.lock();
   }
+  ++events_sent_;
+  unacknowledged_bytes_ += value_bytes;
+  unacknowledged_.push(std::move(value_bytes));
+  return channel_.send(message.take(), std::move(handles));
 }
 
 void session::poll(bulkhead_call&) { channel_.poll(); }
@@ -465,6 +480,9 @@ ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view
     return ipc::completion::failed(outcome::cancelled, "the call was cancelled");
   ipc::buffer frame = ipc::begin_request(function);
   frame.append(arguments);
+  if (frame.view().size() > frame_limit_)
+    return ipc::completion::failed(outcome::rejected,
+                                   too_large("the call of '" + ipc::sanitised(function, 128) + "'", arguments.size()));
   ipc::waiter waiter;
   const ipc::time_point deadline = on_behalf_of ? on_behalf_of->deadline : ipc::never;
   const auto before = [&](std::uint32_t id) {
@@ -477,10 +495,18 @@ ipc::completion session::call_host(bulkhead_call* on_behalf_of, std::string_view
                                       deadline == ipc::never ? std::function<ipc::buffer(std::uint32_t)>() : before);
   if (started.code != outcome::ok)
     return ipc::completion::failed(started.code, "the call to the host could not be sent");
-  if (on_behalf_of) on_behalf_of->host_call = started.id + 1;
+  if (on_behalf_of) {
+    std::lock_guard held(mutex_);
+    on_behalf_of->host_calls.push_back(started.id);
+    // A cancellation that came just before has not found it.
+    if (on_behalf_of->cancelled) channel_.abandon(started.id, outcome::cancelled, cancelled_with_call);
+  }
   if (channel_.wait(waiter, deadline) != ipc::channel::wait_result::done)
     channel_.abandon(started.id, outcome::timeout, "the deadline of the call passed while it waited for the host");
-  if (on_behalf_of) on_behalf_of->host_call = 0;
+  if (on_behalf_of) {
+    std::lock_guard held(mutex_);
+    std::erase(on_behalf_of->host_calls, started.id);
+  }
   return std::move(waiter.result);
 }
 

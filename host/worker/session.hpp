@@ -105,7 +105,8 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void forget_published(const msgpack::object& params);
   bool place_blobs(ipc::byte_span result, std::vector<std::uint8_t>& made);
   void end(bulkhead_call& call);
-  bool take_credit();
+  std::string too_large(std::string_view what, std::size_t bytes) const;
+  bool send_event(ipc::buffer& message, std::size_t value_bytes, std::vector<unique_fd> handles);
   std::unique_ptr<ipc::transport> make_transport(unique_fd socket, lane_descriptors lanes);
   void notify(std::string_view method, const std::function<void(ipc::packer&)>& params);
 
@@ -133,7 +134,12 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   std::size_t frame_limit_ = ipc::limits{}.frame;
   std::atomic<bool> work_{false};  // something in queue_
   std::atomic<bool> shutdown_{false};
-  std::atomic<std::int64_t> credit_{1024};
+  std::mutex emitting_;               // events leave in the order in which they are acknowledged
+  fifo<std::size_t> unacknowledged_;  // the bytes of each, with emitting_, as are these three
+  std::size_t unacknowledged_bytes_ = 0;
+  std::int64_t events_sent_ = 0, events_acknowledged_ = 0;
+  std::int64_t first_credit_ = 1024;
+  std::atomic<std::int64_t> more_credit_{0};  // that came since, for what was acknowledged
 };
 
 }  // namespace bulkhead

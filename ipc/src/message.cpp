@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <stdexcept>
 
 namespace bulkhead::ipc {
 namespace {
@@ -160,6 +161,23 @@ msgpack::object_handle unpack(byte_span bytes) {
       reinterpret_cast<const char*>(bytes.data()), bytes.size(), offset, referenced,
       [](msgpack::type::object_type, std::size_t, void*) { return true; }, nullptr,
       msgpack::unpack_limit(most, most, most, most, most, scanner::max_depth + 1));
+}
+
+msgpack::object_handle unpack(byte_span bytes, std::size_t most) {
+  struct counter : msgpack::null_visitor {
+    std::size_t left;
+    explicit counter(std::size_t most_elements) : left(most_elements) {}
+    bool take(std::size_t elements) {
+      if (elements > left) return false;
+      left -= elements;
+      return true;
+    }
+    bool start_array(std::uint32_t elements) { return take(elements); }
+    bool start_map(std::uint32_t pairs) { return take(2 * std::size_t{pairs}); }
+  } counting(most);
+  if (bytes.size() > most && !msgpack::parse(reinterpret_cast<const char*>(bytes.data()), bytes.size(), counting))
+    throw std::length_error("more than " + std::to_string(most) + " elements");
+  return unpack(bytes);
 }
 
 call_failure parse_failure(byte_span error) {

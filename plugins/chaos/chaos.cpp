@@ -56,6 +56,24 @@ packed_value call_host(const bulkhead::context& cx, const std::string& function,
   return {msgpack::unpack(bytes.data(), bytes.size())};
 }
 
+// Several threads call it on behalf of one call; how each of them ended.
+std::vector<std::string> call_host_at_once(const bulkhead::context& cx, const std::string& function,
+                                           const msgpack::object& arguments, unsigned count) {
+  std::vector<std::string> ended(count);
+  std::vector<std::thread> threads;
+  for (std::string& each : ended)
+    threads.emplace_back([&] {
+      try {
+        call_host(cx, function, arguments);
+        each = "ok";
+      } catch (const std::exception& e) {
+        each = e.what();
+      }
+    });
+  for (std::thread& each : threads) each.join();
+  return ended;
+}
+
 std::string read_to_end(int fd) {
   std::string text;
   char chunk[4096];
@@ -172,7 +190,14 @@ BULKHEAD_PLUGIN("chaos", "1.0.0") {
                   return n;
                 },
                 "Reports progress 0 to n - 1", {"n"});
+  plugin.method("report", [](const bulkhead::context& cx, const msgpack::object& value) { cx.progress(value); },
+                "Reports a value as progress", {"value"});
+  plugin.method("fail_with",
+                [](const std::string& text, const msgpack::object& details) { throw bulkhead::error(text, details); },
+                "Fails with a text and details", {"text", "details"});
   plugin.method("call_host", call_host, "Calls a function of the application", {"function", "arguments"});
+  plugin.method("call_host_at_once", call_host_at_once, "Calls a function of the application from several threads",
+                {"function", "arguments", "threads"});
   plugin.method(
       "name",
       [] {

@@ -87,6 +87,31 @@ TEST_CASE("a stop request cancels a synchronous call") {
   CHECK(error.outcome() == outcome::cancelled);
 }
 
+TEST_CASE("a call that is cancelled ends all of the calls to the application that are made for it") {
+  mailbox<int> begun;
+  mailbox<outcome> ended;
+  host host;
+  std::promise<void> over;
+  functions lent;
+  lent.add("wait", [&, until_over = over.get_future().share()] {
+    begun.put(1);
+    until_over.wait();
+  });
+  auto chaos = host.load(plugin_path("chaos"), {.functions = lent});
+  const pid_t pid = chaos.workers().at(0).pid;
+  std::stop_source stop;
+  chaos.async_call<reply>("call_host_at_once", std::tuple{"wait", std::tuple{}, 3},
+                          [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); },
+                          {.stop = stop.get_token()});
+  REQUIRE(begun.wait_for(3));
+  stop.request_stop();
+  REQUIRE(ended.wait_for(1));
+  CHECK(ended.values()[0] == outcome::cancelled);
+  CHECK(chaos.call<int>("echo", 1) == 1);  // its threads have ended, for it serves one call at a time
+  CHECK(chaos.workers().at(0).pid == pid);
+  over.set_value();
+}
+
 TEST_CASE("progress arrives in order") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));
@@ -104,6 +129,55 @@ TEST_CASE("events arrive, also more than the credit at once") {
   chaos.call("emit", "tick", 7, 5000);
   REQUIRE(seen.wait_for(5000));
   CHECK(seen.values()[4999] == std::pair<std::string, int>("tick", 7));
+}
+
+TEST_CASE("large events wait for a handler that lags behind, and all of them arrive") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  load_options options;
+  options.limits.frame = std::size_t{64} << 10;
+  auto chaos = host.load(plugin_path("chaos"), options);
+  mailbox<std::size_t> seen;
+  chaos.on_event([&](const std::string&, const msgpack::object& value) {
+    for (int i = 0; i < 5; ++i) echo.call<int>("add", i, 1);
+    seen.put(value.via.bin.size);
+  });
+  chaos.call("emit", "large", bytes(60'000), 100);
+  REQUIRE(seen.wait_for(100));
+  CHECK(seen.values() == std::vector<std::size_t>(100, 60'000));
+}
+
+TEST_CASE("what a plugin sends beyond the frame limit costs it that message and no more") {
+  mailbox<log_record> logs;
+  host host({.on_log = [&](const log_record& record) { logs.put(record); }});
+  load_options options;
+  options.limits.frame = std::size_t{64} << 10;
+  options.functions.add("size", [](const bytes& value) { return value.size(); });
+  auto chaos = host.load(plugin_path("chaos"), options);
+  const pid_t pid = chaos.workers().at(0).pid;
+  const bytes large(100'000);  // it goes there as a blob, and comes back in the message
+  mailbox<std::string> seen;
+  chaos.on_event([&](const std::string& name, const msgpack::object&) { seen.put(name); });
+
+  CHECK(failure_of([&] { chaos.call("emit", "large", large, 1); }).message() == "the host takes no more events");
+  CHECK_THAT(failure_of([&] { chaos.call("call_host", "size", std::tuple{large}); }).message(),
+             Catch::StartsWith("rejected: the call of 'size' has 1000") &&
+                 Catch::EndsWith("more than the limit of 65536 for one message"));
+  const auto failed = failure_of([&] { chaos.call("fail_with", "the reason", large); });
+  CHECK(failed.message() == "the reason");
+  CHECK(failed.data().empty());
+  chaos.with({.on_progress = [&](const msgpack::object&) { seen.put("progress"); }}).call("report", large);
+  REQUIRE(logs.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(), [](const log_record& each) {
+      return each.text.find("dropped: a report of progress has 1000") != std::string::npos;
+    });
+  }));
+
+  chaos.call("emit", "small", 1, 1);
+  REQUIRE(seen.wait_for(1));
+  CHECK(seen.values() == std::vector<std::string>{"small"});
+  CHECK(chaos.call<std::size_t>("call_host", "size", std::tuple{bytes(100)}) == 100);
+  CHECK(chaos.workers().at(0).pid == pid);
 }
 
 TEST_CASE("a plugin calls the functions lent to it and no others") {

@@ -93,6 +93,30 @@ TEST_CASE("a worker started by any parent speaks as the page says") {
   CHECK(worker.wait() == 0);
 }
 
+TEST_CASE("a worker sends no event while those that are not acknowledged have as many bytes as a message may have") {
+  started_worker worker(BULKHEAD_TEST_PLUGINS "/chaos.so");
+  ipc::buffer hello = ipc::begin_request("$/hello");
+  ipc::packer(hello).pack_array(1).pack_map(3).pack("protocol").pack(1).pack("event_credit").pack(1024);
+  ipc::packer(hello).pack("frame_limit").pack(4096);
+  worker.say(hello.take());
+  worker.hear();
+  worker.hear();
+  constexpr std::size_t before = 3, all = 12;  // of 2,000 bytes
+  bytes_t emit = request("emit", value(std::tuple(std::string("e"), std::string(2000, 'x'), all)));
+  ipc::set_request_id(emit, 1);
+  worker.say(emit);
+  for (std::size_t heard = 1; heard <= all; ++heard) {
+    CHECK(ipc::parse_message(worker.hear())->method == "$/event");
+    if (heard < before) continue;
+    pollfd more{worker.channel.get(), POLLIN, 0};
+    if (heard < all) CHECK(::poll(&more, 1, 0) == 0);
+    ipc::buffer credit = ipc::begin_notification("$/credit");
+    ipc::packer(credit).pack_array(1).pack(1);
+    worker.say(credit.take());
+  }
+  CHECK(worker.hear() == bytes_t{0x94, 0x01, 0x01, 0xc0, 0xc0});
+}
+
 TEST_CASE("a worker leaves when its channel ends") {
   started_worker worker(echo);
   worker.say(vector_named("hello"));

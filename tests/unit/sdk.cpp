@@ -213,6 +213,25 @@ TEST_CASE("sdk: exceptions from the plugin's beginning and end are told") {
   CHECK(last.logs == strings{"3 on_destroy: can't let go"});
 }
 
+TEST_CASE("sdk: a state that promises more than it has, or is nested without end, is refused before it is believed") {
+  bulkhead_host_t host{};
+  const auto* plugin = plugin_definition::create(
+      &host, [](plugin_definition& made) { made.state([] { return 1; }, [](const msgpack::object&) {}); });
+  REQUIRE(plugin);
+  const auto* state = static_cast<const bulkhead_state_t*>(plugin->get_extension(plugin, BULKHEAD_STATE));
+  REQUIRE(state);
+  const auto refusal = [&](const std::vector<std::uint8_t>& bytes) {
+    const char* error = "";
+    return state->restore(plugin, bytes.data(), bytes.size(), &error) ? "restored" : std::string(error);
+  };
+  CHECK(refusal({0x07}) == "restored");
+  CHECK(refusal({0xdd, 0x00, 0xff, 0xff, 0xff}) == "array size overflow");
+  CHECK(refusal({0xdf, 0x00, 0xff, 0xff, 0xff}) == "map size overflow");
+  CHECK(refusal({0xc6, 0x00, 0xff, 0xff, 0xff}) == "bin size overflow");
+  CHECK(refusal(std::vector<std::uint8_t>(100'000, 0x91)) == "depth size overflow");
+  plugin->destroy(plugin);
+}
+
 // The ABI's order of calls, which no outcome shows as long as blobs are copied: a host that writes down what it is asked.
 TEST_CASE("sdk: a blob is given back after the reply that sends it") {
   static strings asked;

@@ -85,18 +85,20 @@ struct bulkhead_host {
   uint32_t abi_version; /* BULKHEAD_ABI_VERSION of the worker */
   void* host_data;      /* private to the worker */
 
-  /* Ends `call` with a result: one MessagePack value of `size` bytes, copied. Exactly one of reply() and fail()
-     * must be called for each call, once; it may be later than the return of invoke(), and from any thread.
-     * [any-thread] */
+  /* Ends `call` with a result: one MessagePack value of `size` bytes, copied; the outcome is `rejected` when it is larger
+     * than a message may be. Exactly one of reply() and fail() must be called for each call, once; it may be later than
+     * the return of invoke(), and from any thread. [any-thread] */
   void (*reply)(const bulkhead_host_t* host, bulkhead_call_t* call, const void* result, size_t size);
 
   /* Ends `call` with an error: a text for people, and optionally one MessagePack value with details (NULL, 0 for
-     * none). The caller in the host sees the outcome plugin_error. [any-thread] */
+     * none; left out when they are larger than a message may be). The caller in the host sees the outcome plugin_error.
+     * [any-thread] */
   void (*fail)(const bulkhead_host_t* host, bulkhead_call_t* call, const char* message, size_t message_size,
                const void* data, size_t data_size);
 
-  /* Reports progress of `call`: one MessagePack value. Dropped when the caller does not ask for progress. May
-     * block for a moment when the host lags behind. [any-thread] */
+  /* Reports progress of `call`: one MessagePack value. Dropped when the caller does not ask for progress, and, with a
+     * line in the log, when it is larger than a message may be. May block for a moment when the host lags behind.
+     * [any-thread] */
   void (*progress)(const bulkhead_host_t* host, bulkhead_call_t* call, const void* value, size_t size);
 
   /* Whether `call` should stop: its caller cancelled it or its deadline passed. Cheap enough for inner loops.
@@ -111,13 +113,16 @@ struct bulkhead_host {
      * [any-thread] */
   void (*log)(const bulkhead_host_t* host, bulkhead_log_level_t level, const char* text, size_t size);
 
-  /* Sends an event to the application: a name and one MessagePack value. Waits for credit when the host has
-     * 1,024 events of this worker still to handle. False when the host is gone. [any-thread] */
+  /* Sends an event to the application: a name and one MessagePack value. Waits while the host has 1,024 events
+     * of this worker still to handle, or as many bytes of them as one message may have. False when the host is gone, and
+     * when the event is larger than a message may be (16 MiB unless the application says otherwise).
+     * [any-thread] */
   bool (*emit)(const bulkhead_host_t* host, const char* name, const void* value, size_t size);
 
   /* Calls a function that the application granted to this plugin, and waits for its answer. `arguments` is one
      * MessagePack array. `on_behalf_of` (may be NULL) is the call that this one serves: its deadline and its
-     * cancellation end the wait. Always fills *answer; give it back with release_answer(). [any-thread] */
+     * cancellation end the wait. REJECTED, too, when it is larger than a message may be. Always fills *answer; give it
+     * back with release_answer(). [any-thread] */
   bulkhead_status_t (*call_host)(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
                                  const void* arguments, size_t size, bulkhead_answer_t* answer);
   /* Gives an answer, or an item of a stream, back. [any-thread] */
@@ -290,7 +295,7 @@ struct bulkhead_plugin {
   void* plugin_data; /* the plugin's own */
 
   const bulkhead_method_t* methods; /* an array, not of pointers */
-  size_t method_count;              /* how many there are */
+  size_t method_count;              /* how many there are: 4,096 at most */
 
   /* Prepares the plugin for calls: open files, allocate, start threads. On failure, returns false with a text
      * (static or living as long as the plugin) in *error. [dispatch-thread] */

@@ -348,7 +348,7 @@ inline bool plugin_definition::restore(const bulkhead_plugin_t* plugin, const st
                                        const char** error) noexcept {
   auto& me = self(plugin);
   try {
-    const msgpack::object_handle unpacked = msgpack::unpack(reinterpret_cast<const char*>(state), size);
+    const msgpack::object_handle unpacked = typed::unpack({state, size});
     me.restore_(unpacked.get());
     return true;
   } catch (...) {
@@ -387,7 +387,7 @@ inline plugin_definition::unpacked_arguments::unpacked_arguments(const bulkhead_
         if (type == msgpack::type::EXT) *static_cast<bool*>(any) = true;
         return true;
       },
-      &blobs);
+      &blobs, typed::limit_for(packed.size()));
   if (blobs) open_blobs(host, call, value);
 }
 

@@ -150,6 +150,9 @@ call_failure parse_failure(byte_span error);
 // Unpacks one value with the limits that the scanner has already enforced. Throws msgpack::unpack_error. The object
 // refers to `bytes` for strings and binary data: keep them alive.
 BULKHEAD_PUBLIC msgpack::object_handle unpack(byte_span bytes);
+// The same for what ought to be small, since objects take far more memory than the bytes that they are made of: throws
+// std::length_error when it has more than `most` elements in all, before any is made.
+msgpack::object_handle unpack(byte_span bytes, std::size_t most);
 
 // `text` as valid UTF-8 without control characters, cut at `limit` bytes: for anything a worker says about itself.
 std::string sanitised(std::string_view text, std::size_t limit = 4096);

@@ -21,7 +21,7 @@ class error : public std::runtime_error {
  public:
   // Fails the call with this text.
   explicit error(const std::string& text) : std::runtime_error(text) {}
-  // And with details, which callers find in call_error::data().
+  // And with details, which callers find in call_error::data(), unless they are larger than a message may be.
   template <class T>
   error(const std::string& text, const T& details) : std::runtime_error(text) {
     msgpack::sbuffer packed;
@@ -207,7 +207,7 @@ class snapshot {
   // What was packed when it was published, as a T. Throws type_mismatch.
   template <class T>
   T as() const {
-    return typed::convert<T>(msgpack::unpack(reinterpret_cast<const char*>(raw_.data), raw_.size).get());
+    return typed::convert<T>(typed::unpack(view()).get());
   }
 
  private:
@@ -229,7 +229,8 @@ class host_api {
   // A line of the level info.
   void log(std::string_view text) const { log(BULKHEAD_LOG_INFO, text); }
 
-  // An event for the application. May wait for credit; false when the host is gone. A handle, or a tuple with handles in
+  // An event for the application. May wait for credit; false when the host is gone, or when the event is larger than a
+  // message may be (16 MiB unless the application says otherwise). A handle, or a tuple with handles in
   // it as in std::tie(name, file), goes along duplicated; then throws bulkhead::error when the policy grants none.
   template <class T>
   bool emit(const std::string& name, const T& value) const {
@@ -241,7 +242,7 @@ class host_api {
   }
 
   // Calls a function that the application granted this plugin and waits for the answer. Throws bulkhead::error with
-  // the host's text when it fails, cancelled_error when the call it serves was cancelled meanwhile. Arguments may be
+  // the host's text when it fails or is larger than a message may be, cancelled_error when the call it serves was cancelled meanwhile. Arguments may be
   // handles, as for emit(); so may the result, which takes no grant.
   template <class R = void, class... A>
   R call_host(const std::string& function, const A&... arguments) const {
@@ -293,12 +294,12 @@ class host_api {
         fds.empty() ? host_->call_host(host_, call, function.c_str(), packed.data(), packed.size(), &answer.raw)
                     : to_send(fds).call_host(host_, call, function.c_str(), packed.data(), packed.size(), fds.data(),
                                              fds.size(), &answer.raw);
-    const char* data = reinterpret_cast<const char*>(answer.raw.data);
     if (status == BULKHEAD_CANCELLED) throw cancelled_error();
-    if (status != BULKHEAD_OK) throw error(std::string(data, answer.raw.size));
+    if (status != BULKHEAD_OK)
+      throw error(std::string(reinterpret_cast<const char*>(answer.raw.data), answer.raw.size));
     if constexpr (!std::is_void_v<R>) {
       try {
-        msgpack::object_handle result = msgpack::unpack(data, answer.raw.size);
+        msgpack::object_handle result = typed::unpack({answer.raw.data, answer.raw.size});
         if constexpr (std::is_same_v<R, handle>) return take(answer.raw, result.get());
         else return typed::convert<R>(result.get());
       } catch (const type_mismatch& mismatch) {
@@ -345,7 +346,8 @@ class context : public host_api {
   // Time until the deadline; nanoseconds::max() when there is none.
   std::chrono::nanoseconds remaining() const { return std::chrono::nanoseconds(host_->remaining_ns(host_, call_)); }
 
-  // Tells the caller how far it is, by a value of any kind. Dropped when it was cancelled; may wait for the host.
+  // Tells the caller how far it is, by a value of any kind. Dropped when it was cancelled, or is larger than
+  // a message may be; may wait for the host.
   template <class T>
   void progress(const T& value) const {
     msgpack::sbuffer packed;

@@ -75,8 +75,8 @@ class reader {
     if (taken->raw.size == 0) return std::nullopt;
     ++count_;
     bytes_ = std::move(taken);
-    item_ = msgpack::unpack(reinterpret_cast<const char*>(bytes_->raw.data), bytes_->raw.size,
-                            [](msgpack::type::object_type, std::size_t, void*) { return true; });
+    item_ = typed::unpack({bytes_->raw.data, bytes_->raw.size},
+                          [](msgpack::type::object_type, std::size_t, void*) { return true; });
     try {
       return typed::convert<T>(item_.get());
     } catch (const type_mismatch& mismatch) {

@@ -11,6 +11,16 @@ namespace bulkhead::typed {
 
 // --- one value ------------------------------------------------------------------------------------------------------
 
+// For unpacking so many bytes: no header is believed that promises more than they can hold, for memory is taken at its
+// word; and to read what is nested deeper takes more stack than there is.
+inline msgpack::unpack_limit limit_for(std::size_t bytes) { return {bytes, bytes, bytes, bytes, bytes, 512}; }
+
+// As msgpack::unpack(), within that limit. Throws msgpack::unpack_error.
+inline msgpack::object_handle unpack(std::span<const std::uint8_t> packed, msgpack::unpack_reference_func f = nullptr) {
+  return msgpack::unpack(reinterpret_cast<const char*>(packed.data()), packed.size(), f, nullptr,
+                         limit_for(packed.size()));
+}
+
 template <class T>
 struct is_optional : std::false_type {};
 template <class T>
