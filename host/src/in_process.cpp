@@ -28,6 +28,17 @@ struct in_process_instance::pending {
   }
 };
 
+// The place of the dispatch thread.
+struct in_process_instance::turn {
+  explicit turn(in_process_instance& whose) : of(whose), held(of.dispatch_) {
+    of.dispatcher_ = std::this_thread::get_id();
+  }
+  ~turn() { of.dispatcher_ = std::thread::id(); }
+  turn(const turn&) = delete;
+  in_process_instance& of;
+  const std::lock_guard<std::mutex> held;
+};
+
 namespace {
 
 // Two ends of a stream in one process.
@@ -79,8 +90,24 @@ in_process_instance::in_process_instance(std::shared_ptr<host_core> core, std::s
   description_ = read_description(handle.get());
 }
 
+bool in_process_instance::admit() {
+  std::lock_guard held(idle_mutex_);
+  if (!closing_) ++outstanding_;
+  return !closing_;
+}
+
+std::string in_process_instance::reentered() const {
+  return "plugin " + name_ +
+         " runs in this process, one call at a time: a function lent to it can't use it while it waits";
+}
+
+void in_process_instance::refuse_reentry() const {
+  if (on_dispatch_thread()) throw call_error(outcome::rejected, reentered());
+}
+
 reply in_process_instance::call(call_request& request) {
-  if (ended_) return reply(ipc::completion::failed(outcome::not_sent, "the plugin has been unloaded"));
+  if (on_dispatch_thread()) return reply(ipc::completion::failed(outcome::rejected, reentered()));
+  if (!admit()) return reply(ipc::completion::failed(outcome::unavailable, unloaded()));
   auto waiting = std::make_shared<pending>();
   waiting->on_progress = std::move(request.on_progress);
   if (request.stream) {
@@ -95,9 +122,12 @@ reply in_process_instance::call(call_request& request) {
     waiting->finish(ipc::completion::failed(outcome::cancelled, "cancelled by the caller"));
     if (waiting->stream) waiting->stream->stop(true);
   });
-  ++outstanding_;
   {
-    std::lock_guard dispatch(dispatch_);
+    const turn mine(*this);
+    if (ended_) {  // while this waited for its turn
+      ended_one();
+      return reply(ipc::completion::failed(outcome::unavailable, unloaded()));
+    }
     auto call = std::make_unique<bulkhead_call>();
     call->tag = reinterpret_cast<std::uint64_t>(new std::shared_ptr<pending>(waiting));
     call->blobs = static_cast<unsigned>(request.arguments.blobs.size());
@@ -134,8 +164,7 @@ void in_process_instance::open(const std::shared_ptr<call_request>& request, std
   for (auto each = streaming_.begin(); each != streaming_.end();)
     if (const auto next = std::next(each); each->done) done.splice(done.end(), streaming_, std::exchange(each, next));
     else each = next;
-  if (ended_)
-    return handler->complete(reply(ipc::completion::failed(outcome::not_sent, "the plugin has been unloaded")));
+  if (ended_) return handler->complete(reply(ipc::completion::failed(outcome::unavailable, unloaded())));
   streaming& added = streaming_.emplace_back();
   added.stream = request->stream;
   added.thread = std::jthread([this, &added, request, handler = std::move(handler)]() mutable {
@@ -223,7 +252,9 @@ std::optional<ipc::snapshot> in_process_instance::published(const std::string& n
 }
 
 std::vector<std::uint8_t> in_process_instance::save_state() {
-  std::lock_guard dispatch(dispatch_);
+  refuse_reentry();
+  const turn mine(*this);
+  if (ended_) throw call_error(outcome::unavailable, unloaded());
   try {
     return runtime_.save_state();
   } catch (const std::exception& e) {
@@ -232,7 +263,7 @@ std::vector<std::uint8_t> in_process_instance::save_state() {
 }
 
 void in_process_instance::restore_state(ipc::byte_span state) {
-  std::lock_guard dispatch(dispatch_);
+  const turn mine(*this);
   try {
     runtime_.restore_state(state);
   } catch (const std::exception& e) {
@@ -244,6 +275,7 @@ void in_process_instance::restore_state(ipc::byte_span state) {
 void in_process_instance::end(ipc::time_point deadline) {
   {
     std::unique_lock held(idle_mutex_);
+    closing_ = true;
     idle_.wait_until(held, deadline, [this] { return outstanding_ == 0; });
   }
   std::list<streaming> streams;
@@ -255,8 +287,14 @@ void in_process_instance::end(ipc::time_point deadline) {
   for (const streaming& each : streams)
     if (const auto open = each.stream.lock()) open->cancel();
   streams.clear();  // waits for their threads
-  std::lock_guard dispatch(dispatch_);
-  runtime_.destroy();
+  const turn mine(*this);
+  try {
+    runtime_.destroy();
+  } catch (const std::exception& e) {
+    log(BULKHEAD_LOG_ERROR, std::string("its destroy() threw: ") + e.what());
+  } catch (...) {
+    log(BULKHEAD_LOG_ERROR, "its destroy() threw");
+  }
 }
 
 }  // namespace bulkhead

@@ -9,7 +9,7 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::chrono::seconds drain_limit{5}, probe_end_limit{1};
+constexpr std::chrono::seconds probe_end_limit{1};
 constexpr unsigned sent_ahead_alone = 63;  // with a single instance no other worker could take them
 
 // A sealed copy of its file, as it is now.
@@ -356,11 +356,12 @@ bool plugin_pool::recycle(std::optional<pid_t> pid) {
 }
 
 void plugin_pool::unload() {
+  if (local_) local_->refuse_reentry();
   std::unique_lock held(*mutex_);
   unloaded_ = true;
   if (local_) {
     held.unlock();
-    return local_->end(ipc::clock::now() + drain_limit);
+    return local_->end(supervision::after(ipc::clock::now(), options_.supervision.drain.calls));
   }
   if (!current_) return;  // it never started
   std::vector<std::shared_ptr<worker_set>> sets = retiring_;

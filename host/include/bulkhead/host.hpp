@@ -23,7 +23,8 @@ namespace BULKHEAD_PUBLIC bulkhead {
 enum class isolation {
   process,  // a worker process per instance
   none,     // in this process, on the caller's thread: for debugging and for trusted code. A crash is the host's crash,
-            // deadlines and cancellation are only as good as the plugin's own checks, limits do not apply.
+            // deadlines and cancellation are only as good as the plugin's own checks, limits do not apply. One call at
+            // a time: a function lent to the plugin that uses the plugin itself is `rejected`.
 };
 
 // How much a line matters.
