@@ -2,6 +2,7 @@
 #include "in_process.hpp"
 
 #include "call_stream.hpp"
+#include "progress_reports.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
 #include <condition_variable>
@@ -15,7 +16,7 @@ struct in_process_instance::pending {
   bool done = false;
   bool given_up = false;
   ipc::completion result;
-  std::function<void(const msgpack::object&)> on_progress;
+  std::shared_ptr<progress_reports> progress;
   std::atomic<bool> cancelled{false};
   std::shared_ptr<ipc::stream> stream;  // the plugin's end
 
@@ -109,7 +110,7 @@ reply in_process_instance::call(call_request& request) {
   if (on_dispatch_thread()) return reply(ipc::completion::failed(outcome::rejected, reentered()));
   if (!admit()) return reply(ipc::completion::failed(outcome::unavailable, unloaded()));
   auto waiting = std::make_shared<pending>();
-  waiting->on_progress = std::move(request.on_progress);
+  waiting->progress = request.progress;
   if (request.stream) {
     waiting->stream =
         std::make_shared<ipc::stream>(ipc::default_stream_window, false, request.stream->window(), request.deadline);
@@ -207,9 +208,20 @@ void in_process_instance::progress(bulkhead_call& call, ipc::byte_span value) {
   if (call.answered) return;
   const std::shared_ptr<pending> waiting = share_of<pending>(call);
   call.cancelled = call.cancelled || waiting->cancelled;
-  if (!waiting->on_progress) return;
+  if (!waiting->progress) return;
   const msgpack::object_handle handle = ipc::unpack(value);
-  waiting->on_progress(handle.get());
+  waiting->progress->add(handle.get());
+  post([progress = waiting->progress] { progress->deliver(); });
+}
+
+// To the application's handlers, one at a time and in order. False when there is nobody any more.
+template <class F>
+bool in_process_instance::post(F what) {
+  std::lock_guard held(strand_mutex_);
+  if (silent_) return false;
+  if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
+  boost::asio::post(*strand_, std::move(what));
+  return true;
 }
 
 void in_process_instance::poll(bulkhead_call& call) {
@@ -226,11 +238,12 @@ bool in_process_instance::emit(std::string_view name, ipc::byte_span value, std:
   if (!owner) return false;
   auto copy = std::make_shared<std::vector<std::uint8_t>>(value.begin(), value.end());
   auto passed = std::make_shared<std::vector<unique_fd>>(std::move(handles));
-  boost::asio::post(core_->handlers(), [owner, name = std::string(name), copy, passed] {
-    const msgpack::object_handle handle = ipc::unpack(*copy);
-    owner->on_event(name, handle.get(), *passed);
+  return post([core = core_, plugin = name_, owner, name = std::string(name), copy, passed] {
+    core->run(plugin, [&] {
+      const msgpack::object_handle handle = ipc::unpack(*copy);
+      owner->on_event(name, handle.get(), *passed);
+    });
   });
-  return true;
 }
 
 ipc::completion in_process_instance::call_host(bulkhead_call* on_behalf_of, std::string_view function,
@@ -295,6 +308,9 @@ void in_process_instance::end(ipc::time_point deadline) {
   } catch (...) {
     log(BULKHEAD_LOG_ERROR, "its destroy() threw");
   }
+  std::lock_guard held(strand_mutex_);
+  silent_ = true;
+  strand_.reset();  // which belongs to an executor that may be gone before this is
 }
 
 }  // namespace bulkhead

@@ -2,6 +2,7 @@
 // See plugin_pool.hpp.
 #include "call_stream.hpp"
 #include "pool_queue.hpp"
+#include "progress_reports.hpp"
 
 #include <algorithm>
 
@@ -40,13 +41,14 @@ void plugin_pool::begin(call_request& request, std::string_view method, packed_a
   request.default_deadline = limit == options_.deadline && request.deadline == own;
   request.stop = options.stop;
   request.key = options.key;
-  request.on_progress = options.on_progress;
+  if (options.on_progress) request.progress = std::make_shared<progress_reports>(options.on_progress, core_, name_);
   request.begun = now;
   request.counted = &meter_.of(method);
   request.counted->begin(request.arguments.size());
 }
 
 void plugin_pool::count_end(const call_request& request, const reply& result) {
+  if (request.progress) request.progress->close();
   request.counted->end(result.outcome(), ipc::clock::now() - request.begun, result.size());
 }
 
@@ -279,6 +281,12 @@ void plugin_pool::note_lost(const call_request& request) {
 reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
   call_request request;
   begin(request, method, std::move(arguments), options);
+  struct scope {  // whatever comes of it
+    progress_reports* const progress;
+    ~scope() {
+      if (progress) progress->end();
+    }
+  } const reported{request.progress.get()};
   reply result = local_ ? local_->call(request) : call_worker(request);
   count_end(request, result);
   return result;

@@ -1,5 +1,6 @@
 // What a worker sends of its own accord: host calls, events, reports of progress. See worker_process.hpp.
 #include "call_stream.hpp"
+#include "progress_reports.hpp"
 #include "worker_process.hpp"
 
 namespace bulkhead {
@@ -93,17 +94,19 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
       const bool event = notification.method == "$/event";
       const std::string name = event ? ipc::sanitised(params.at(0).as<std::string_view>(), 256) : "";
       const std::uint32_t id = event ? 0 : params.at(0).as<std::uint32_t>();
-      auto copy = std::make_shared<msgpack::object_handle>(msgpack::clone(params.at(1)));
-      std::shared_ptr<std::function<void(const msgpack::object&)>> progress;
+      const msgpack::object& value = params.at(1);
+      const auto copy = event ? std::make_shared<msgpack::object_handle>(msgpack::clone(value)) : nullptr;
+      std::shared_ptr<progress_reports> progress;
       {
         std::lock_guard held(mutex_);
         if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
         if (const auto found = progress_.find(id); !event && found != progress_.end()) progress = found->second;
       }
+      if (progress) progress->add(value);
       boost::asio::post(*strand_, [self = shared_from_this(), event, name, copy, progress, came] {
         std::vector<unique_fd> none;
         try {
-          if (progress) (*progress)(copy->get());
+          if (progress) progress->deliver();
           else if (const auto owner = self->owner_.lock(); owner && event)
             owner->on_event(name, copy->get(), came ? came->handles : none);
         } catch (const std::exception& e) {

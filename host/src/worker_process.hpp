@@ -145,7 +145,7 @@ class worker_process final : public reactor::target,
   void say_of_stream(std::uint32_t id, std::vector<std::uint8_t> frame);
   const char* tell_stream(const ipc::message& notification);
   void keep_request(std::uint32_t id, const call_request& request);
-  void watch_progress(std::uint32_t id, call_request& request);
+  void watch_progress(std::uint32_t id, const call_request& request);
   void forget_progress(std::uint32_t id);
   void forget_call(std::uint32_t id, outcome code);
   bool spend_event_credit();
@@ -202,7 +202,7 @@ class worker_process final : public reactor::target,
   bool no_plugin_ = false;
   plugin_info description_;
   std::shared_ptr<const crash_report> report_;
-  std::map<std::uint32_t, std::shared_ptr<std::function<void(const msgpack::object&)>>> progress_;
+  std::map<std::uint32_t, std::shared_ptr<progress_reports>> progress_;
   std::map<std::uint32_t, std::shared_ptr<call_stream>> streams_;  // of calls that the worker has not answered
   std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;
 };

@@ -115,3 +115,44 @@ TEST_CASE("a function lent to a plugin in this process can't use the plugin that
   }
   CHECK(chaos.call<int>("echo", 2) == 2);
 }
+
+TEST_CASE("events of a plugin in this process are handled one at a time and in order") {
+  mailbox<int> seen;
+  std::atomic<int> inside{0};
+  std::atomic<bool> overlapped{false};
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), here());
+  chaos.on_event([&](const std::string&, const msgpack::object& value) {
+    if (++inside > 1) overlapped = true;
+    std::this_thread::yield();
+    seen.put(value.as<int>());
+    --inside;
+  });
+  constexpr int many = 500;
+  for (int i = 0; i < many; ++i) chaos.call("emit", "tick", i, 1);
+  REQUIRE(seen.wait_for(many));
+  const auto all = seen.values();
+  CHECK(std::is_sorted(all.begin(), all.end()));
+  CHECK_FALSE(overlapped);
+}
+
+TEST_CASE("what handlers of a plugin in this process throw is logged, and what comes next is handled") {
+  mailbox<log_record> logs;
+  mailbox<int> events;
+  host host({.on_log = [&](const log_record& record) { logs.put(record); }});
+  auto chaos = host.load(plugin_path("chaos"), here());
+  chaos.on_event([&](const std::string&, const msgpack::object& value) {
+    events.put(value.as<int>());
+    if (value.as<int>() == 1) throw std::runtime_error("not this event");
+    if (value.as<int>() == 2) throw 2;
+  });
+  for (int i = 1; i <= 3; ++i) chaos.call("emit", "tick", i, 1);
+  CHECK(events.wait_for(3));
+  const auto refusing = [](const msgpack::object&) { throw std::runtime_error("no progress"); };
+  CHECK(chaos.with({.on_progress = refusing}).call<int>("progress", 2) == 2);
+  REQUIRE(logs.wait_for(4));
+  std::string text;
+  for (const log_record& each : logs.values()) text += each.text + "\n";
+  for (const char* expected : {"threw: not this event", "threw: what is no std::exception", "threw: no progress"})
+    CHECK(text.find(expected) != std::string::npos);
+}
