@@ -108,7 +108,12 @@ plugin plugin_pool::launch(const std::shared_ptr<host_core>& core, const std::ve
 }
 
 std::shared_ptr<plugin_pool> plugin_pool::handle() {
-  return {this, [self = shared_from_this()](plugin_pool*) { self->unload(); }};
+  return {this, [self = shared_from_this()](plugin_pool*) {
+            const bool waits =
+                !self->core_->reactor->in_turn() && !(self->local_ && self->local_->on_dispatch_thread());
+            if (waits) self->unload();
+            else boost::asio::post(self->core_->handlers(), [self] { self->unload(); });
+          }};
 }
 
 // What the manifest asks for narrows the policy. It is read by a worker that does nothing else, under strict.

@@ -27,8 +27,9 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   static plugin launch(const std::shared_ptr<host_core>& core, const std::vector<std::string>& argv,
                        load_options options, const std::shared_ptr<group_core>& group);
 
-  // What the application holds: the plugin is unloaded, by the application's own thread, when the last of it is gone.
-  // Others (the reactor, handlers) may hold the pool itself meanwhile and never wait for anything.
+  // What the application holds: the plugin is unloaded, by the application's own thread, when the last of it is gone; by a
+  // handler thread if that happens where nobody can wait: on the reactor's, with a callback that held it, or in a function
+  // that a plugin in this process has called. Others may hold the pool itself meanwhile and never wait for anything.
   std::shared_ptr<plugin_pool> handle();
 
   reply call(std::string_view method, packed_arguments arguments, const call_options& options);

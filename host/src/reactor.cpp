@@ -15,6 +15,17 @@ namespace {
 constexpr std::uint64_t timer_id = 0;
 }
 
+class reactor::turn {
+ public:
+  explicit turn(reactor& of) : of_(of), held_(of.turn_) { of_.turning_by_ = std::this_thread::get_id(); }
+  ~turn() { of_.turning_by_ = std::thread::id(); }
+  turn(const turn&) = delete;
+
+ private:
+  reactor& of_;
+  const std::lock_guard<std::mutex> held_;
+};
+
 reactor::reactor(boost::asio::any_io_executor executor)
     : executor_(executor),
       epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
@@ -63,7 +74,7 @@ void reactor::help(ipc::time_point until) {
 }
 
 void reactor::run_ready() {
-  std::lock_guard turn(turn_);
+  const turn mine(*this);
   epoll_event events[64];
   const int count = ::epoll_wait(epoll_.get(), events, 64, 0);
   for (int i = 0; i < count; ++i) {
@@ -105,7 +116,7 @@ bool reactor::again(std::weak_ptr<target> target, int tag) {
 }
 
 void reactor::run_again() {
-  std::lock_guard turn(turn_);
+  const turn mine(*this);
   {
     std::lock_guard held(mutex_);
     turning_.swap(again_);

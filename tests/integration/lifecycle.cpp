@@ -127,6 +127,22 @@ TEST_CASE("a crash in destroy does not hold up unloading and is reported") {
   CHECK(failure_of([&] { chaos.call("echo", 1); }).outcome() == outcome::unavailable);
 }
 
+TEST_CASE("a plugin is unloaded in good order when its last handle goes with a callback of its last call") {
+  recorded seen;
+  host host(seen.options());
+  std::promise<void> scope_left;
+  {
+    functions lent;
+    lent.add("wait", [left = scope_left.get_future().share()] { left.wait(); });
+    const auto chaos = host.load(plugin_path("chaos"), {.functions = lent});
+    chaos.async_call("call_host", std::tuple{"wait", std::tuple{}}, [](boost::system::error_code) {},
+                     {.on_progress = [chaos](const msgpack::object&) {}});
+  }
+  scope_left.set_value();
+  REQUIRE(seen.events.wait([](const auto& events) { return !events.empty() && events.back().report; }));
+  CHECK(seen.events.values().back().report->reason == exit_reason::shut_down);
+}
+
 TEST_CASE("stdout and stderr of a worker come as log lines") {
   recorded seen;
   host host(seen.options());
