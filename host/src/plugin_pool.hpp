@@ -90,6 +90,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   reply call_worker(call_request& request);
   static void launch(const lease& worker, std::unique_ptr<pooled_call> call);
   void abandon_waiting(std::uint64_t ticket);
+  void wake_by(ipc::time_point deadline);  // (locked)
   void note_lost(const call_request& request);
   static std::size_t fingerprint(const call_request& request);
   static void count_end(const call_request& request, const reply& result);
@@ -113,6 +114,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   std::vector<std::shared_ptr<worker_set>> retiring_;  // older versions that still end
   std::mutex reloading_;
   std::list<waiting> queue_;
+  ipc::time_point next_timer_ = ipc::never;  // for the earliest deadline of asynchronous calls in there, or before it
   std::uint64_t last_ticket_ = 0;
   std::size_t next_place_ = 0;  // round robin
   struct suspect {

@@ -362,9 +362,9 @@ void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
     std::lock_guard held(*mutex_);
     queue_.insert(again ? queue_.begin() : queue_.end(),
                   {request.get(), ticket, nullptr, std::move(call), std::move(stop)});
+    wake_by(request->deadline);
   }
   if (request->stop.stop_requested()) abandon_waiting(ticket);
-  if (request->deadline != ipc::never) core_->reactor->schedule(request->deadline, weak_from_this());
   on_change();
 }
 
@@ -391,17 +391,29 @@ void plugin_pool::abandon_waiting(std::uint64_t ticket) {
   found->async->finish(reply(ipc::completion::failed(outcome::cancelled, "cancelled by the caller")));
 }
 
+// One timer, however many calls come and go.
+void plugin_pool::wake_by(ipc::time_point deadline) {
+  if (deadline >= next_timer_) return;
+  next_timer_ = deadline;
+  core_->reactor->schedule(deadline, weak_from_this());
+}
+
 // Asynchronous calls whose deadline passed while they waited.
 void plugin_pool::on_timer() {
   std::vector<waiting> late;
   {
     std::lock_guard held(*mutex_);
     const auto now = ipc::clock::now();
+    if (now < next_timer_) return;  // one that an earlier one has made needless
+    ipc::time_point next = ipc::never;
     for (auto each = queue_.begin(); each != queue_.end();) {
       const bool due = each->async && each->request->deadline <= now;
       if (due) late.push_back(std::move(*each));
+      else if (each->async) next = std::min(next, each->request->deadline);
       each = due ? queue_.erase(each) : std::next(each);
     }
+    next_timer_ = ipc::never;
+    wake_by(next);
   }
   for (waiting& each : late)
     each.async->finish(reply(ipc::completion::failed(outcome::timeout, "no worker was free before the deadline")));
