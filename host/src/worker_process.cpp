@@ -16,7 +16,6 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 namespace bulkhead {
 namespace {
@@ -89,12 +88,11 @@ worker_process::~worker_process() {
     if (unique_fd socket(::fcntl(socket_, F_DUPFD_CLOEXEC, 3)); socket) rest.push_back(std::move(socket));
     discard(std::move(rest));
   }
-  if (pidfd_ && !is_settled_) {  // its birth failed half-way
-    ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
-    siginfo_t ignored{};
-    ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &ignored, WEXITED | __WALL);
-  }
-  if (pidfd_) core_->forks.forget(pidfd_.get());
+  if (!pidfd_) return;
+  core_->forks.forget(pidfd_.get());
+  if (is_settled_) return;
+  ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);  // its birth failed half-way, or it is undead
+  core_->closer.reap(std::move(pidfd_));
 }
 
 void worker_process::start() {
