@@ -220,6 +220,24 @@ TEST_CASE("the fork server is started again at once when it dies, and living wor
   CHECK(chaos.call<int>("echo", 2) == 2);
 }
 
+TEST_CASE("the fork server may be reaped by others than the host") {
+  struct ignored {
+    void (*const before)(int) = ::signal(SIGCHLD, SIG_IGN);  // the kernel reaps at once
+    ~ignored() { ::signal(SIGCHLD, before); }
+  } const children;
+  recorded seen;
+  host host(seen.options());
+  auto chaos = host.load(plugin_path("chaos"));
+  ::kill(host.fork_server_pid(), SIGKILL);
+  REQUIRE(seen.events.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(),
+                       [](const auto& event) { return event.kind == lifecycle_event::kind::fork_server_died; });
+  }));
+  CHECK(chaos.call<int>("echo", 1) == 1);
+  CHECK(host.load(plugin_path("chaos")).call<int>("echo", 2) == 2);
+  host.shutdown();
+}
+
 TEST_CASE("a fork server that dies again and again is given up, until the host is reset") {
   recorded seen;
   host host(seen.options());

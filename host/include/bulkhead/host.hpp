@@ -6,6 +6,9 @@
 //
 // A host leaves the application's process as it is: no signal handler, no wait(), no global state, no change of the
 // environment. Several hosts may live in one process. All functions are thread-safe.
+//
+// The fork server is an ordinary child of the application: its SIGCHLD, and a wait() for any child, do tell of its end,
+// which is at shutdown() or when it dies. The host does without its status then, and goes on. Workers are never seen so.
 #pragma once
 
 #include <bulkhead/functions.hpp>
