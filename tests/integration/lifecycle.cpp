@@ -220,7 +220,7 @@ TEST_CASE("the fork server is started again at once when it dies, and living wor
   CHECK(chaos.call<int>("echo", 2) == 2);
 }
 
-TEST_CASE("the fork server may be reaped by others than the host") {
+TEST_CASE("the fork server and workers may be reaped by others than the host") {
   struct ignored {
     void (*const before)(int) = ::signal(SIGCHLD, SIG_IGN);  // the kernel reaps at once
     ~ignored() { ::signal(SIGCHLD, before); }
@@ -233,6 +233,7 @@ TEST_CASE("the fork server may be reaped by others than the host") {
     return std::any_of(all.begin(), all.end(),
                        [](const auto& event) { return event.kind == lifecycle_event::kind::fork_server_died; });
   }));
+  CHECK(failure_of([&] { chaos.call("misbehave", "_exit_0"); }).outcome() == outcome::worker_lost);
   CHECK(chaos.call<int>("echo", 1) == 1);
   CHECK(host.load(plugin_path("chaos")).call<int>("echo", 2) == 2);
   host.shutdown();

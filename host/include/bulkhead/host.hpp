@@ -7,8 +7,8 @@
 // A host leaves the application's process as it is: no signal handler, no wait(), no global state, no change of the
 // environment. Several hosts may live in one process. All functions are thread-safe.
 //
-// The fork server is an ordinary child of the application: its SIGCHLD, and a wait() for any child, do tell of its end,
-// which is at shutdown() or when it dies. The host does without its status then, and goes on. Workers are never seen so.
+// The fork server and the workers are children of the application: SIGCHLD tells of their ends, and a wait() for any child
+// that is quicker than the host takes their status. The host goes on without it: a report may say exit_reason::unknown.
 #pragma once
 
 #include <bulkhead/functions.hpp>
