@@ -67,7 +67,10 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
 
  private:
   void watch_fork_servers();
-  void start_handlers();                                   // (locked)
+  void start_handlers();  // (locked)
+  void run_handlers();
+  template <class F>
+  void tell(F callback);
   void log_exception(const std::string& plugin) noexcept;  // the one being handled
 
   const std::optional<boost::asio::any_io_executor> external_;
@@ -88,7 +91,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   std::array<std::uint64_t, 2> fork_server_watches_{};  // the second: with a network
   std::atomic<unsigned> queued_logs_{0}, queued_violations_{0};
   std::atomic<std::uint64_t> lost_logs_{0};
-  bool stopped_ = false;
+  bool stopped_ = false, silent_ = false;
 };
 
 }  // namespace bulkhead

@@ -151,12 +151,12 @@ reply in_process_instance::call(call_request& request) {
   return reply(std::move(waiting->result));
 }
 
-outcome in_process_instance::async_call(const std::shared_ptr<call_request>& request,
-                                        std::unique_ptr<reply_handler>& handler) {
+void in_process_instance::async_call(const std::shared_ptr<call_request>& request,
+                                     std::unique_ptr<reply_handler> handler) {
+  if (ended_) return handler->complete(reply(ipc::completion::failed(outcome::unavailable, unloaded())));
   auto carried = std::make_shared<std::unique_ptr<reply_handler>>(std::move(handler));
   boost::asio::post(core_->handlers(),
                     [self = shared_from_this(), request, carried] { (*carried)->complete(self->call(*request)); });
-  return outcome::ok;
 }
 
 void in_process_instance::open(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler) {

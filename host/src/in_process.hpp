@@ -19,8 +19,7 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
 
   // Blocks until the outcome.
   reply call(call_request& request);
-  // Leaves `handler` as it is and returns an outcome other than ok when the call could not be started.
-  outcome async_call(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler>& handler);
+  void async_call(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler);
   // Runs it on a thread of its own.
   void open(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler);
   worker_info info() const { return {::getpid(), phase::ready, outstanding_}; }

@@ -310,10 +310,8 @@ void plugin_pool::async_call(std::string_view method, packed_arguments arguments
   const auto request = std::make_shared<call_request>();
   begin(*request, method, std::move(arguments), options);
   if (local_) {
-    std::unique_ptr<reply_handler> counted =
-        std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler));
-    local_->async_call(request, counted);
-    return;
+    return local_->async_call(request,
+                              std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler)));
   }
   submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
 }

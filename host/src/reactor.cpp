@@ -30,9 +30,9 @@ reactor::reactor(boost::asio::any_io_executor executor)
     : executor_(executor),
       epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
       timer_(checked(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
-      descriptor_(executor) {
+      descriptor_(std::in_place, executor) {
   unique_fd copy(checked(::fcntl(epoll_.get(), F_DUPFD_CLOEXEC, 3), "fcntl(F_DUPFD_CLOEXEC)"));
-  descriptor_.assign(copy.get());  // owns it only if this succeeds
+  descriptor_->assign(copy.get());  // owns it only if this succeeds
   copy.release();
   epoll_event event{};
   event.events = EPOLLIN;
@@ -45,19 +45,18 @@ void reactor::start() { wait(); }
 void reactor::stop() {
   std::lock_guard held(mutex_);
   stopped_ = true;
-  boost::system::error_code ignored;
-  descriptor_.cancel(ignored);
+  descriptor_.reset();
 }
 
 void reactor::wait() {
   std::lock_guard held(mutex_);
   if (stopped_) return;
-  descriptor_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                         [self = shared_from_this()](boost::system::error_code failure) {
-                           if (failure) return;
-                           self->run_ready();
-                           self->wait();
-                         });
+  descriptor_->async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                          [self = shared_from_this()](boost::system::error_code failure) {
+                            if (failure) return;
+                            self->run_ready();
+                            self->wait();
+                          });
 }
 
 void reactor::help(ipc::time_point until) {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unordered_map>
 #include <utility>  // before Asio: see plugin.hpp
@@ -70,9 +71,10 @@ class reactor : public std::enable_shared_from_this<reactor> {
   const boost::asio::any_io_executor executor_;
   unique_fd epoll_;
   unique_fd timer_;
-  boost::asio::posix::stream_descriptor descriptor_;  // a duplicate of epoll_
-  std::mutex turn_;                                   // one thread at a time calls targets
-  std::atomic<std::thread::id> turning_by_{};         // that one
+  // A duplicate of epoll_, until stop(): the executor's context may be gone before this is.
+  std::optional<boost::asio::posix::stream_descriptor> descriptor_;
+  std::mutex turn_;                            // one thread at a time calls targets
+  std::atomic<std::thread::id> turning_by_{};  // that one
   std::mutex mutex_;
   std::atomic<std::uint64_t> next_id_{1};
   std::unordered_map<std::uint64_t, watched> watched_;

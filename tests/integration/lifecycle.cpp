@@ -143,6 +143,24 @@ TEST_CASE("a plugin is unloaded in good order when its last handle goes with a c
   CHECK(seen.events.values().back().report->reason == exit_reason::shut_down);
 }
 
+TEST_CASE("what the application's callbacks and completion handlers throw is logged, and the host goes on") {
+  mailbox<log_record> logs;
+  host host({.on_log =
+                 [&](const log_record& record) {
+                   logs.put(record);
+                   throw 1;
+                 },
+             .on_lifecycle = [](const lifecycle_event&) { throw std::runtime_error("not this event"); }});
+  auto chaos = host.load(plugin_path("chaos"));
+  chaos.async_call("echo", std::tuple{1}, [](boost::system::error_code) { throw std::runtime_error("not this end"); });
+  for (const std::string expected : {"threw: not this event", "threw: not this end"})
+    CHECK(logs.wait([&](const auto& all) {
+      return std::any_of(all.begin(), all.end(),
+                         [&](const auto& each) { return each.text.find(expected) != std::string::npos; });
+    }));
+  CHECK(chaos.call<int>("echo", 2) == 2);
+}
+
 TEST_CASE("stdout and stderr of a worker come as log lines") {
   recorded seen;
   host host(seen.options());

@@ -79,7 +79,8 @@ struct host_options {
   // The bulkhead-worker program. Empty: beside the application's executable, then where bulkhead was built or
   // installed.
   std::filesystem::path worker_path{};
-  // Called on the handler threads; one at a time.
+  // Called on the handler threads; one at a time. What the application's callbacks throw, and handlers on the host's own
+  // threads, is logged as an error; what this one throws is dropped.
   std::function<void(const log_record&)> on_log{};
   // The same, for what happens to workers and plugins.
   std::function<void(const lifecycle_event&)> on_lifecycle{};
@@ -218,7 +219,8 @@ class host {
   // Starts the fork server, and one I/O thread. Throws std::runtime_error naming what is missing.
   explicit host(host_options options = {});
   // Runs on the embedder's executor instead: I/O and handlers alike. Synchronous calls work even while nobody runs it;
-  // everything else needs it to be run. Its context must outlive the host.
+  // everything else needs it to be run. Its context must outlive the host; a plugin handle may outlive both, but then no
+  // asynchronous call can be made with it. What completion handlers throw comes out of the context's run().
   explicit host(boost::asio::any_io_executor executor, host_options options = {});
   // As shutdown(). Not to be called from a handler that runs on the host's own threads.
   ~host();
