@@ -177,7 +177,8 @@ struct load_options {
   // What its sandbox lets it do. Unset: policy::strict(), or policy::program() for launch(). Its memory limit is
   // memory_limit above unless it names another.
   std::optional<bulkhead::policy> policy{};
-  // The plugin's file must have this SHA-256 (64 hexadecimal digits, lower case); empty: any.
+  // The plugin's file must have this SHA-256 (64 hexadecimal digits, lower case); empty: any. What runs is the copy that was
+  // hashed. With isolation::none and no hash it is the file itself, as it is then, so that debuggers find it.
   std::string sha256{};
 };
 
