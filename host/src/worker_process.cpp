@@ -136,7 +136,9 @@ void worker_process::spawn() {
     make_pipe(end_pipe_, end_end, O_CLOEXEC | O_NONBLOCK);
     fds.push_back(end_end.get());
   }
-  auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
+  policy rules = settings_->rules;
+  if (rules.granted().memory > 0) rules.default_memory_limit(rules.granted().memory + published_bytes());
+  auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, rules);
   worker_end_.reset();
   log_end.reset();
   reports_end.reset();
@@ -314,6 +316,10 @@ std::size_t worker_process::resident_bytes() const {
   std::size_t size = 0, resident = 0;
   statm >> size >> resident;
   return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+std::size_t worker_process::published_bytes() const {
+  return settings_->arguments ? core_->published.bytes(settings_->options.published) : 0;
 }
 
 void worker_process::ask_to_leave() {

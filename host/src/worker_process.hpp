@@ -85,6 +85,8 @@ class worker_process final : public reactor::target,
   // Calls in progress, those given up but not yet answered included.
   unsigned outstanding() const { return channel_.outstanding(); }
   std::size_t resident_bytes() const;
+  // What is published that it may read: no memory of its own.
+  std::size_t published_bytes() const;
   // Whether all that was sent to it has been given to the kernel.
   bool all_sent() { return channel_.unsent() == 0; }
   // Blocks until it is ready; throws call_error when it can't get ready.

@@ -384,7 +384,8 @@ void worker_set::tell(const event& what) {
 
 // What there is to read of a worker takes a while, and nobody waits for it: it is read before the lock is taken.
 void worker_set::ping(const lease& worker, worker_process& process, bool look) {
-  const std::size_t memory = look ? process.resident_bytes() : 0;
+  const std::size_t resident = look ? process.resident_bytes() : 0, published = look ? process.published_bytes() : 0;
+  const std::size_t memory = resident - std::min(resident, published);
   const bool in_call = process.in_call();
   std::lock_guard held(*mutex_);
   if (memory > 0) note_usage(worker, memory);

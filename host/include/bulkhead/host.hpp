@@ -253,7 +253,9 @@ class host {
   // Publishes a value under a name: one copy of it in memory, which all workers that may read it (load_options::published)
   // map, and nobody can change. Publishing another under the same name is a new version; plugins find it when they look
   // the name up again, and keep the version that they have until they let go of it. Workers that are started later have
-  // the latest one before they are ready. Counts towards the address space of workers (load_options::memory_limit).
+  // the latest one before they are ready. What is published when a worker starts comes on top of its address space
+  // (load_options::memory_limit); what is published later, new versions too, counts towards that: a plugin that can't map
+  // it does not find it. Then the limit has to leave room, or publishing comes before loading, or plugin::recycle() after.
   // Returns the version. Throws std::system_error when there is no memory. Any thread; blocks for as long as copying takes.
   std::uint64_t publish(const std::string& name, bytes_view value);
   // The same of `size` bytes, which `fill` writes where they will lie.
