@@ -38,9 +38,8 @@ ipc::buffer pack_json(const plugin& target, const std::string& method, std::stri
 }
 
 reply call(bh_plugin* plugin, const char* method, packed_arguments arguments, const bh_call_options* options) {
-  const auto [how, shown] = read_call_options(options);
+  const call_options how = read_call_options(options).first;
   reply done = given(plugin, "plugin").plugin.call_packed(given_text(method, "method"), std::move(arguments), how);
-  if (shown) shown->end();
   done.throw_if_failed();
   return done;
 }

@@ -3,41 +3,73 @@
 
 #include "signals_blocked.hpp"
 
+#include <csignal>
+#include <utility>
+
+#include <poll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 namespace bulkhead {
+namespace {
 
-void closer::close_all(const std::shared_ptr<work>& shared) {
+constexpr int dying_ms = 50;  // after SIGKILL; most take less than one
+constexpr std::chrono::seconds undead_pause{1};
+
+bool reaped(const unique_fd& pidfd) {
+  pollfd end{pidfd.get(), POLLIN, 0};
+  ::poll(&end, 1, dying_ms);
+  siginfo_t how{};
+  return ::waitid(P_PIDFD, static_cast<id_t>(pidfd.get()), &how, WEXITED | WNOHANG | __WALL) != 0 || how.si_pid != 0;
+}
+
+}  // namespace
+
+void closer::run(const std::shared_ptr<work>& shared) {
+  std::vector<unique_fd> undead;
   std::unique_lock locked(shared->mutex);
+  const auto due = [&] { return shared->stopped || !shared->waiting.empty() || !shared->dying.empty(); };
   for (;;) {
-    shared->changed.wait(locked, [&] { return shared->stopped || !shared->waiting.empty(); });
-    if (shared->waiting.empty()) break;
-    std::vector<unique_fd> those = std::move(shared->waiting);
-    shared->waiting.clear();
+    if (undead.empty()) shared->changed.wait(locked, due);
+    else shared->changed.wait_for(locked, undead_pause, due);
+    std::vector<unique_fd> those = std::exchange(shared->waiting, {});
+    for (unique_fd& each : std::exchange(shared->dying, {})) undead.push_back(std::move(each));
+    const bool last = shared->stopped;
     locked.unlock();
     // Most are harmless after this. The sender may still change it back through a copy of its own.
     constexpr linger none{};
     for (const unique_fd& each : those) ::setsockopt(each.get(), SOL_SOCKET, SO_LINGER, &none, sizeof none);
     those.clear();
+    std::erase_if(undead, reaped);
     locked.lock();
+    if (last) break;
   }
   shared->ended = true;
   shared->changed.notify_all();
 }
 
 void closer::take(std::vector<unique_fd> descriptors) {
-  if (descriptors.empty()) return;
+  if (!descriptors.empty()) add(&work::waiting, std::move(descriptors));
+}
+
+void closer::reap(unique_fd pidfd) {
+  std::vector<unique_fd> one;
+  one.push_back(std::move(pidfd));
+  add(&work::dying, std::move(one));
+}
+
+void closer::add(std::vector<unique_fd> work::*to, std::vector<unique_fd> what) {
   std::lock_guard held(mutex_);
   if (!work_) work_ = std::make_shared<work>();
   {
     std::lock_guard locked(work_->mutex);
-    for (unique_fd& each : descriptors) work_->waiting.push_back(std::move(each));
+    for (unique_fd& each : what) ((*work_).*to).push_back(std::move(each));
     work_->changed.notify_all();
   }
   if (thread_.joinable()) return;
   const signals_blocked guard;
   try {
-    thread_ = std::thread(close_all, work_);
+    thread_ = std::thread(run, work_);
   } catch (const std::system_error&) {  // no thread is to be had: they wait for the next that come, or for the end
   }
 }

@@ -1,5 +1,6 @@
 // Closes descriptors that came from workers, on a thread of its own: the last close of a file may take as long as the
-// sender likes (a socket with SO_LINGER whose peer does not read, a file on a network), and nobody else is to wait.
+// sender likes (a socket with SO_LINGER whose peer does not read, a file on a network), and nobody else is to wait. The
+// same thread reaps killed workers that nobody else will: one may take as long to end as the kernel likes.
 #pragma once
 
 #include <bulkhead/ipc/system.hpp>
@@ -20,17 +21,20 @@ class closer {
 
   // Never blocks. Any thread.
   void take(std::vector<unique_fd> descriptors);
-  // Waits until all are closed, but no longer than a moment: a thread that still hangs in one is left to end by itself.
+  // Of a process that was killed: reaps it once it has ended. Never blocks. Any thread.
+  void reap(unique_fd pidfd);
+  // Waits until all is done, but no longer than a moment: a thread that still hangs in one is left to end by itself.
   void stop();
 
  private:
   struct work {
     std::mutex mutex;
     std::condition_variable changed;
-    std::vector<unique_fd> waiting;
+    std::vector<unique_fd> waiting, dying;
     bool stopped = false, ended = false;
   };
-  static void close_all(const std::shared_ptr<work>& shared);
+  static void run(const std::shared_ptr<work>& shared);
+  void add(std::vector<unique_fd> work::*to, std::vector<unique_fd> what);
 
   std::mutex mutex_;
   std::shared_ptr<work> work_;  // from the first descriptor on

@@ -106,9 +106,22 @@ void host_core::start_handlers() {
   const signals_blocked guard;
   try {
     handler_threads_.reserve(wanted);
-    while (handler_threads_.size() < wanted) handler_threads_.emplace_back([this] { handler_io_.run(); });
+    while (handler_threads_.size() < wanted) handler_threads_.emplace_back([this] { run_handlers(); });
   } catch (const std::exception&) {  // system_error, bad_alloc
     reactor->schedule(ipc::clock::now() + thread_retry, weak_from_this());
+  }
+}
+
+// Completion handlers among them, of which nobody else knows what they throw.
+void host_core::run_handlers() {
+  for (bool thrown = true; thrown;) {
+    thrown = false;
+    try {
+      handler_io_.run();
+    } catch (...) {
+      thrown = true;
+      log_exception("");
+    }
   }
 }
 
@@ -160,8 +173,23 @@ void host_core::shutdown() {
     if (each.get_id() == std::this_thread::get_id()) each.detach();  // this is one
     else each.join();
   }
-  handler_io_.run();  // nothing is left, unless no thread was to be had
+  run_handlers();  // nothing is left, unless no thread was to be had
   closer.stop();
+  std::lock_guard held(mutex_);
+  silent_ = true;
+  callbacks_.reset();  // a part of the embedder's context, which may be gone before this is
+}
+
+// Posts it to the application's callbacks, in order.
+template <class F>
+void host_core::tell(F callback) {
+  const auto executor = handlers();
+  std::lock_guard held(mutex_);
+  if (silent_) return;
+  if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
+  boost::asio::post(*callbacks_, [weak = weak_from_this(), callback = std::move(callback)] {
+    if (const auto self = weak.lock()) callback(*self);
+  });
 }
 
 void host_core::log(log_record record) {
@@ -172,28 +200,32 @@ void host_core::log(log_record record) {
     return;
   }
   record.dropped += lost_logs_.exchange(0);
-  const auto executor = handlers();
-  std::lock_guard held(mutex_);
-  if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
-  boost::asio::post(*callbacks_, [weak = weak_from_this(), record = std::move(record)] {
-    const auto self = weak.lock();
-    if (!self) return;
-    self->options.on_log(record);
-    --self->queued_logs_;
+  tell([record = std::move(record)](host_core& self) {
+    try {
+      self.options.on_log(record);
+    } catch (...) {  // there is nowhere to say it
+    }
+    --self.queued_logs_;
   });
+}
+
+void host_core::log_exception(const std::string& plugin) noexcept {
+  std::string what = "what is no std::exception";
+  try {
+    throw;
+  } catch (const std::exception& e) {
+    what = e.what();
+  } catch (...) {
+  }
+  log({log_level::error, plugin, -1, "a handler in the application threw: " + what, 0});
 }
 
 void host_core::lifecycle(lifecycle_event event) {
   if (!options.on_lifecycle) return;
-  const auto executor = handlers();
-  std::lock_guard held(mutex_);
-  if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
   spawner.event_queued();
-  boost::asio::post(*callbacks_, [weak = weak_from_this(), event = std::move(event)] {
-    const auto self = weak.lock();
-    if (!self) return;
-    self->spawner.event_told();
-    self->options.on_lifecycle(event);
+  tell([event = std::move(event)](host_core& self) {
+    self.spawner.event_told();
+    self.run(event.plugin, [&] { self.options.on_lifecycle(event); });
   });
 }
 
@@ -203,14 +235,9 @@ void host_core::violation(bulkhead::violation what) {
     --queued_violations_;
     return;
   }
-  const auto executor = handlers();
-  std::lock_guard held(mutex_);
-  if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
-  boost::asio::post(*callbacks_, [weak = weak_from_this(), what = std::move(what)] {
-    const auto self = weak.lock();
-    if (!self) return;
-    self->options.on_violation(what);
-    --self->queued_violations_;
+  tell([what = std::move(what)](host_core& self) {
+    self.run(what.plugin, [&] { self.options.on_violation(what); });
+    --self.queued_violations_;
   });
 }
 

@@ -36,6 +36,16 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   // Whether a thread that waits must do the reactor's work, since perhaps nobody runs the embedder's executor.
   bool needs_help() const { return external_.has_value(); }
 
+  // Runs a callback of the application's; what it throws is logged, under the plugin's name if there is one.
+  template <class F>
+  void run(const std::string& plugin, F callback) noexcept {
+    try {
+      callback();
+    } catch (...) {
+      log_exception(plugin);
+    }
+  }
+
   // Posts to the application's callbacks, in order.
   void log(log_record record);
   void lifecycle(lifecycle_event event);
@@ -58,6 +68,10 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
  private:
   void watch_fork_servers();
   void start_handlers();  // (locked)
+  void run_handlers();
+  template <class F>
+  void tell(F callback);
+  void log_exception(const std::string& plugin) noexcept;  // the one being handled
 
   const std::optional<boost::asio::any_io_executor> external_;
   std::optional<boost::asio::io_context> io_;
@@ -77,7 +91,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   std::array<std::uint64_t, 2> fork_server_watches_{};  // the second: with a network
   std::atomic<unsigned> queued_logs_{0}, queued_violations_{0};
   std::atomic<std::uint64_t> lost_logs_{0};
-  bool stopped_ = false;
+  bool stopped_ = false, silent_ = false;
 };
 
 }  // namespace bulkhead

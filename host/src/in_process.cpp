@@ -2,6 +2,7 @@
 #include "in_process.hpp"
 
 #include "call_stream.hpp"
+#include "progress_reports.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
 #include <condition_variable>
@@ -15,7 +16,7 @@ struct in_process_instance::pending {
   bool done = false;
   bool given_up = false;
   ipc::completion result;
-  std::function<void(const msgpack::object&)> on_progress;
+  std::shared_ptr<progress_reports> progress;
   std::atomic<bool> cancelled{false};
   std::shared_ptr<ipc::stream> stream;  // the plugin's end
 
@@ -26,6 +27,17 @@ struct in_process_instance::pending {
     done = true;
     changed.notify_all();
   }
+};
+
+// The place of the dispatch thread.
+struct in_process_instance::turn {
+  explicit turn(in_process_instance& whose) : of(whose), held(of.dispatch_) {
+    of.dispatcher_ = std::this_thread::get_id();
+  }
+  ~turn() { of.dispatcher_ = std::thread::id(); }
+  turn(const turn&) = delete;
+  in_process_instance& of;
+  const std::lock_guard<std::mutex> held;
 };
 
 namespace {
@@ -67,7 +79,9 @@ in_process_instance::in_process_instance(std::shared_ptr<host_core> core, std::s
     runtime_.check(file.get());
     for (const std::string& each : options_.environment)
       if (each.starts_with("BULKHEAD_INSTRUMENT=")) runtime_.watch(each.substr(each.find('=') + 1));
-    runtime_.load(path);
+    // Pinned to its contents, it is loaded from the copy that was hashed. The loader knows what it has loaded by name and
+    // never lets go of it, so the descriptor stays open: another plugin must not be given this one's name.
+    runtime_.load(options_.sha256.empty() ? path : "/proc/self/fd/" + std::to_string(file.release()));
     runtime_.init();
   } catch (const std::exception& e) {
     throw call_error(outcome::unavailable, "plugin " + name_ + " could not start in-process: " + e.what());
@@ -79,10 +93,26 @@ in_process_instance::in_process_instance(std::shared_ptr<host_core> core, std::s
   description_ = read_description(handle.get());
 }
 
+bool in_process_instance::admit() {
+  std::lock_guard held(idle_mutex_);
+  if (!closing_) ++outstanding_;
+  return !closing_;
+}
+
+std::string in_process_instance::reentered() const {
+  return "plugin " + name_ +
+         " runs in this process, one call at a time: a function lent to it can't use it while it waits";
+}
+
+void in_process_instance::refuse_reentry() const {
+  if (on_dispatch_thread()) throw call_error(outcome::rejected, reentered());
+}
+
 reply in_process_instance::call(call_request& request) {
-  if (ended_) return reply(ipc::completion::failed(outcome::not_sent, "the plugin has been unloaded"));
+  if (on_dispatch_thread()) return reply(ipc::completion::failed(outcome::rejected, reentered()));
+  if (!admit()) return reply(ipc::completion::failed(outcome::unavailable, unloaded()));
   auto waiting = std::make_shared<pending>();
-  waiting->on_progress = std::move(request.on_progress);
+  waiting->progress = request.progress;
   if (request.stream) {
     waiting->stream =
         std::make_shared<ipc::stream>(ipc::default_stream_window, false, request.stream->window(), request.deadline);
@@ -95,9 +125,12 @@ reply in_process_instance::call(call_request& request) {
     waiting->finish(ipc::completion::failed(outcome::cancelled, "cancelled by the caller"));
     if (waiting->stream) waiting->stream->stop(true);
   });
-  ++outstanding_;
   {
-    std::lock_guard dispatch(dispatch_);
+    const turn mine(*this);
+    if (ended_) {  // while this waited for its turn
+      ended_one();
+      return reply(ipc::completion::failed(outcome::unavailable, unloaded()));
+    }
     auto call = std::make_unique<bulkhead_call>();
     call->tag = reinterpret_cast<std::uint64_t>(new std::shared_ptr<pending>(waiting));
     call->blobs = static_cast<unsigned>(request.arguments.blobs.size());
@@ -120,12 +153,12 @@ reply in_process_instance::call(call_request& request) {
   return reply(std::move(waiting->result));
 }
 
-outcome in_process_instance::async_call(const std::shared_ptr<call_request>& request,
-                                        std::unique_ptr<reply_handler>& handler) {
+void in_process_instance::async_call(const std::shared_ptr<call_request>& request,
+                                     std::unique_ptr<reply_handler> handler) {
+  if (ended_) return handler->complete(reply(ipc::completion::failed(outcome::unavailable, unloaded())));
   auto carried = std::make_shared<std::unique_ptr<reply_handler>>(std::move(handler));
   boost::asio::post(core_->handlers(),
                     [self = shared_from_this(), request, carried] { (*carried)->complete(self->call(*request)); });
-  return outcome::ok;
 }
 
 void in_process_instance::open(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler) {
@@ -134,8 +167,7 @@ void in_process_instance::open(const std::shared_ptr<call_request>& request, std
   for (auto each = streaming_.begin(); each != streaming_.end();)
     if (const auto next = std::next(each); each->done) done.splice(done.end(), streaming_, std::exchange(each, next));
     else each = next;
-  if (ended_)
-    return handler->complete(reply(ipc::completion::failed(outcome::not_sent, "the plugin has been unloaded")));
+  if (ended_) return handler->complete(reply(ipc::completion::failed(outcome::unavailable, unloaded())));
   streaming& added = streaming_.emplace_back();
   added.stream = request->stream;
   added.thread = std::jthread([this, &added, request, handler = std::move(handler)]() mutable {
@@ -178,9 +210,19 @@ void in_process_instance::progress(bulkhead_call& call, ipc::byte_span value) {
   if (call.answered) return;
   const std::shared_ptr<pending> waiting = share_of<pending>(call);
   call.cancelled = call.cancelled || waiting->cancelled;
-  if (!waiting->on_progress) return;
-  const msgpack::object_handle handle = ipc::unpack(value);
-  waiting->on_progress(handle.get());
+  if (!waiting->progress) return;
+  waiting->progress->add(value);
+  post([progress = waiting->progress] { progress->deliver(); });
+}
+
+// To the application's handlers, one at a time and in order. False when there is nobody any more.
+template <class F>
+bool in_process_instance::post(F what) {
+  std::lock_guard held(strand_mutex_);
+  if (silent_) return false;
+  if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
+  boost::asio::post(*strand_, std::move(what));
+  return true;
 }
 
 void in_process_instance::poll(bulkhead_call& call) {
@@ -197,11 +239,12 @@ bool in_process_instance::emit(std::string_view name, ipc::byte_span value, std:
   if (!owner) return false;
   auto copy = std::make_shared<std::vector<std::uint8_t>>(value.begin(), value.end());
   auto passed = std::make_shared<std::vector<unique_fd>>(std::move(handles));
-  boost::asio::post(core_->handlers(), [owner, name = std::string(name), copy, passed] {
-    const msgpack::object_handle handle = ipc::unpack(*copy);
-    owner->on_event(name, handle.get(), *passed);
+  return post([core = core_, plugin = name_, owner, name = std::string(name), copy, passed] {
+    core->run(plugin, [&] {
+      const msgpack::object_handle handle = ipc::unpack(*copy);
+      owner->on_event(name, handle.get(), *passed);
+    });
   });
-  return true;
 }
 
 ipc::completion in_process_instance::call_host(bulkhead_call* on_behalf_of, std::string_view function,
@@ -223,7 +266,9 @@ std::optional<ipc::snapshot> in_process_instance::published(const std::string& n
 }
 
 std::vector<std::uint8_t> in_process_instance::save_state() {
-  std::lock_guard dispatch(dispatch_);
+  refuse_reentry();
+  const turn mine(*this);
+  if (ended_) throw call_error(outcome::unavailable, unloaded());
   try {
     return runtime_.save_state();
   } catch (const std::exception& e) {
@@ -232,7 +277,7 @@ std::vector<std::uint8_t> in_process_instance::save_state() {
 }
 
 void in_process_instance::restore_state(ipc::byte_span state) {
-  std::lock_guard dispatch(dispatch_);
+  const turn mine(*this);
   try {
     runtime_.restore_state(state);
   } catch (const std::exception& e) {
@@ -244,6 +289,7 @@ void in_process_instance::restore_state(ipc::byte_span state) {
 void in_process_instance::end(ipc::time_point deadline) {
   {
     std::unique_lock held(idle_mutex_);
+    closing_ = true;
     idle_.wait_until(held, deadline, [this] { return outstanding_ == 0; });
   }
   std::list<streaming> streams;
@@ -255,8 +301,17 @@ void in_process_instance::end(ipc::time_point deadline) {
   for (const streaming& each : streams)
     if (const auto open = each.stream.lock()) open->cancel();
   streams.clear();  // waits for their threads
-  std::lock_guard dispatch(dispatch_);
-  runtime_.destroy();
+  const turn mine(*this);
+  try {
+    runtime_.destroy();
+  } catch (const std::exception& e) {
+    log(BULKHEAD_LOG_ERROR, std::string("its destroy() threw: ") + e.what());
+  } catch (...) {
+    log(BULKHEAD_LOG_ERROR, "its destroy() threw");
+  }
+  std::lock_guard held(strand_mutex_);
+  silent_ = true;
+  strand_.reset();  // which belongs to an executor that may be gone before this is
 }
 
 }  // namespace bulkhead

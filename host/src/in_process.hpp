@@ -19,8 +19,7 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
 
   // Blocks until the outcome.
   reply call(call_request& request);
-  // Leaves `handler` as it is and returns an outcome other than ok when the call could not be started.
-  outcome async_call(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler>& handler);
+  void async_call(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler);
   // Runs it on a thread of its own.
   void open(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler);
   worker_info info() const { return {::getpid(), phase::ready, outstanding_}; }
@@ -28,11 +27,22 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   // Between calls. Throw call_error.
   std::vector<std::uint8_t> save_state();
   void restore_state(ipc::byte_span state);
-  // No call comes any more; waits for those in progress, until the deadline.
+  // Calls that come from now on are refused; waits for those in progress, until the deadline, and then for the one that
+  // runs. Not on the dispatch thread.
   void end(ipc::time_point deadline);
+  // Whether this is the dispatch thread: then it is a function lent to the plugin that asks.
+  bool on_dispatch_thread() const { return dispatcher_ == std::this_thread::get_id(); }
+  // Throws call_error if it is.
+  void refuse_reentry() const;
 
  private:
   struct pending;
+  struct turn;
+  bool admit();
+  template <class F>
+  bool post(F what);
+  std::string unloaded() const { return "plugin " + name_ + " has been unloaded"; }
+  std::string reentered() const;
   void ended_one();
   void answer(bulkhead_call& call, ipc::byte_span result) override;
   bool may_send_handles() const override { return true; }
@@ -54,10 +64,15 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   plugin_runtime runtime_;
   plugin_info description_;
   std::mutex dispatch_;  // whoever holds it is the dispatch thread
+  std::atomic<std::thread::id> dispatcher_{};
   std::atomic<unsigned> outstanding_{0};
   std::mutex idle_mutex_;
   std::condition_variable idle_;
-  std::atomic<bool> ended_{false};
+  bool closing_ = false;            // with idle_mutex_: no call is taken any more
+  std::atomic<bool> ended_{false};  // and none is begun: with dispatch_, the plugin may be gone
+  std::mutex strand_mutex_;
+  std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;
+  bool silent_ = false;  // the plugin is gone
   struct streaming {
     std::weak_ptr<call_stream> stream;
     std::atomic<bool> done{false};

@@ -7,6 +7,7 @@
 namespace bulkhead {
 
 class call_stream;
+class progress_reports;
 
 // A call on its way; shared by whoever may still look at it while another thread already completes it.
 struct call_request {
@@ -15,9 +16,9 @@ struct call_request {
   ipc::time_point deadline = ipc::never;
   bool default_deadline = false;  // the worker knows it already
   std::stop_token stop;
-  call_key key;  // of sticky dispatch
-  std::function<void(const msgpack::object&)> on_progress;
-  std::shared_ptr<call_stream> stream;  // if it is one that streams
+  call_key key;                                // of sticky dispatch
+  std::shared_ptr<progress_reports> progress;  // if anybody listens
+  std::shared_ptr<call_stream> stream;         // if it is one that streams
   call_meter::cell* counted = nullptr;
   ipc::time_point begun{};
   std::uint32_t id = 0;  // in the worker that it came back from

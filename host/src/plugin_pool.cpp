@@ -9,7 +9,7 @@
 namespace bulkhead {
 namespace {
 
-constexpr std::chrono::seconds drain_limit{5}, probe_end_limit{1};
+constexpr std::chrono::seconds probe_end_limit{1};
 constexpr unsigned sent_ahead_alone = 63;  // with a single instance no other worker could take them
 
 // A sealed copy of its file, as it is now.
@@ -108,7 +108,12 @@ plugin plugin_pool::launch(const std::shared_ptr<host_core>& core, const std::ve
 }
 
 std::shared_ptr<plugin_pool> plugin_pool::handle() {
-  return {this, [self = shared_from_this()](plugin_pool*) { self->unload(); }};
+  return {this, [self = shared_from_this()](plugin_pool*) {
+            const bool waits =
+                !self->core_->reactor->in_turn() && !(self->local_ && self->local_->on_dispatch_thread());
+            if (waits) self->unload();
+            else boost::asio::post(self->core_->handlers(), [self] { self->unload(); });
+          }};
 }
 
 // What the manifest asks for narrows the policy. It is read by a worker that does nothing else, under strict.
@@ -356,11 +361,12 @@ bool plugin_pool::recycle(std::optional<pid_t> pid) {
 }
 
 void plugin_pool::unload() {
+  if (local_) local_->refuse_reentry();
   std::unique_lock held(*mutex_);
   unloaded_ = true;
   if (local_) {
     held.unlock();
-    return local_->end(ipc::clock::now() + drain_limit);
+    return local_->end(supervision::after(ipc::clock::now(), options_.supervision.drain.calls));
   }
   if (!current_) return;  // it never started
   std::vector<std::shared_ptr<worker_set>> sets = retiring_;

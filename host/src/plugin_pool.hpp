@@ -27,8 +27,9 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   static plugin launch(const std::shared_ptr<host_core>& core, const std::vector<std::string>& argv,
                        load_options options, const std::shared_ptr<group_core>& group);
 
-  // What the application holds: the plugin is unloaded, by the application's own thread, when the last of it is gone.
-  // Others (the reactor, handlers) may hold the pool itself meanwhile and never wait for anything.
+  // What the application holds: the plugin is unloaded, by the application's own thread, when the last of it is gone; by a
+  // handler thread if that happens where nobody can wait: on the reactor's, with a callback that held it, or in a function
+  // that a plugin in this process has called. Others may hold the pool itself meanwhile and never wait for anything.
   std::shared_ptr<plugin_pool> handle();
 
   reply call(std::string_view method, packed_arguments arguments, const call_options& options);
@@ -96,6 +97,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   reply call_worker(call_request& request);
   static void launch(const lease& worker, std::unique_ptr<pooled_call> call);
   void abandon_waiting(std::uint64_t ticket);
+  void wake_by(ipc::time_point deadline);  // (locked)
   bool may_be_noted(const call_request& request) const;
   void note_killer(std::size_t fingerprint, const std::string& method);  // (locked)
   static std::size_t fingerprint(const call_request& request);
@@ -121,6 +123,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   std::mutex reloading_;
   std::atomic<std::size_t> queued_bytes_{0};
   std::list<waiting> queue_;
+  ipc::time_point next_timer_ = ipc::never;  // for the earliest deadline of asynchronous calls in there, or before it
   std::uint64_t last_ticket_ = 0;
   std::size_t next_place_ = 0;  // round robin
   struct suspect {

@@ -2,6 +2,7 @@
 // See plugin_pool.hpp.
 #include "call_stream.hpp"
 #include "pool_queue.hpp"
+#include "progress_reports.hpp"
 
 #include <algorithm>
 
@@ -42,13 +43,14 @@ void plugin_pool::begin(call_request& request, std::string_view method, packed_a
   request.default_deadline = limit == options_.deadline && request.deadline == own;
   request.stop = options.stop;
   request.key = options.key;
-  request.on_progress = options.on_progress;
+  if (options.on_progress) request.progress = std::make_shared<progress_reports>(options.on_progress, core_, name_);
   request.begun = now;
   request.counted = &meter_.of(method);
   request.counted->begin(request.arguments.size());
 }
 
 void plugin_pool::count_end(const call_request& request, const reply& result) {
+  if (request.progress) request.progress->close();
   request.counted->end(result.outcome(), ipc::clock::now() - request.begun, result.size());
 }
 
@@ -321,6 +323,12 @@ void plugin_pool::note_killer(std::size_t fingerprint, const std::string& method
 reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
   call_request request;
   begin(request, method, std::move(arguments), options);
+  struct scope {  // whatever comes of it
+    progress_reports* const progress;
+    ~scope() {
+      if (progress) progress->end();
+    }
+  } const reported{request.progress.get()};
   reply result = local_ ? local_->call(request) : call_worker(request);
   count_end(request, result);
   return result;
@@ -344,10 +352,8 @@ void plugin_pool::async_call(std::string_view method, packed_arguments arguments
   const auto request = std::make_shared<call_request>();
   begin(*request, method, std::move(arguments), options);
   if (local_) {
-    std::unique_ptr<reply_handler> counted =
-        std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler));
-    local_->async_call(request, counted);
-    return;
+    return local_->async_call(request,
+                              std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler)));
   }
   submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
 }
@@ -394,9 +400,9 @@ void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
     std::lock_guard held(*mutex_);
     queue_.insert(again ? queue_.begin() : queue_.end(),
                   {request.get(), ticket, nullptr, std::move(call), std::move(stop), {queued_bytes_, *request}});
+    wake_by(request->deadline);
   }
   if (request->stop.stop_requested()) abandon_waiting(ticket);
-  if (request->deadline != ipc::never) core_->reactor->schedule(request->deadline, weak_from_this());
   on_change();
 }
 
@@ -423,17 +429,29 @@ void plugin_pool::abandon_waiting(std::uint64_t ticket) {
   found->async->finish(reply(ipc::completion::failed(outcome::cancelled, "cancelled by the caller")));
 }
 
+// One timer, however many calls come and go.
+void plugin_pool::wake_by(ipc::time_point deadline) {
+  if (deadline >= next_timer_) return;
+  next_timer_ = deadline;
+  core_->reactor->schedule(deadline, weak_from_this());
+}
+
 // Asynchronous calls whose deadline passed while they waited.
 void plugin_pool::on_timer() {
   std::vector<waiting> late;
   {
     std::lock_guard held(*mutex_);
     const auto now = ipc::clock::now();
+    if (now < next_timer_) return;  // one that an earlier one has made needless
+    ipc::time_point next = ipc::never;
     for (auto each = queue_.begin(); each != queue_.end();) {
       const bool due = each->async && each->request->deadline <= now;
       if (due) late.push_back(std::move(*each));
+      else if (each->async) next = std::min(next, each->request->deadline);
       each = due ? queue_.erase(each) : std::next(each);
     }
+    next_timer_ = ipc::never;
+    wake_by(next);
   }
   for (waiting& each : late)
     each.async->finish(reply(ipc::completion::failed(outcome::timeout, "no worker was free before the deadline")));

@@ -15,13 +15,24 @@ namespace {
 constexpr std::uint64_t timer_id = 0;
 }
 
+class reactor::turn {
+ public:
+  explicit turn(reactor& of) : of_(of), held_(of.turn_) { of_.turning_by_ = std::this_thread::get_id(); }
+  ~turn() { of_.turning_by_ = std::thread::id(); }
+  turn(const turn&) = delete;
+
+ private:
+  reactor& of_;
+  const std::lock_guard<std::mutex> held_;
+};
+
 reactor::reactor(boost::asio::any_io_executor executor)
     : executor_(executor),
       epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
       timer_(checked(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), "timerfd_create")),
-      descriptor_(executor) {
+      descriptor_(std::in_place, executor) {
   unique_fd copy(checked(::fcntl(epoll_.get(), F_DUPFD_CLOEXEC, 3), "fcntl(F_DUPFD_CLOEXEC)"));
-  descriptor_.assign(copy.get());  // owns it only if this succeeds
+  descriptor_->assign(copy.get());  // owns it only if this succeeds
   copy.release();
   epoll_event event{};
   event.events = EPOLLIN;
@@ -34,19 +45,18 @@ void reactor::start() { wait(); }
 void reactor::stop() {
   std::lock_guard held(mutex_);
   stopped_ = true;
-  boost::system::error_code ignored;
-  descriptor_.cancel(ignored);
+  descriptor_.reset();
 }
 
 void reactor::wait() {
   std::lock_guard held(mutex_);
   if (stopped_) return;
-  descriptor_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                         [self = shared_from_this()](boost::system::error_code failure) {
-                           if (failure) return;
-                           self->run_ready();
-                           self->wait();
-                         });
+  descriptor_->async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                          [self = shared_from_this()](boost::system::error_code failure) {
+                            if (failure) return;
+                            self->run_ready();
+                            self->wait();
+                          });
 }
 
 void reactor::help(ipc::time_point until) {
@@ -63,7 +73,7 @@ void reactor::help(ipc::time_point until) {
 }
 
 void reactor::run_ready() {
-  std::lock_guard turn(turn_);
+  const turn mine(*this);
   epoll_event events[64];
   const int count = ::epoll_wait(epoll_.get(), events, 64, 0);
   for (int i = 0; i < count; ++i) {
@@ -105,7 +115,7 @@ bool reactor::again(std::weak_ptr<target> target, int tag) {
 }
 
 void reactor::run_again() {
-  std::lock_guard turn(turn_);
+  const turn mine(*this);
   {
     std::lock_guard held(mutex_);
     turning_.swap(again_);

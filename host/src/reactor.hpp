@@ -13,6 +13,8 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <thread>
 #include <unordered_map>
 #include <utility>  // before Asio: see plugin.hpp
 #include <vector>
@@ -52,7 +54,11 @@ class reactor : public std::enable_shared_from_this<reactor> {
   // which comes at `until` at the latest.
   void help(ipc::time_point until);
 
+  // Whether this thread calls targets at the moment: then it must not wait for what other targets do.
+  bool in_turn() const { return turning_by_ == std::this_thread::get_id(); }
+
  private:
+  class turn;
   void wait();
   void run_ready();
   void run_again();
@@ -65,8 +71,10 @@ class reactor : public std::enable_shared_from_this<reactor> {
   const boost::asio::any_io_executor executor_;
   unique_fd epoll_;
   unique_fd timer_;
-  boost::asio::posix::stream_descriptor descriptor_;  // a duplicate of epoll_
-  std::mutex turn_;                                   // one thread at a time calls targets
+  // A duplicate of epoll_, until stop(): the executor's context may be gone before this is.
+  std::optional<boost::asio::posix::stream_descriptor> descriptor_;
+  std::mutex turn_;                            // one thread at a time calls targets
+  std::atomic<std::thread::id> turning_by_{};  // that one
   std::mutex mutex_;
   std::atomic<std::uint64_t> next_id_{1};
   std::unordered_map<std::uint64_t, watched> watched_;

@@ -1,5 +1,6 @@
 // Calls to a worker: how they begin, and what is kept of them meanwhile. See worker_process.hpp.
 #include "call_stream.hpp"
+#include "progress_reports.hpp"
 #include "worker_process.hpp"
 
 namespace bulkhead {
@@ -66,7 +67,7 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
     if (known_id) *known_id = id;
     return request.stream ? bind_stream(id, request.stream) : ipc::buffer();
   };
-  if (request.default_deadline && (request.on_progress || kept_.wanted() || request.stream || !blobs.empty())) {
+  if (request.default_deadline && (request.progress || kept_.wanted() || request.stream || !blobs.empty())) {
     before = std::ref(watch);
   } else if (!request.default_deadline) {
     const auto left =
@@ -116,7 +117,7 @@ reply worker_process::call(call_request& request) {
     if (result == ipc::channel::wait_result::deadline)
       channel_.abandon(started.id, outcome::timeout, "no answer before the deadline");
   }
-  if (kept_.wanted() || request.on_progress) forget_call(started.id, waiter.result.code);
+  if (kept_.wanted() || request.progress) forget_call(started.id, waiter.result.code);
   if (!request.arguments.blobs.empty() && !waiter.result.given_up) blobs_->forget(started.id);
   request.id = started.id;
   std::shared_ptr<const crash_report> report;
@@ -167,10 +168,10 @@ bool worker_process::ask(std::string_view request, std::function<void(ipc::compl
   return channel_.start(frame.take(), {}, deadline, nullptr, &async).code == outcome::ok;
 }
 
-void worker_process::watch_progress(std::uint32_t id, call_request& request) {
-  if (!request.on_progress) return;
+void worker_process::watch_progress(std::uint32_t id, const call_request& request) {
+  if (!request.progress) return;
   std::lock_guard held(mutex_);
-  progress_[id] = std::make_shared<std::function<void(const msgpack::object&)>>(request.on_progress);
+  progress_[id] = request.progress;
 }
 
 void worker_process::keep_request(std::uint32_t id, const call_request& request) {
@@ -186,8 +187,9 @@ void worker_process::forget_call(std::uint32_t id, outcome code) {
 }
 
 void worker_process::forget_progress(std::uint32_t id) {
+  std::map<std::uint32_t, std::shared_ptr<progress_reports>>::node_type last;  // the application's, so without the lock
   std::lock_guard held(mutex_);
-  progress_.erase(id);
+  last = progress_.extract(id);
 }
 
 }  // namespace bulkhead

@@ -1,5 +1,6 @@
 // What a worker sends of its own accord: host calls, events, reports of progress. See worker_process.hpp.
 #include "call_stream.hpp"
+#include "progress_reports.hpp"
 #include "worker_process.hpp"
 
 namespace bulkhead {
@@ -108,24 +109,26 @@ void worker_process::take_event(const ipc::message& notification, const std::sha
   const std::string name = event ? ipc::sanitised(key.get().as<std::string_view>(), 256) : "";
   const std::uint32_t id = event ? 0 : key.get().as<std::uint32_t>();
   if (!spend_event_credit(value.size())) throw std::runtime_error("more events than it had credit for");
-  std::shared_ptr<std::function<void(const msgpack::object&)>> progress;
+  std::shared_ptr<progress_reports> progress;
   {
     std::lock_guard held(mutex_);
     if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
     if (const auto found = progress_.find(id); !event && found != progress_.end()) progress = found->second;
   }
-  boost::asio::post(*strand_, [self = shared_from_this(), event, name, progress, came,
-                               packed = std::vector<std::uint8_t>(value.begin(), value.end())] {
+  if (progress) progress->add(value);
+  boost::asio::post(*strand_, [self = shared_from_this(), event, name, progress, came, size = value.size(),
+                               packed = progress ? std::vector<std::uint8_t>()
+                                                 : std::vector<std::uint8_t>(value.begin(), value.end())] {
     std::vector<unique_fd> none;
     try {
-      if (progress) (*progress)(ipc::unpack(packed).get());
+      if (progress) progress->deliver();
       else if (const auto owner = self->owner_.lock(); owner && event)
         owner->on_event(name, ipc::unpack(packed).get(), came ? came->handles : none);
     } catch (const std::exception& e) {
       self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(),
                          ipc::clock::now());
     }
-    self->return_event_credit(packed.size());
+    self->return_event_credit(size);
   });
 }
 
@@ -144,8 +147,8 @@ void worker_process::return_event_credit(std::size_t bytes) {
   bytes_to_credit_ += bytes;
   if (events_to_credit_ < credit_batch && bytes_to_credit_ < limits().frame / 4) return;
   ipc::buffer credit = ipc::begin_notification("$/credit");
-<<<<<<< HEAD
-  ipc::packer(credit).pack_array(1).pack(credit_batch);
+  ipc::packer(credit).pack_array(1).pack(std::exchange(events_to_credit_, 0));
+  bytes_to_credit_ = 0;
   tell(credit.view());
 }
 
@@ -153,11 +156,6 @@ bool worker_process::tell(ipc::byte_span frame, std::vector<unique_fd> handles) 
   if (channel_.send_vital(frame, std::move(handles))) return true;
   if (!channel_.closed()) kill(exit_reason::protocol, "it sends requests and does not read what comes back");
   return false;
-=======
-  ipc::packer(credit).pack_array(1).pack(std::exchange(events_to_credit_, 0));
-  bytes_to_credit_ = 0;
-  channel_.send(credit.take());
->>>>>>> fix/worker
 }
 
 void worker_process::on_closed(const std::string& violation) {

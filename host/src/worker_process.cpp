@@ -16,7 +16,6 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 
 namespace bulkhead {
 namespace {
@@ -89,12 +88,11 @@ worker_process::~worker_process() {
     if (unique_fd socket(::fcntl(socket_, F_DUPFD_CLOEXEC, 3)); socket) rest.push_back(std::move(socket));
     discard(std::move(rest));
   }
-  if (pidfd_ && !is_settled_) {  // its birth failed half-way
-    ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
-    siginfo_t ignored{};
-    ::waitid(P_PIDFD, static_cast<id_t>(pidfd_.get()), &ignored, WEXITED | __WALL);
-  }
-  if (pidfd_) core_->forks.forget(pidfd_.get());
+  if (!pidfd_) return;
+  core_->forks.forget(pidfd_.get());
+  if (is_settled_) return;
+  ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);  // its birth failed half-way, or it is undead
+  core_->closer.reap(std::move(pidfd_));
 }
 
 void worker_process::start() {
@@ -138,7 +136,9 @@ void worker_process::spawn() {
     make_pipe(end_pipe_, end_end, O_CLOEXEC | O_NONBLOCK);
     fds.push_back(end_end.get());
   }
-  auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, settings_->rules);
+  policy rules = settings_->rules;
+  if (rules.granted().memory > 0) rules.default_memory_limit(rules.granted().memory + published_bytes());
+  auto spawned = core_->forks.spawn(fds, settings_->argv, settings_->options.environment, rules);
   worker_end_.reset();
   log_end.reset();
   reports_end.reset();
@@ -327,6 +327,10 @@ std::size_t worker_process::resident_bytes() const {
   std::size_t size = 0, resident = 0;
   statm >> size >> resident;
   return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+std::size_t worker_process::published_bytes() const {
+  return settings_->arguments ? core_->published.bytes(settings_->options.published) : 0;
 }
 
 void worker_process::ask_to_leave() {

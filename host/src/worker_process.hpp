@@ -90,6 +90,8 @@ class worker_process final : public reactor::target,
     return fatal_call_;
   }
   std::size_t resident_bytes() const;
+  // What is published that it may read: no memory of its own.
+  std::size_t published_bytes() const;
   // Whether all that was sent to it has been given to the kernel.
   bool all_sent() { return channel_.unsent() == 0; }
   // Blocks until it is ready; throws call_error when it can't get ready.
@@ -155,7 +157,7 @@ class worker_process final : public reactor::target,
   void say_of_stream(std::uint32_t id, std::vector<std::uint8_t> frame);
   const char* tell_stream(const ipc::message& notification);
   void keep_request(std::uint32_t id, const call_request& request);
-  void watch_progress(std::uint32_t id, call_request& request);
+  void watch_progress(std::uint32_t id, const call_request& request);
   void forget_progress(std::uint32_t id);
   void forget_call(std::uint32_t id, outcome code);
   bool spend_event_credit(std::size_t bytes);
@@ -217,7 +219,7 @@ class worker_process final : public reactor::target,
   plugin_info description_;
   std::shared_ptr<const crash_report> report_;
   std::optional<std::uint32_t> fatal_call_;
-  std::map<std::uint32_t, std::shared_ptr<std::function<void(const msgpack::object&)>>> progress_;
+  std::map<std::uint32_t, std::shared_ptr<progress_reports>> progress_;
   std::map<std::uint32_t, std::shared_ptr<call_stream>> streams_;  // of calls that the worker has not answered
   std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;
 };

@@ -114,7 +114,7 @@ void worker_set::give_back(const lease& worker) {
   ++worker->served;
   const auto set = worker->set.lock();
   if (!set) return;
-  if (set->settings_->options.supervision.recycle.calls > 0) set->apply(events::usage{worker->id, worker->served, 0});
+  if (set->settings_->options.supervision.recycle.calls > 0) set->note_usage(worker, 0);
   worker->changed = true;
   if (worker->draining || worker->parked) set->check_drained(worker);
   else if (set->settings_->state) set->save_if_due(worker);
@@ -204,19 +204,7 @@ void worker_set::execute(const Action& action) {
       const bool look =
           settings_->rules.granted().memory > 0 &&
           (std::exchange(worker->served_then, worker->served) != worker->served || worker->pings++ % 8 == 0);
-      if (const auto memory = look ? process->resident_bytes() : 0; memory > 0)
-        apply(events::usage{action.worker, worker->served, memory});
-      if (process->outstanding() > (worker->pinged ? 1u : 0u)) return apply(events::answered{action.worker});
-      // In the plugin's code for no call that anybody waits for: other threads of it may answer, that one does not.
-      if (process->in_call()) return;
-      if (std::exchange(worker->pinged, true)) return;  // the last one is not answered yet
-      process->ask("$/ping", [weak = weak_from_this(), worker](ipc::completion&&) {
-        const auto self = weak.lock();
-        if (!self) return;
-        std::unique_lock held(*self->mutex_);
-        worker->pinged = false;
-        self->apply(events::answered{worker->id});
-      });
+      to_ping_.push_back({worker, worker->process, look});
     } else if constexpr (std::is_same_v<Action, actions::drain>) {
       worker->draining = true;
       std::erase(serving_, worker);
@@ -390,11 +378,39 @@ worker_set::lease worker_set::find(worker_id id) const {
 // --- what workers report --------------------------------------------------------------------------------------------
 
 void worker_set::tell(const event& what) {
+  std::vector<asked> pinging;  // none of it goes with the lock held
   {
     std::lock_guard held(*mutex_);
     apply(what);
+    pinging.swap(to_ping_);
   }
+  for (const asked& each : pinging) ping(each.worker, *each.process, each.look);
   announce();
+}
+
+// What there is to read of a worker takes a while, and nobody waits for it: it is read before the lock is taken.
+void worker_set::ping(const lease& worker, worker_process& process, bool look) {
+  const std::size_t resident = look ? process.resident_bytes() : 0, published = look ? process.published_bytes() : 0;
+  const std::size_t memory = resident - std::min(resident, published);
+  const bool in_call = process.in_call();
+  std::lock_guard held(*mutex_);
+  if (memory > 0) note_usage(worker, memory);
+  if (process.outstanding() > (worker->pinged ? 1u : 0u)) return supervisor_.answered(worker->id);
+  // In the plugin's code for no call that anybody waits for: other threads of it may answer, that one does not.
+  if (in_call) return;
+  if (std::exchange(worker->pinged, true)) return;  // the last one is not answered yet
+  process.ask("$/ping", [weak = weak_from_this(), worker](ipc::completion&&) {
+    const auto self = weak.lock();
+    if (!self) return;
+    std::lock_guard also_held(*self->mutex_);
+    worker->pinged = false;
+    self->supervisor_.answered(worker->id);
+  });
+}
+
+void worker_set::note_usage(const lease& worker, std::size_t memory) {
+  const events::usage used{worker->id, worker->served, memory};
+  if (supervisor_.worn(used)) apply(used);
 }
 
 void worker_set::on_timer() {

@@ -122,6 +122,8 @@ class worker_set final : public worker_owner, public reactor::target, public std
   template <class Action>
   void execute(const Action& action);
   void spawn(supervision::worker_id id);  // on the spawner's thread
+  void note_usage(const lease& worker, std::size_t memory);
+  void ping(const lease& worker, worker_process& process, bool look);  // takes the lock
   std::shared_ptr<worker_process> make_process(supervision::worker_id id);
   void never_spawned(const lease& worker);
   void check_drained(const lease& worker);
@@ -148,6 +150,12 @@ class worker_set final : public worker_owner, public reactor::target, public std
   supervision::supervisor supervisor_;
   std::deque<supervision::action> actions_;  // not yet carried out
   bool executing_ = false;
+  struct asked {  // for a sign of life
+    lease worker;
+    std::shared_ptr<worker_process> process;
+    bool look;  // at its memory
+  };
+  std::vector<asked> to_ping_;
   ipc::time_point next_tick_ = ipc::never;
   std::map<supervision::worker_id, lease> members_;
   std::vector<lease> serving_;

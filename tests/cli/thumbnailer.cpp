@@ -94,6 +94,17 @@ TEST_CASE("however many files crash the decoder, each costs one error") {
   for (const json& each : made["results"]) CHECK((each["outcome"] == "worker_lost" || each["outcome"] == "ok"));
 }
 
+TEST_CASE("files of more bytes than a message carries get their thumbnails, too") {
+  const scratch folder;
+  const auto large = folder / "in/large.png";
+  write(large, contents(images + "/rocket.png"));
+  std::filesystem::resize_file(large, std::size_t{20} << 20);  // zeros after the image, which decoders ignore
+  const finished done = run({"thumbnailer", (folder / "in").string(), "-o", (folder / "sheet").string(), "--no-compare",
+                             "--deadline", "100s", "--json"});
+  REQUIRE(done.status == 0);
+  CHECK(json::parse(done.out)["thumbnails"] == 1);
+}
+
 TEST_CASE("names and messages can't put markup into the contact sheet") {
   const scratch folder;
   const auto sheet = folder / "sheet";

@@ -121,6 +121,34 @@ TEST_CASE("progress arrives in order") {
   CHECK(seen.values() == std::vector<int>{0, 1, 2, 3, 4});
 }
 
+TEST_CASE("when a synchronous call returns, all of its progress has been told, and none comes later") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.isolation = GENERATE(isolation::process, isolation::none)});
+  for (int round = 0; round < 20; ++round) {
+    std::vector<int> seen;
+    const auto take = [&](const msgpack::object& value) { seen.push_back(value.as<int>()); };
+    chaos.with({.on_progress = take}).call("progress", 50);
+    REQUIRE(seen.size() == 50);
+    CHECK(std::is_sorted(seen.begin(), seen.end()));
+  }
+}
+
+TEST_CASE("a synchronous call waits for the report of progress that is being handled") {
+  host host;
+  auto chaos = host.load(plugin_path("chaos"), {.isolation = GENERATE(isolation::process, isolation::none)});
+  std::atomic<bool> handling{false};
+  int handled = 0;
+  const auto slow = [&](const msgpack::object&) {
+    handling = true;
+    std::this_thread::sleep_for(20ms);  // longer than the answer takes
+    ++handled;
+    handling = false;
+  };
+  chaos.with({.on_progress = slow}).call("progress", 3);
+  CHECK_FALSE(handling);
+  CHECK(handled == 3);
+}
+
 TEST_CASE("events arrive, also more than the credit at once") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));

@@ -1,6 +1,7 @@
 // Many threads, many plugins, several hosts at once.
 #include "fixture.hpp"
 
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/use_future.hpp>
 
 #include <future>
@@ -101,6 +102,23 @@ TEST_CASE("threads that crash and call the same plugin get exactly one outcome e
   CHECK(ok + lost + other == 180);
   CHECK(lost >= 30);  // a call that was begun together with the crash may be lost, too
   CHECK(other == 0);
+}
+
+TEST_CASE("plugin handles outlive their host and the context that it ran on without harm") {
+  plugin left, left_here;
+  {
+    boost::asio::io_context context;
+    host host(context.get_executor(), {.on_log = [](const log_record&) {}, .on_lifecycle = [](const auto&) {}});
+    left = host.load(plugin_path("chaos"));
+    left_here = host.load(plugin_path("chaos"), {.isolation = isolation::none});
+    for (const plugin& each : {left, left_here}) {
+      each.on_event([](const std::string&, const msgpack::object&) {});
+      each.call("emit", "tick", 1, 1);
+    }
+    context.poll();
+  }
+  for (const plugin& each : {left, left_here})
+    CHECK(failure_of([&] { each.call("echo", 1); }).outcome() == outcome::unavailable);
 }
 
 TEST_CASE("a plugin handle outlives its host without harm") {

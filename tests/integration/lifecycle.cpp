@@ -137,6 +137,40 @@ TEST_CASE("a crash in destroy does not hold up unloading and is reported") {
   CHECK(failure_of([&] { chaos.call("echo", 1); }).outcome() == outcome::unavailable);
 }
 
+TEST_CASE("a plugin is unloaded in good order when its last handle goes with a callback of its last call") {
+  recorded seen;
+  host host(seen.options());
+  std::promise<void> scope_left;
+  {
+    functions lent;
+    lent.add("wait", [left = scope_left.get_future().share()] { left.wait(); });
+    const auto chaos = host.load(plugin_path("chaos"), {.functions = lent});
+    chaos.async_call("call_host", std::tuple{"wait", std::tuple{}}, [](boost::system::error_code) {},
+                     {.on_progress = [chaos](const msgpack::object&) {}});
+  }
+  scope_left.set_value();
+  REQUIRE(seen.events.wait([](const auto& events) { return !events.empty() && events.back().report; }));
+  CHECK(seen.events.values().back().report->reason == exit_reason::shut_down);
+}
+
+TEST_CASE("what the application's callbacks and completion handlers throw is logged, and the host goes on") {
+  mailbox<log_record> logs;
+  host host({.on_log =
+                 [&](const log_record& record) {
+                   logs.put(record);
+                   throw 1;
+                 },
+             .on_lifecycle = [](const lifecycle_event&) { throw std::runtime_error("not this event"); }});
+  auto chaos = host.load(plugin_path("chaos"));
+  chaos.async_call("echo", std::tuple{1}, [](boost::system::error_code) { throw std::runtime_error("not this end"); });
+  for (const std::string expected : {"threw: not this event", "threw: not this end"})
+    CHECK(logs.wait([&](const auto& all) {
+      return std::any_of(all.begin(), all.end(),
+                         [&](const auto& each) { return each.text.find(expected) != std::string::npos; });
+    }));
+  CHECK(chaos.call<int>("echo", 2) == 2);
+}
+
 TEST_CASE("stdout and stderr of a worker come as log lines") {
   recorded seen;
   host host(seen.options());
@@ -212,6 +246,25 @@ TEST_CASE("the fork server is started again at once when it dies, and living wor
   CHECK(chaos.workers().at(0).pid == worker);
   CHECK_THROWS_AS(chaos.call("misbehave", "segfault"), call_error);
   CHECK(chaos.call<int>("echo", 2) == 2);
+}
+
+TEST_CASE("the fork server and workers may be reaped by others than the host") {
+  struct ignored {
+    void (*const before)(int) = ::signal(SIGCHLD, SIG_IGN);  // the kernel reaps at once
+    ~ignored() { ::signal(SIGCHLD, before); }
+  } const children;
+  recorded seen;
+  host host(seen.options());
+  auto chaos = host.load(plugin_path("chaos"));
+  ::kill(host.fork_server_pid(), SIGKILL);
+  REQUIRE(seen.events.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(),
+                       [](const auto& event) { return event.kind == lifecycle_event::kind::fork_server_died; });
+  }));
+  CHECK(failure_of([&] { chaos.call("misbehave", "_exit_0"); }).outcome() == outcome::worker_lost);
+  CHECK(chaos.call<int>("echo", 1) == 1);
+  CHECK(host.load(plugin_path("chaos")).call<int>("echo", 2) == 2);
+  host.shutdown();
 }
 
 TEST_CASE("a fork server that dies again and again is given up, until the host is reset") {

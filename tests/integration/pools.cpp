@@ -2,6 +2,7 @@
 #include "fixture.hpp"
 
 #include <csignal>
+#include <future>
 #include <set>
 
 #include <sched.h>
@@ -247,6 +248,40 @@ TEST_CASE("a call that times out behind another one costs neither that one nor t
   CHECK(behind.values()[0] == outcome::timeout);
   CHECK(chaos.call<int>("echo", 2) == 2);
   CHECK(chaos.workers().at(0).pid == pid);
+}
+
+TEST_CASE("asynchronous calls that wait end each by its own deadline, in whichever order they came") {
+  mailbox<std::pair<int, outcome>> ended;
+  mailbox<outcome> running;
+  host host;
+  std::promise<void> busy;
+  functions lent;
+  lent.add("wait", [until = busy.get_future().share()] { until.wait(); });
+  auto chaos = host.load(plugin_path("chaos"), {.functions = lent, .sent_ahead = 0});
+  const auto call = [&](int which, std::chrono::nanoseconds deadline) {
+    chaos.async_call<reply>("echo", std::tuple{which},
+                            [&ended, which](boost::system::error_code, const reply& result) {
+                              ended.put({which, result.outcome()});
+                            },
+                            {.deadline = deadline});
+  };
+  chaos.async_call<reply>("call_host", std::tuple{"wait", std::tuple{}},
+                          [&](boost::system::error_code, const reply& result) { running.put(result.outcome()); });
+  call(1, 25s);
+  call(2, 80ms);
+  call(3, 20ms);
+  CHECK(ended.wait_for(2));
+  call(4, 20ms);
+  CHECK(ended.wait_for(3));
+  for (const auto& [which, how] : ended.values()) {
+    CHECK(which != 1);
+    CHECK(how == outcome::timeout);
+  }
+  CHECK(chaos.status().waiting == 1);
+  busy.set_value();
+  REQUIRE(ended.wait_for(4));
+  CHECK(ended.values()[3] == std::pair(1, outcome::ok));
+  CHECK(running.wait_for(1));
 }
 
 TEST_CASE("idle workers share calls: none waits behind a slow one while another is free") {

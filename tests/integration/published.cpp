@@ -113,6 +113,18 @@ TEST_CASE("a worker knows all of very many values, whether they were published b
     CHECK(plugin.call<std::uint64_t>("sum_published", "while " + std::to_string(i)) == 10 + i);
 }
 
+#ifndef BULKHEAD_SANITIZED  // address space is not limited there
+TEST_CASE("a worker reads more than its memory limit of what was published before it started") {
+  bulkhead::host host;
+  load_options options;
+  options.memory_limit = 160 * mib;
+  options.blobs.memory = 16 * mib;
+  const auto version = host.publish("table", 192 * mib, [](std::span<std::uint8_t> to) { to.back() = 1; });
+  auto plugin = host.load(plugin_path("blobs"), options);
+  CHECK(plugin.call<std::uint64_t>("version", "table") == version);
+}
+#endif
+
 TEST_CASE("a plugin reads what it may") {
   bulkhead::host host;
   host.publish("table", bytes(10, 1));

@@ -100,6 +100,19 @@ TEST_CASE("a plugin may be pinned to its contents") {
         std::string::npos);
 }
 
+TEST_CASE("a plugin in this process that is pinned runs from the copy that was hashed, not from its file") {
+  const shelf plugins;
+  std::ifstream in(plugins.file(), std::ios::binary);
+  const std::string contents((std::istreambuf_iterator<char>(in)), {});
+  host host;
+  auto pinned = host.load(plugins.file(), {.isolation = isolation::none, .sha256 = hash(contents)});
+  CHECK(pinned.call<int>("add", 1, 2) == 3);
+  std::ifstream maps("/proc/self/maps");
+  const std::string mapped((std::istreambuf_iterator<char>(maps)), {});
+  CHECK(mapped.find(plugins.file()) == std::string::npos);
+  CHECK(mapped.find("memfd:bulkhead-plugin") != std::string::npos);
+}
+
 namespace {
 
 std::set<pid_t> children() {

@@ -40,7 +40,9 @@ bool job::begin(seat& seat) {
   seat.made = {};
   seat.thumbnail.clear();
   if (file.size > options_.file_limit)
-    return fail(seat, outcome::rejected, "the file is too large for a call, which carries at most 16 MiB");
+    return fail(seat, outcome::rejected,
+                "the file is too large for a call, which carries at most " + std::to_string(options_.file_limit >> 20) +
+                    " MiB (load_options::blobs)");
   try {
     seat.file = read_file(file.path);
   } catch (const std::exception& error) {

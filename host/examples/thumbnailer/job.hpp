@@ -30,8 +30,9 @@ class job {
  public:
   struct options {
     unsigned max_side = 256;
-    bool ask_dimensions = true;                               // one more call for each file
-    std::size_t file_limit = (std::size_t{16} << 20) - 1024;  // what a call can carry, less the rest of its message
+    bool ask_dimensions = true;  // one more call for each file
+    // Longer ones go by shared memory, of which a plugin has so much for its calls.
+    std::size_t file_limit = bulkhead::blob_options{}.memory;
     // Called once for each file, from several threads at once, with its place in `files` and its thumbnail. Must not
     // throw.
     std::function<void(std::size_t, const result&, bulkhead::bytes_view)> on_done;

@@ -50,7 +50,10 @@ struct call_options {
   std::stop_token stop{};
   // For load_options::dispatch: calls with equal keys go to the same worker.
   call_key key{};
-  // Called with each value that the method reports as progress, on the host's handler threads, one at a time.
+  // Called with each value that the method reports as progress, in order and one at a time: on the host's handler threads,
+  // and at the end of a synchronous call on the caller's own for what has not been told by then. So a synchronous call
+  // returns when the last of it has, and it may refer to the caller's locals; of an asynchronous call it may still come
+  // when the call has completed. An exception is logged.
   std::function<void(const msgpack::object&)> on_progress{};
   // Of plugin::open(): bytes of streamed results that are kept until they are taken; a larger one can't be sent. At most
   // 16 MiB, and less than one message may have (limits::frame).

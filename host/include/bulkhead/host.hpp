@@ -6,6 +6,9 @@
 //
 // A host leaves the application's process as it is: no signal handler, no wait(), no global state, no change of the
 // environment. Several hosts may live in one process. All functions are thread-safe.
+//
+// The fork server and the workers are children of the application: SIGCHLD tells of their ends, and a wait() for any child
+// that is quicker than the host takes their status. The host goes on without it: a report may say exit_reason::unknown.
 #pragma once
 
 #include <bulkhead/functions.hpp>
@@ -23,7 +26,8 @@ namespace BULKHEAD_PUBLIC bulkhead {
 enum class isolation {
   process,  // a worker process per instance
   none,     // in this process, on the caller's thread: for debugging and for trusted code. A crash is the host's crash,
-            // deadlines and cancellation are only as good as the plugin's own checks, limits do not apply.
+            // deadlines and cancellation are only as good as the plugin's own checks, limits do not apply. One call at
+            // a time: a function lent to the plugin that uses the plugin itself is `rejected`.
 };
 
 // How much a line matters.
@@ -76,7 +80,8 @@ struct host_options {
   // The bulkhead-worker program. Empty: beside the application's executable, then where bulkhead was built or
   // installed.
   std::filesystem::path worker_path{};
-  // Called on the handler threads; one at a time.
+  // Called on the handler threads; one at a time. What the application's callbacks throw, and handlers on the host's own
+  // threads, is logged as an error; what this one throws is dropped.
   std::function<void(const log_record&)> on_log{};
   // The same, for what happens to workers and plugins.
   std::function<void(const lifecycle_event&)> on_lifecycle{};
@@ -175,7 +180,8 @@ struct load_options {
   // What its sandbox lets it do. Unset: policy::strict(), or policy::program() for launch(). Its memory limit is
   // memory_limit above unless it names another.
   std::optional<bulkhead::policy> policy{};
-  // The plugin's file must have this SHA-256 (64 hexadecimal digits, lower case); empty: any.
+  // The plugin's file must have this SHA-256 (64 hexadecimal digits, lower case); empty: any. What runs is the copy that was
+  // hashed. With isolation::none and no hash it is the file itself, as it is then, so that debuggers find it.
   std::string sha256{};
 };
 
@@ -217,7 +223,8 @@ class host {
   // Starts the fork server, and one I/O thread. Throws std::runtime_error naming what is missing.
   explicit host(host_options options = {});
   // Runs on the embedder's executor instead: I/O and handlers alike. Synchronous calls work even while nobody runs it;
-  // everything else needs it to be run. Its context must outlive the host.
+  // everything else needs it to be run. Its context must outlive the host; a plugin handle may outlive both, but then no
+  // asynchronous call can be made with it. What completion handlers throw comes out of the context's run().
   explicit host(boost::asio::any_io_executor executor, host_options options = {});
   // As shutdown(). Not to be called from a handler that runs on the host's own threads.
   ~host();
@@ -249,7 +256,9 @@ class host {
   // Publishes a value under a name: one copy of it in memory, which all workers that may read it (load_options::published)
   // map, and nobody can change. Publishing another under the same name is a new version; plugins find it when they look
   // the name up again, and keep the version that they have until they let go of it. Workers that are started later have
-  // the latest one before they are ready. Counts towards the address space of workers (load_options::memory_limit).
+  // the latest one before they are ready. What is published when a worker starts comes on top of its address space
+  // (load_options::memory_limit); what is published later, new versions too, counts towards that: a plugin that can't map
+  // it does not find it. Then the limit has to leave room, or publishing comes before loading, or plugin::recycle() after.
   // Returns the version. Throws std::system_error when there is no memory. Any thread; blocks for as long as copying takes.
   std::uint64_t publish(const std::string& name, bytes_view value);
   // The same of `size` bytes, which `fill` writes where they will lie.

@@ -165,7 +165,9 @@ class plugin {
   std::vector<std::uint8_t> save_state() const;
 
   // Ends its workers in good order: calls in progress may finish for 5 s, then 1 s for the plugin to clean up. Later
-  // calls fail with `unavailable`. Blocks. The last handle that goes away does the same.
+  // calls fail with `unavailable`. Blocks. The last handle that goes away does the same. In this process
+  // (isolation::none) it waits for the call that runs, however long that takes, and throws call_error `rejected` in a
+  // function that the plugin has called.
   void unload() const;
 
   // Whether it is a plugin at all: not when made by default, or moved from.

@@ -41,6 +41,15 @@ std::optional<ipc::snapshot> published_state::find(const std::string& name) cons
   return found == values_.end() ? std::nullopt : std::optional(found->second);
 }
 
+std::size_t published_state::bytes(const std::optional<std::vector<std::string>>& granted) const {
+  constexpr std::size_t page = 4096;
+  std::size_t sum = 0;
+  std::lock_guard held(mutex_);
+  for (const auto& [name, value] : values_)
+    if (may_read(granted, name)) sum += (value.size / page + 1) * page;
+  return sum;
+}
+
 void published_state::add(std::weak_ptr<reader> reader, const std::function<void(const values&)>& tell) {
   std::lock_guard held(mutex_);
   std::erase_if(readers_, [](const auto& each) { return each.expired(); });

@@ -25,6 +25,8 @@ class published_state {
                         const std::function<void(std::span<std::uint8_t>)>& fill);
   bool unpublish(const std::string& name);
   std::optional<ipc::snapshot> find(const std::string& name) const;
+  // What a plugin may read of it, in bytes of address space.
+  std::size_t bytes(const std::optional<std::vector<std::string>>& granted) const;
   // `tell` gets what there is; the reader hears of all that comes after it.
   void add(std::weak_ptr<reader> reader, const std::function<void(const values&)>& tell);
 

@@ -46,13 +46,10 @@ void client::start(server& which) {
 // It has died, or does not answer. Workers need it for nothing but their births, and to be killed with the host.
 void client::bury(server& which) {
   death end{.pid = which.pid, .how = "did not answer and was killed"};
-  const bool was_dead = has_ended(which.pidfd.get(), dying_ms);  // its socket is closed a moment before
-  ::kill(which.pid, SIGKILL);
-  int status = 0;
-  const bool known = ::waitpid(which.pid, &status, 0) == which.pid;
-  if (was_dead && known && WIFSIGNALED(status)) end.how = "was killed by " + signal_name(WTERMSIG(status));
-  else if (was_dead && known) end.how = "exited with status " + std::to_string(WEXITSTATUS(status));
-  else if (was_dead) end.how = "ended";
+  const server_end how = end_server(which.pidfd.get(), dying_ms);  // its socket is closed a moment before
+  if (how.by_itself && how.signal) end.how = "was killed by " + signal_name(*how.signal);
+  else if (how.by_itself && how.code) end.how = "exited with status " + std::to_string(*how.code);
+  else if (how.by_itself) end.how = "ended";
   which.control.reset();
   if (!which.restarts.admit(std::chrono::steady_clock::now())) {
     which.gave_up = "the fork server died 3 times within a minute, and " + end.how +
@@ -196,8 +193,7 @@ void client::stop() {
   for (server* which : {&isolated_, &networked_}) {
     which->control.reset();  // its end-of-file: the fork server kills what is left and exits
     if (!which->pidfd) continue;
-    if (!has_ended(which->pidfd.get(), end_timeout_ms)) ::kill(which->pid, SIGKILL);
-    ::waitpid(which->pid, nullptr, 0);
+    end_server(which->pidfd.get(), end_timeout_ms);
     if (observer_.ended) observer_.ended(which->network, which->pidfd.get(), nullptr);
     which->pidfd.reset();
   }

@@ -18,6 +18,8 @@
 namespace bulkhead::fork_server {
 namespace {
 
+constexpr int killed_ms = 1000;  // for the kernel to end what was killed
+
 // Where it may be, the likeliest first. No absolute path is compiled in: what is installed can be moved.
 std::vector<std::filesystem::path> worker_places() {
   std::error_code ignored;
@@ -43,6 +45,19 @@ bool has_ended(int pidfd, int within_ms) {
   do polled = ::poll(&end, 1, within_ms);
   while (polled < 0 && errno == EINTR);
   return polled > 0;
+}
+
+server_end end_server(int pidfd, int within_ms) {
+  server_end out;
+  out.by_itself = has_ended(pidfd, within_ms);
+  if (!out.by_itself) {
+    ::syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, nullptr, 0);
+    has_ended(pidfd, killed_ms);
+  }
+  siginfo_t how{};
+  if (::waitid(P_PIDFD, static_cast<id_t>(pidfd), &how, WEXITED | WNOHANG) != 0 || how.si_pid == 0) return out;
+  (how.si_code == CLD_EXITED ? out.code : out.signal) = how.si_status;
+  return out;
 }
 
 std::filesystem::path find_worker_program(const std::filesystem::path& configured) {

@@ -4,6 +4,7 @@
 #include <bulkhead/ipc/system.hpp>
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,5 +28,15 @@ std::filesystem::path find_worker_program(const std::filesystem::path& configure
 
 // Whether the process ends within so many milliseconds; -1: waits for it.
 bool has_ended(int pidfd, int within_ms);
+
+// How a server ended.
+struct server_end {
+  bool by_itself = false;     // rather than killed here
+  std::optional<int> code;    // what it exited with
+  std::optional<int> signal;  // or died of; neither: the application's own wait() was told instead
+};
+// Kills it unless it ends by itself within so many milliseconds, and reaps it. By its pidfd alone: the application may have
+// reaped it already, and its pid be somebody else's. Blocks for a second more at most.
+server_end end_server(int pidfd, int within_ms);
 
 }  // namespace bulkhead::fork_server

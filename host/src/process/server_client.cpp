@@ -5,7 +5,6 @@
 
 #include <boost/system/system_error.hpp>
 
-#include <csignal>
 #include <cstring>
 #include <stdexcept>
 
@@ -13,7 +12,6 @@
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 
 namespace bulkhead::process {
 namespace {
@@ -77,8 +75,7 @@ void server_client::start(std::size_t which) {
 
 // Its children live on: another server is told of them.
 void server_client::bury(server& dead) {
-  if (!fork_server::has_ended(dead.process.pidfd.get(), dying_ms)) ::kill(dead.process.pid, SIGKILL);
-  ::waitpid(dead.process.pid, nullptr, 0);
+  fork_server::end_server(dead.process.pidfd.get(), dying_ms);
   dead.process = {};
 }
 
@@ -201,8 +198,7 @@ void server_client::stop() {
   for (server& each : servers_) {
     if (!each.process.control) continue;
     each.process.control.reset();  // its end-of-file: the server kills what is left and exits
-    if (!fork_server::has_ended(each.process.pidfd.get(), end_ms)) ::kill(each.process.pid, SIGKILL);
-    ::waitpid(each.process.pid, nullptr, 0);
+    fork_server::end_server(each.process.pidfd.get(), end_ms);
     each.process = {};
   }
 }

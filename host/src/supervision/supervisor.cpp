@@ -27,6 +27,19 @@ action_list supervisor::handle(const event& what, time_point now) {
   return std::exchange(out_, {});
 }
 
+void supervisor::answered(worker_id id) {
+  if (worker* const each = find(id)) each->unanswered = 0;
+}
+
+bool supervisor::worn(const events::usage& e) const {
+  const worker* const each = find(e.worker);
+  if (!each || each->state != worker_state::ready || each->recycle) return false;
+  const auto& limit = settings_.rules.recycle;
+  const auto reached = [&](double value, double of) { return of > 0 && value >= of * each->limits; };
+  return reached(static_cast<double>(e.calls), static_cast<double>(limit.calls)) ||
+         reached(static_cast<double>(e.memory), limit.memory * static_cast<double>(settings_.memory_limit));
+}
+
 void supervisor::on(const events::start&) {
   if (state_ != supervisor_state::stopped) return;
   state_ = supervisor_state::running;
@@ -116,18 +129,10 @@ void supervisor::on(const events::leaving& e) {
   where.due = after(now_, delay);
 }
 
-void supervisor::on(const events::answered& e) {
-  if (worker* const each = find(e.worker)) each->unanswered = 0;
-}
+void supervisor::on(const events::answered& e) { answered(e.worker); }
 
 void supervisor::on(const events::usage& e) {
-  worker* const each = find(e.worker);
-  if (!each) return;
-  const auto& limit = settings_.rules.recycle;
-  const auto reached = [&](double value, double of) { return of > 0 && value >= of * each->limits; };
-  if (reached(static_cast<double>(e.calls), static_cast<double>(limit.calls)) ||
-      reached(static_cast<double>(e.memory), limit.memory * static_cast<double>(settings_.memory_limit)))
-    on(events::recycle{e.worker});
+  if (worn(e)) on(events::recycle{e.worker});
 }
 
 void supervisor::on(const events::recycle& e) {

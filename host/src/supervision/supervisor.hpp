@@ -60,6 +60,10 @@ class supervisor {
   supervisor(supervisor_settings settings, jitter_source jitter, restart_window* group_window = nullptr);
 
   action_list handle(const event& what, time_point now);
+  // What comes often, about each worker, and changes nothing else: as events::answered, without a look at all the others.
+  void answered(worker_id id);
+  // Whether events::usage has any effect.
+  bool worn(const events::usage& e) const;
   // When to come with events::tick; `never`: when there is no need.
   time_point wake_at() const;
 

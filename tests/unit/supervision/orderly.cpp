@@ -304,6 +304,33 @@ TEST_CASE("a worker is recycled on calls served, age, or memory, with jitter") {
   }
 }
 
+TEST_CASE("usage that changes nothing is known beforehand") {
+  stage play(recycled({.calls = 1000}));
+  play.tell(events::start{});
+  const events::usage worn{1, 1000, 0};
+  CHECK_FALSE(play.subject.worn(worn));  // it is not ready
+  play.ready(1);
+  CHECK_FALSE(play.subject.worn({1, 999, 799}));
+  CHECK_FALSE(play.subject.worn({2, 1000, 1000}));
+  CHECK(play.subject.worn({1, 0, 1000}));
+  CHECK(play.subject.worn(worn));
+  CHECK_FALSE(play.tell(worn).empty());
+  CHECK_FALSE(play.subject.worn(worn));
+}
+
+TEST_CASE("an answer that no other worker is looked at for keeps its worker alive") {
+  supervisor_settings with = settings();
+  with.rules.heartbeat.interval = 1s;
+  with.rules.heartbeat.silence = 3s;
+  stage play(with);
+  play.up();
+  for (int i = 0; i < 10; ++i) {
+    CHECK(play.wake() == script{"ping 1"});
+    play.subject.answered(1);
+  }
+  play.subject.answered(2);  // there is none
+}
+
 TEST_CASE("by default a worker is recycled for its memory only, and not without a limit of it") {
   stage play;
   play.up();
