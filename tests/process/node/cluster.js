@@ -11,6 +11,7 @@ if (what === 'datagrams') {
 } else {
   const server = http.createServer((request, response) => response.end(String(cluster.worker.id)));
   server.on('error', (e) => process.send({ code: e.code }));
+  if (what === 'come_and_go') server.on('listening', () => setImmediate(() => cluster.worker.disconnect()));
   server.listen(Number(port), '127.0.0.1');
 }
 process.on('message', (m) => {
