@@ -25,7 +25,7 @@ struct watched_cluster {
   const std::shared_ptr<boxes> seen = std::make_shared<boxes>();
 
   node_cluster_options options(unsigned workers, schedule how, const std::string& what = "http") const {
-    node_cluster_options out{.workers = workers, .schedule = how, .arguments = {what, "0"}};
+    node_cluster_options out{.workers = workers, .schedule = how, .arguments = {what, "0", "127.0.0.1"}};
     out.on_listening = [to = seen](unsigned worker, const std::string&, std::uint16_t port) {
       to->listening.put({worker, port});
     };
@@ -295,6 +295,66 @@ TEST_CASE("workers of Node's cluster listen only where they may, and are told wh
   const node_cluster other(launch, cluster_script, options);
   REQUIRE(busy.seen->messages.wait_for(1));
   CHECK(busy.seen->messages.values()[0].second == json{{"code", "EADDRINUSE"}});
+}
+
+TEST_CASE("a socket that all workers of Node's cluster have closed is closed, and they stay") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  launcher launch;
+  watched_cluster watched;
+  node_cluster site(launch, cluster_script, watched.options(2, how));
+  const std::uint16_t port = watched.port(2);
+  CHECK(site.send(1, "close"));
+  REQUIRE(watched.seen->messages.wait_for(1));
+  for (int i = 0; i < 3; ++i) CHECK(who_answers(port) == "2");
+  CHECK(site.send(2, "close"));
+  REQUIRE(watched.seen->messages.wait_for(2));
+  CHECK_THROWS_AS(http_client(port), std::system_error);
+  CHECK(site.send(1, "still there?"));
+  CHECK(watched.seen->messages.wait_for(3));
+  CHECK(site.stats().workers.size() == 2);
+}
+
+TEST_CASE("workers of Node's cluster listen on all addresses, or on one of IPv6") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  const bool all = GENERATE(true, false);
+  if (!has_ipv6()) return;
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(1, how);
+  if (all) options.arguments.pop_back();
+  else options.arguments.back() = "::1";
+  const node_cluster site(launch, cluster_script, options);
+  sockaddr_in6 where{};
+  where.sin6_family = AF_INET6;
+  where.sin6_addr = in6addr_loopback;
+  where.sin6_port = htons(watched.port(1));
+  const auto answer = http_client(reinterpret_cast<sockaddr*>(&where), sizeof where).get("/", "Connection: close\r\n");
+  REQUIRE(answer);
+  CHECK(answer->body == "1");
+  if (all) CHECK(who_answers(watched.port(1)) == "1");
+}
+
+TEST_CASE("workers of Node's cluster run under a policy, and listen if they are let") {
+  launcher launch;
+  const scratch_folder folder;
+  std::filesystem::permissions(folder.path, std::filesystem::perms(0755));
+  std::filesystem::copy_file(cluster_script, folder.path / "cluster.js");
+  const auto options = [&](const watched_cluster& watched) {
+    auto out = watched.options(1, schedule::round_robin);
+    out.process.policy = policy::program().memory_limit(0).threads(64);
+    out.process.streams = {stdio::null(), stdio::inherit(), stdio::inherit()};
+    return out;
+  };
+  watched_cluster refused;
+  const node_cluster first(launch, folder.path / "cluster.js", options(refused));
+  REQUIRE(refused.seen->messages.wait_for(1));
+  CHECK(refused.seen->messages.values()[0].second == json{{"code", "EACCES"}});
+
+  watched_cluster allowed;
+  auto may = options(allowed);
+  may.may_listen = [](const std::string& address, std::uint16_t) { return address == "127.0.0.1"; };
+  const node_cluster second(launch, folder.path / "cluster.js", may);
+  CHECK(who_answers(allowed.port(1)) == "1");
 }
 
 TEST_CASE("workers of Node's cluster share datagram sockets") {
