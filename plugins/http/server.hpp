@@ -29,7 +29,7 @@ struct settings {
   std::string root;                      // empty: no files
   std::optional<std::string> published;  // a path's value is published under this and the path without its '/'
   std::string pid;
-  bool faults = false;  // /crash and /hang do what they say
+  bool faults = false;  // /crash, /hang and /leave do what they say
   std::chrono::seconds keep_alive{75}, patience{30};
 };
 
@@ -48,6 +48,7 @@ class server {
   };
   enum phase phase() const { return phase_; }
   void count_request() { link_.count_request(); }
+  void say_leaving() { host_.leave("asked to"); }
   const std::string& status();  // JSON
   const std::string& date();
   const std::optional<site>& files() const { return site_; }

@@ -108,6 +108,9 @@ void session::answer() {
   } else if (owner_.options().faults && target == "/hang") {
     for (volatile bool on = true; on;) {
     }
+  } else if (owner_.options().faults && target == "/leave") {
+    owner_.say_leaving();
+    plain(200);
   } else if (answer_published(target, head)) {
   } else if (owner_.files()) {
     answer_file(target, head);

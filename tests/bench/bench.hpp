@@ -62,6 +62,9 @@ N scaled(N full, N quick) {
   return this_run().quick ? quick : full;
 }
 
+// Two processes that spin need microseconds at most for a round trip, unless they have to share a CPU.
+constexpr double spin_at_most = 5;
+
 // Prints and keeps a figure.
 inline void row(const std::string& name, double value, const std::string& unit, const std::string& floor = "",
                 double ratio = 0, double bar = 0) {

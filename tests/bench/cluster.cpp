@@ -117,7 +117,7 @@ void apart() {
     const node_cluster node(node_port, 1);
     for (const unsigned connections : {16u, 128u})
       beside(site.port(), shared.port(), bool(node), connections, false, std::to_string(processors[1]), ", CPUs apart",
-             0);
+             1.2);
   }
   ::sched_setaffinity(0, sizeof before, &before);
 }
@@ -135,7 +135,7 @@ void measure() {
   // One at a time, the client and the kernel cost as much as the fastest server: with two processors for both, no ratio
   // can be large. Sixteen at a time show the servers themselves.
   for (const auto& [connections, pipelined] : {std::pair{16u, false}, {128u, false}, {16u, true}})
-    beside(site.port(), shared.port(), bool(node), connections, pipelined, {}, {}, pipelined ? 1.0 / 3 : 0);
+    beside(site.port(), shared.port(), bool(node), connections, pipelined, {}, {}, pipelined ? 1.0 / 3 : 1.2);
   std::atomic<bool> over{false};
   unsigned recycled = 0;
   std::thread recycling([&] {

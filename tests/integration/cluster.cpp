@@ -7,6 +7,9 @@
 #include <cstdio>
 #include <random>
 
+#include <sched.h>
+#include <sys/un.h>
+
 using namespace bulkhead;
 using namespace bulkhead::testing;
 
@@ -263,6 +266,132 @@ TEST_CASE("under load, recycling and reloading cost no request, by either schedu
   CHECK(clients.wrong == 0);
   CHECK(at.site->stats().lost == 0);
   if (how == schedule::round_robin) CHECK(clients.connections == 4);  // they never had to connect again
+}
+
+TEST_CASE("under load, workers that say that they leave cost no request, by either schedule") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  fixture at(with(how));
+  load clients(at.site->port());
+  for (int round = 0; round < 2; ++round) {
+    const auto before = clients.answers.load();
+    REQUIRE(eventually([&] { return clients.answers > before + 50; }));
+    const auto old = pids(at.site->loaded());
+    const auto answer = at.connect().get("/leave");
+    REQUIRE(answer);
+    CHECK(answer->status == 200);
+    REQUIRE(at.until([&](const auto& stats) {
+      return stats.workers.size() == 2 && fixture::serving(stats) == 2 &&
+             std::any_of(stats.workers.begin(), stats.workers.end(),
+                         [&](const auto& w) { return !old.contains(w.pid); });
+    }));
+  }
+  CHECK(at.host.saw(watched_host::kind::exited, 2));
+  clients.stop();
+  CHECK(clients.lost == 0);
+  CHECK(clients.refused == 0);
+  CHECK(clients.wrong == 0);
+  CHECK(at.site->stats().lost == 0);
+}
+
+TEST_CASE("a request that outlasts the time to drain ends with its worker, and is counted as lost") {
+  cluster_options options = with(GENERATE(schedule::round_robin, schedule::shared), 1);
+  options.load.supervision.drain = {.calls = 100ms, .shutdown = 100ms};
+  fixture at(options);
+  http_client half = at.connect();
+  REQUIRE(half.send("GET / HTTP/1.1\r\nHos"));
+  REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 1; }));
+  REQUIRE(at.site->loaded().recycle());
+  CHECK_FALSE(half.receive());
+  CHECK(at.until([](const auto& stats) { return stats.lost == 1; }));
+  CHECK(at.connect().get("/"));
+}
+
+TEST_CASE("where connections is 1, a handler that crashes leaves requests in progress alone") {
+  cluster_options options = with(schedule::round_robin, 3);
+  options.connections = 1;
+  fixture at(options);
+  std::vector<http_client> halves;
+  for (int i = 0; i < 2; ++i) {
+    halves.push_back(at.connect());
+    REQUIRE(halves.back().send("GET / HTTP/1.1\r\nHos"));
+  }
+  REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 2; }));
+  CHECK_FALSE(at.connect().get("/crash"));
+  for (http_client& each : halves) {
+    REQUIRE(each.send("t: a\r\n\r\n"));
+    const auto answer = each.receive();
+    REQUIRE(answer);
+    CHECK(answer->body == "hello");
+  }
+  CHECK(at.site->stats().lost == 1);
+}
+
+TEST_CASE("a cluster has a worker for each processor that the application may run on") {
+  cpu_set_t all;
+  REQUIRE(::sched_getaffinity(0, sizeof all, &all) == 0);
+  const auto workers = [] { return fixture(with(schedule::round_robin, 0)).site->stats().workers.size(); };
+  CHECK(workers() == static_cast<std::size_t>(CPU_COUNT(&all)));
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int cpu = 0; CPU_COUNT(&one) == 0; ++cpu)
+    if (CPU_ISSET(cpu, &all)) CPU_SET(cpu, &one);
+  REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
+  CHECK(workers() == 1);
+  ::sched_setaffinity(0, sizeof all, &all);
+}
+
+TEST_CASE("a cluster serves a listening socket that it is lent, and leaves it open") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  const bool local = GENERATE(false, true);
+  const scratch_folder folder;
+  sockaddr_storage where{};
+  socklen_t size = sizeof(sockaddr_in);
+  if (local) {
+    auto& path = reinterpret_cast<sockaddr_un&>(where);
+    path.sun_family = AF_UNIX;
+    size = sizeof path;
+    (folder.path / "socket").string().copy(path.sun_path, sizeof path.sun_path - 1);
+  } else {
+    auto& four = reinterpret_cast<sockaddr_in&>(where);
+    four.sin_family = AF_INET;
+    four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  }
+  const unique_fd listener(checked(::socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  REQUIRE(::bind(listener.get(), reinterpret_cast<sockaddr*>(&where), size) == 0);
+  REQUIRE(::listen(listener.get(), 8) == 0);
+  cluster_options options = with(how);
+  options.listener = listener.get();
+  fixture at(options);
+  sockaddr_storage bound{};
+  socklen_t bound_size = sizeof bound;
+  REQUIRE(::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&bound), &bound_size) == 0);
+  CHECK(at.site->port() == (local ? 0 : ntohs(reinterpret_cast<sockaddr_in&>(bound).sin_port)));
+  const auto connect = [&] { return http_client(reinterpret_cast<sockaddr*>(&bound), bound_size); };
+  for (int i = 0; i < 4; ++i) {
+    const auto answer = connect().get("/");
+    REQUIRE(answer);
+    CHECK(answer->body == "hello");
+  }
+  at.site->stop();
+  CHECK_NOTHROW(connect());  // into its backlog
+}
+
+TEST_CASE("a cluster that listens on :: serves both families") {
+  cluster_options options = with(schedule::round_robin, 1);
+  options.address = "::";
+  std::optional<fixture> at;
+  try {
+    at.emplace(options);
+  } catch (const std::system_error& error) {
+    WARN("no IPv6 here: " << error.what());
+    return;
+  }
+  CHECK(at->connect().get("/"));
+  sockaddr_in6 where{};
+  where.sin6_family = AF_INET6;
+  where.sin6_addr = in6addr_loopback;
+  where.sin6_port = htons(at->site->port());
+  CHECK(http_client(reinterpret_cast<sockaddr*>(&where), sizeof where).get("/"));
 }
 
 TEST_CASE("under load, of workers killed at random exactly the requests in progress are lost") {

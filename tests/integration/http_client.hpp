@@ -19,16 +19,15 @@ struct http_answer {
 
 class http_client {
  public:
-  explicit http_client(std::uint16_t port) : fd_(checked(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket")) {
-    const timeval limit{20, 0};
-    ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    ::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  explicit http_client(std::uint16_t port) {
     sockaddr_in where{};
     where.sin_family = AF_INET;
     where.sin_port = htons(port);
     where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    checked(::connect(fd_.get(), reinterpret_cast<sockaddr*>(&where), sizeof where), "connect");
+    connect(reinterpret_cast<const sockaddr*>(&where), sizeof where);
   }
+  // Of any family.
+  http_client(const sockaddr* where, socklen_t size) { connect(where, size); }
 
   int fd() const { return fd_.get(); }
   bool send(std::string_view text) {
@@ -77,6 +76,13 @@ class http_client {
   }
 
  private:
+  void connect(const sockaddr* where, socklen_t size) {
+    fd_.reset(checked(::socket(where->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+    const timeval limit{20, 0};
+    ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    ::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    checked(::connect(fd_.get(), where, size), "connect");
+  }
   bool more() {
     char chunk[16384];
     const ssize_t n = ::recv(fd_.get(), chunk, sizeof chunk, 0);

@@ -7,10 +7,14 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 int main() {
+  const char* const number = std::getenv("NODE_CHANNEL_FD");
+  const int channel_number = number ? std::atoi(number) : -1;
   boost::asio::io_context io;
   std::shared_ptr<bulkhead::node_channel> channel;
   bulkhead::unique_fd kept;
@@ -22,6 +26,20 @@ int main() {
       ::poll(&ready, 1, -1);
       const bulkhead::unique_fd connection(::accept(handle.fd(), nullptr, nullptr));
       ::send(connection.get(), "served by bulkhead", 18, MSG_NOSIGNAL);
+      return;
+    }
+    if (message.is_object() &&
+        message.contains("descriptor")) {  // what it is, and what a child of this one's sees of it
+      const std::string link = "/proc/self/fd/" + std::to_string(channel_number);
+      char is[64]{};
+      ::readlink(link.c_str(), is, sizeof is - 1);
+      std::string sees;
+      std::FILE* const grandchild = ::popen("ls -l /proc/self/fd; env", "r");
+      for (char some[512]; std::fgets(some, sizeof some, grandchild);) sees += some;
+      ::pclose(grandchild);
+      channel->send(
+          {{"inherited", sees.find(is) != std::string::npos || sees.find("NODE_CHANNEL") != std::string::npos},
+           {"blocks", (::fcntl(channel_number, F_GETFL) & O_NONBLOCK) == 0}});
       return;
     }
     if (message.is_object() && message.contains("give")) {

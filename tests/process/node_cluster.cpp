@@ -25,7 +25,7 @@ struct watched_cluster {
   const std::shared_ptr<boxes> seen = std::make_shared<boxes>();
 
   node_cluster_options options(unsigned workers, schedule how, const std::string& what = "http") const {
-    node_cluster_options out{.workers = workers, .schedule = how, .arguments = {what, "0"}};
+    node_cluster_options out{.workers = workers, .schedule = how, .arguments = {what, "0", "127.0.0.1"}};
     out.on_listening = [to = seen](unsigned worker, const std::string&, std::uint16_t port) {
       to->listening.put({worker, port});
     };
@@ -149,7 +149,7 @@ TEST_CASE("workers of Node's cluster that leave, or are replaced by new ones, co
   std::set<unsigned> numbers;
   for (const auto& each : site.stats().workers) numbers.insert(each.number);
   CHECK(numbers == std::set<unsigned>{4, 5});
-  CHECK(site.stats().restarts == 0);
+  CHECK(site.stats().restarts == 1);  // the one that had left so soon
 }
 
 TEST_CASE("workers of Node's cluster that end too often are given up") {
@@ -162,6 +162,114 @@ TEST_CASE("workers of Node's cluster that end too often are given up") {
   CHECK(watched.seen->gave_up.values()[0] == "workers have ended too often");
   CHECK(watched.seen->ended.values().size() <= 3);
   CHECK(site.stats().restarts == 2);
+}
+
+TEST_CASE("workers of Node's cluster that listen and leave at once are given up, too") {
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(1, schedule::round_robin, "come_and_go");
+  options.intensity = {.restarts = 2};
+  node_cluster site(launch, cluster_script, options);
+  REQUIRE(watched.seen->gave_up.wait_for(1));
+  CHECK(watched.seen->gave_up.values()[0] == "workers have ended too often");
+  REQUIRE(watched.seen->ended.wait_for(3));
+  CHECK(watched.seen->listening.values().size() == 3);
+  CHECK(site.stats().restarts == 2);
+  CHECK(site.stats().workers.empty());
+}
+
+TEST_CASE("a cluster of Node's without a descriptor to spare goes on once there is one") {
+  launcher launch;
+  watched_cluster watched;
+  const unique_fd input(::dup(0)), errors(::dup(2));
+  {
+    const node_cluster site(launch, cluster_script, watched.options(1, schedule::round_robin));
+    // Two are left: one for the socket and one for a connection. A duplicate to watch it with never gets so low a number.
+    const unique_fd last(::dup(0));
+    rlimit usual{};
+    ::getrlimit(RLIMIT_NOFILE, &usual);
+    const rlimit scarce{static_cast<rlim_t>(last.get()) + 1, usual.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &scarce);
+    ::close(0);
+    ::close(2);
+    const bool listens = watched.seen->listening.wait_for(1);
+    ::setrlimit(RLIMIT_NOFILE, &usual);
+    REQUIRE(listens);
+    CHECK(who_answers(watched.port(1)) == "1");
+  }
+  ::dup2(input.get(), 0);
+  ::dup2(errors.get(), 2);
+}
+
+TEST_CASE("a handle that nobody wants and whose last close blocks stalls no cluster of Node's") {
+  launcher launch;
+  watched_cluster watched;
+  const scratch_folder folder;
+  const auto script = write_file(folder.path / "lingering",
+                                 "#!/usr/bin/env python3\n"
+                                 "import os, socket, struct, json\n"
+                                 "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
+                                 "listener = socket.create_server(('127.0.0.1', 0))\n"
+                                 "def lingering():\n"
+                                 "  s = socket.create_connection(listener.getsockname())\n"
+                                 "  s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 100))\n"
+                                 "  s.setblocking(False)\n"
+                                 "  try:\n"
+                                 "    while True: s.send(bytes(65536))\n"
+                                 "  except BlockingIOError: return s\n"
+                                 "unread = []\n"
+                                 "for m in ({'cmd': 'NODE_CLUSTER', 'act': 'online'}, 'unheard'):\n"
+                                 "  s = lingering()\n"
+                                 "  unread.append(listener.accept()[0])\n"
+                                 "  line = json.dumps({'cmd': 'NODE_HANDLE', 'type': 'net.Native', 'msg': m}) + '\\n'\n"
+                                 "  socket.send_fds(c, [line.encode()], [s.fileno()])\n"
+                                 "  s.close()\n"
+                                 "c.sendall(b'{\"cmd\":\"NODE_CLUSTER\",\"act\":\"listening\",\"port\":1}\\n')\n"
+                                 "c.makefile('rb').read()\n",
+                                 0755);
+  auto options = watched.options(1, schedule::round_robin);
+  options.on_message = nullptr;
+  options.patience = 0s;
+  const node_cluster site(launch, script, options);
+  CHECK(watched.seen->listening.wait_for(1));
+}
+
+TEST_CASE("a connection that one worker of Node's cluster refuses is given to another") {
+  launcher launch;
+  watched_cluster watched;
+  const scratch_folder folder;
+  const auto script =
+      write_file(folder.path / "picky",  // worker 1 takes no connection
+                 "#!/usr/bin/env python3\n"
+                 "import os, socket, json\n"
+                 "takes = os.environ['NODE_UNIQUE_ID'] != '1'\n"
+                 "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
+                 "def say(cmd='NODE_CLUSTER', **m): c.sendall(json.dumps(dict(m, cmd=cmd)).encode() + b'\\n')\n"
+                 "say(act='queryServer', seq=1, address='127.0.0.1', port=0, addressType=4)\n"
+                 "said, fds = b'', []\n"
+                 "while True:\n"
+                 "  data, came, *_ = socket.recv_fds(c, 65536, 4)\n"
+                 "  if not data: break\n"
+                 "  fds += came\n"
+                 "  *lines, said = (said + data).split(b'\\n')\n"
+                 "  for m in map(json.loads, lines):\n"
+                 "    if m['cmd'] == 'NODE_HANDLE':\n"
+                 "      say('NODE_HANDLE_ACK')\n"
+                 "      with socket.socket(fileno=fds.pop(0)) as connection:\n"
+                 "        if takes: connection.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\n\\r\\ntaken')\n"
+                 "      say(ack=m['msg']['seq'], accepted=takes)\n"
+                 "    elif m.get('ack') == 1: say(act='listening', port=m['sockname']['port'])\n"
+                 "    elif m.get('act') == 'disconnect': os._exit(0)\n",
+                 0755);
+  node_cluster site(launch, script, watched.options(2, schedule::round_robin));
+  const std::uint16_t port = watched.port(2);
+  // Each worker has its turn. The one that has refused gets no more.
+  for (int i = 0; i < 3; ++i) {
+    const auto answer = http_client(port).receive();
+    REQUIRE(answer);
+    CHECK(answer->body == "taken");
+  }
+  CHECK(site.stats().redistributed == 1);
 }
 
 TEST_CASE("workers of Node's cluster listen only where they may, and are told why not") {
@@ -187,6 +295,66 @@ TEST_CASE("workers of Node's cluster listen only where they may, and are told wh
   const node_cluster other(launch, cluster_script, options);
   REQUIRE(busy.seen->messages.wait_for(1));
   CHECK(busy.seen->messages.values()[0].second == json{{"code", "EADDRINUSE"}});
+}
+
+TEST_CASE("a socket that all workers of Node's cluster have closed is closed, and they stay") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  launcher launch;
+  watched_cluster watched;
+  node_cluster site(launch, cluster_script, watched.options(2, how));
+  const std::uint16_t port = watched.port(2);
+  CHECK(site.send(1, "close"));
+  REQUIRE(watched.seen->messages.wait_for(1));
+  for (int i = 0; i < 3; ++i) CHECK(who_answers(port) == "2");
+  CHECK(site.send(2, "close"));
+  REQUIRE(watched.seen->messages.wait_for(2));
+  CHECK_THROWS_AS(http_client(port), std::system_error);
+  CHECK(site.send(1, "still there?"));
+  CHECK(watched.seen->messages.wait_for(3));
+  CHECK(site.stats().workers.size() == 2);
+}
+
+TEST_CASE("workers of Node's cluster listen on all addresses, or on one of IPv6") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  const bool all = GENERATE(true, false);
+  if (!has_ipv6()) return;
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(1, how);
+  if (all) options.arguments.pop_back();
+  else options.arguments.back() = "::1";
+  const node_cluster site(launch, cluster_script, options);
+  sockaddr_in6 where{};
+  where.sin6_family = AF_INET6;
+  where.sin6_addr = in6addr_loopback;
+  where.sin6_port = htons(watched.port(1));
+  const auto answer = http_client(reinterpret_cast<sockaddr*>(&where), sizeof where).get("/", "Connection: close\r\n");
+  REQUIRE(answer);
+  CHECK(answer->body == "1");
+  if (all) CHECK(who_answers(watched.port(1)) == "1");
+}
+
+TEST_CASE("workers of Node's cluster run under a policy, and listen if they are let") {
+  launcher launch;
+  const scratch_folder folder;
+  std::filesystem::permissions(folder.path, std::filesystem::perms(0755));
+  std::filesystem::copy_file(cluster_script, folder.path / "cluster.js");
+  const auto options = [&](const watched_cluster& watched) {
+    auto out = watched.options(1, schedule::round_robin);
+    out.process.policy = policy::program().memory_limit(0).threads(64);
+    out.process.streams = {stdio::null(), stdio::inherit(), stdio::inherit()};
+    return out;
+  };
+  watched_cluster refused;
+  const node_cluster first(launch, folder.path / "cluster.js", options(refused));
+  REQUIRE(refused.seen->messages.wait_for(1));
+  CHECK(refused.seen->messages.values()[0].second == json{{"code", "EACCES"}});
+
+  watched_cluster allowed;
+  auto may = options(allowed);
+  may.may_listen = [](const std::string& address, std::uint16_t) { return address == "127.0.0.1"; };
+  const node_cluster second(launch, folder.path / "cluster.js", may);
+  CHECK(who_answers(allowed.port(1)) == "1");
 }
 
 TEST_CASE("workers of Node's cluster share datagram sockets") {

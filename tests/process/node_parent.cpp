@@ -156,7 +156,7 @@ TEST_CASE("messages of Node's own kind can't be sent by mistake, nor files") {
   CHECK_THROWS_AS(launch.spawn("true").send(1), std::logic_error);
 }
 
-TEST_CASE("Node takes listeners, connections, datagram sockets, Unix sockets and pipes, and serves on them") {
+TEST_CASE("Node takes listeners, connections, datagram sockets and Unix sockets, and serves on them") {
   launcher launch;
   conversation with;
   const child node = launch.fork(scripts + "/worker.js", {}, with.options());
@@ -187,6 +187,77 @@ TEST_CASE("Node takes listeners, connections, datagram sockets, Unix sockets and
   CHECK_NOTHROW(sent.get());  // acknowledged
   CHECK(with.message(5) == json{{"got", "socket"}, {"msg", 4}});
   CHECK(all_of(ours.get()) == "written by node");
+}
+
+TEST_CASE("Node takes pipes, Unix listeners and what is IPv6, and uses them") {
+  launcher launch;
+  conversation with;
+  const child node = launch.fork(scripts + "/worker.js", {}, with.options());
+  int both[2];
+  REQUIRE(::pipe2(both, O_CLOEXEC) == 0);
+  const unique_fd reading(both[0]);
+  node.send(1, passed_handle(unique_fd(both[1])));
+  CHECK(with.message(1) == json{{"got", "socket"}, {"msg", 1}});
+  char text[64]{};
+  CHECK(::read(reading.get(), text, sizeof text) == 15);
+  CHECK(text == std::string("written by node"));
+
+  REQUIRE(::pipe2(both, O_CLOEXEC) == 0);
+  const unique_fd writing(both[1]);
+  node.send({{"read", 1}}, passed_handle(unique_fd(both[0])));
+  CHECK(with.message(2)["got"] == "socket");
+  CHECK(::write(writing.get(), "to node", 7) == 7);
+  CHECK(with.message(3) == json{{"read", "to node"}});
+
+  const scratch_folder folder;
+  sockaddr_un path{};
+  path.sun_family = AF_UNIX;
+  (folder.path / "socket").string().copy(path.sun_path, sizeof path.sun_path - 1);
+  unique_fd local(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  REQUIRE(::bind(local.get(), reinterpret_cast<sockaddr*>(&path), sizeof path) == 0);
+  REQUIRE(::listen(local.get(), 8) == 0);
+  node.send(2, passed_handle(std::move(local)));
+  CHECK(with.message(4) == json{{"got", "server"}, {"msg", 2}});
+  const unique_fd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  REQUIRE(::connect(client.get(), reinterpret_cast<sockaddr*>(&path), sizeof path) == 0);
+  CHECK(all_of(client.get()) == "served by node");
+
+  const unique_fd udp(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  sockaddr_in6 six{};
+  six.sin6_family = AF_INET6;
+  six.sin6_addr = in6addr_loopback;
+  if (!has_ipv6()) return;
+  REQUIRE(::bind(udp.get(), reinterpret_cast<sockaddr*>(&six), sizeof six) == 0);
+  socklen_t size = sizeof six;
+  REQUIRE(::getsockname(udp.get(), reinterpret_cast<sockaddr*>(&six), &size) == 0);
+  node.send(3, passed_handle::copy_of(udp.get()));
+  CHECK(with.message(5) == json{{"got", "dgram"}, {"msg", 3}});
+  const unique_fd sender(::socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  CHECK(::sendto(sender.get(), "six", 3, 0, reinterpret_cast<sockaddr*>(&six), sizeof six) == 3);
+  CHECK(with.message(6) == json{{"datagram", "six"}});
+}
+
+TEST_CASE("datagram sockets, Unix sockets and pipes from Node arrive as what they are") {
+  const std::string type = GENERATE("udp4", "udp6");
+  if (type == "udp6" && !has_ipv6()) return;
+  launcher launch;
+  conversation with;
+  const scratch_folder folder;
+  REQUIRE(::mkfifo((folder.path / "fifo").c_str(), 0600) == 0);
+  const child node = launch.fork(scripts + "/worker.js", {}, with.options());
+  node.send({{"do", "give others"}, {"type", type}, {"folder", folder.path.string()}});
+  REQUIRE(with.messages.wait_for(5));
+  std::map<std::string, handle_kind> kinds;
+  for (const received& each : with.messages.values())
+    if (each.handle) kinds[each.message["given"]] = each.handle->kind();
+  CHECK(kinds == std::map<std::string, handle_kind>{{"udp", handle_kind::udp_socket},
+                                                    {"unix listener", handle_kind::unix_listener},
+                                                    {"unix socket", handle_kind::unix_socket},
+                                                    {"pipe", handle_kind::pipe}});
+  sockaddr_storage bound{};
+  socklen_t size = sizeof bound;
+  REQUIRE(::getsockname(with.messages.values()[1].handle->fd(), reinterpret_cast<sockaddr*>(&bound), &size) == 0);
+  CHECK(bound.ss_family == (type == "udp6" ? AF_INET6 : AF_INET));
 }
 
 TEST_CASE("messages after a handle wait for its acknowledgement, both ways") {
@@ -223,11 +294,13 @@ TEST_CASE("handles from Node arrive as what they are, and its server closes once
   const auto socket = with.messages.values()[3].handle;
   CHECK(socket->kind() == handle_kind::tcp_socket);
   CHECK(::send(socket->fd(), "from here", 9, MSG_NOSIGNAL) == 9);
+  node.send({{"do", "count"}});
+  CHECK(with.message(5) == json{{"count", 1}});  // as this side has told
   node.send({{"do", "close"}});
   node.send("still open?");
-  CHECK(with.message(5) == json{{"echo", "still open?"}});
+  CHECK(with.message(6) == json{{"echo", "still open?"}});
   *socket = {};
-  CHECK(with.message(6) == json{{"closed", true}});
+  CHECK(with.message(7) == json{{"closed", true}});
   CHECK(all_of(client.get()) == "from here");
 }
 
@@ -392,6 +465,22 @@ TEST_CASE("a socket that is not taken is sent again, three times at most") {
   CHECK(all_of(ours.get()).empty());  // nobody holds the other end any more
 }
 
+TEST_CASE("a listener that is not taken is not sent again") {
+  launcher launch;
+  conversation with;
+  const child peer = raw_peer(launch, with,
+                              "while True:\n"
+                              "  m = json.loads(f.readline())\n"
+                              "  c.sendall(json.dumps(m.get('type', m)).encode() + b'\\n')\n"
+                              "  if m.get('cmd') != 'NODE_HANDLE': break\n"
+                              "  c.sendall(b'{\"cmd\":\"NODE_HANDLE_NACK\"}\\n')\n");
+  auto sent = peer.async_send("x", passed_handle(listener()), boost::asio::use_future);
+  peer.send({{"after", 1}});
+  CHECK_THROWS_AS(sent.get(), boost::system::system_error);
+  CHECK(with.message(0) == "net.Server");
+  CHECK(with.message(1) == json{{"after", 1}});
+}
+
 TEST_CASE("files and memfds pass between programs that are not Node, and every handle knows its kind") {
   launcher launch;
   conversation with;
@@ -522,6 +611,16 @@ TEST_CASE("a program of ours is the child of a real Node parent, with handles bo
   CHECK(std::count(seen.begin(), seen.end(), json{{"echo", {{"after", 1}}}}) == 1);
   CHECK(std::count(seen.begin(), seen.end(), json{{"gift", 1}, {"handle", "Socket"}}) == 1);
   CHECK(seen.back() == "disconnect");
+}
+
+TEST_CASE(
+    "a child of Node's does not block on its channel and keeps it to itself, and json is what goes without saying") {
+  launcher launch;
+  const auto done =
+      launch.exec_file("node", {scripts + "/plain_parent.js", program("node_child")}, {.process = {.timeout = 60s}});
+  INFO(done.err);
+  REQUIRE(!done.error);
+  CHECK(json::parse(done.out) == json{{"inherited", false}, {"blocks", false}});
 }
 
 TEST_CASE("a plugin is the child of a real Node parent: calls, errors, a crash, a handle, an event") {

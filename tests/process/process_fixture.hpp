@@ -12,8 +12,10 @@
 #include <csignal>
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -59,6 +61,16 @@ inline std::filesystem::path write_file(const std::filesystem::path& file, const
   std::ofstream(file) << text;
   std::filesystem::permissions(file, std::filesystem::perms(mode));
   return file;
+}
+
+inline bool has_ipv6() {
+  const unique_fd socket(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in6 where{};
+  where.sin6_family = AF_INET6;
+  where.sin6_addr = in6addr_loopback;
+  const bool has = ::bind(socket.get(), reinterpret_cast<sockaddr*>(&where), sizeof where) == 0;
+  if (!has) WARN("no IPv6 here");
+  return has;
 }
 
 // No child is left for anybody to reap, of whatever kind.

@@ -43,7 +43,8 @@ struct node_channel_options {
 // Any thread may call. It lives, and keeps its executor busy, until disconnect() or until the peer closes it.
 class node_channel : public std::enable_shared_from_this<node_channel> {
  public:
-  // Bytes queued from which on send() says that it is too much; as in Node.
+  // Bytes queued from which on send() says that it is too much; as in Node, which says so of a second message behind a
+  // handle that is not acknowledged, too: here it counts by its bytes alone.
   static constexpr std::size_t high_water = std::size_t{128} << 10;
 
   // Over the end of a socket pair whose other end is the peer's. Reads from now on. Never blocks.

@@ -24,7 +24,8 @@ struct node_cluster_options {
   enum schedule schedule = schedule::round_robin;
   std::vector<std::string> arguments{};  // of the script
   process_options process{};             // how each worker is started; its events are not used
-  restart_intensity intensity{};         // how often those that have ended unasked are replaced
+  // How often those are replaced that have ended unasked, or leave within a minute after they came.
+  restart_intensity intensity{};
   // How long a worker may take to finish what it serves, once it was told to leave. Then it is killed.
   std::chrono::nanoseconds patience = std::chrono::seconds(5);
   // Whether workers may have a socket here bound there; `address` as they name it, "" for all. Unset: yes for any, but no
@@ -52,7 +53,7 @@ struct node_cluster_stats {
   std::vector<worker> workers;      // those that there are now
   std::uint64_t passed = 0;         // connections that workers have taken
   std::uint64_t redistributed = 0;  // and such that the first did not take
-  unsigned restarts = 0;            // of workers that had ended unasked
+  unsigned restarts = 0;            // as node_cluster_options::intensity counts them
   bool gave_up = false;             // see on_gave_up
 };
 

@@ -42,6 +42,8 @@ unique_fd bind_to(const std::string& address, std::uint16_t port) {
   unique_fd fd(checked(::socket(where.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
   const int yes = 1;
   ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  const int no = 0;  // all addresses are both kinds', whatever net.ipv6.bindv6only says
+  if (where.ss_family == AF_INET6) ::setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
   if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&where), size) != 0)
     throw_errno("can't listen on " + address + " port " + std::to_string(port));
   checked(::listen(fd.get(), backlog), "listen");

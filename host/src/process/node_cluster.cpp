@@ -1,6 +1,7 @@
 // See node_cluster.hpp. The wire is that of Node's lib/internal/cluster: a worker asks for a socket (queryServer) and gets
 // it, or under round robin a promise of connections (newconn), each of which it answers for; it is passed the next one
 // then. All state is under one mutex; what the application is told is told without it.
+#include "closer.hpp"
 #include "process/node_listener.hpp"
 #include "supervision/restart_window.hpp"
 #include <bulkhead/node_cluster.hpp>
@@ -24,6 +25,7 @@ using boost::asio::posix::stream_descriptor;
 
 constexpr std::size_t servers_limit = 256;
 constexpr std::chrono::milliseconds short_of_descriptors{100};
+constexpr auto soon = restart_backoff{}.healthy_after;
 
 json internal(const char* act) { return {{"cmd", "NODE_CLUSTER"}, {"act", act}}; }
 
@@ -36,6 +38,14 @@ std::optional<std::int64_t> number_in(const json& message, const char* name) {
   const auto found = message.find(name);
   if (found == message.end() || !found->is_number_integer()) return std::nullopt;
   return found->get<std::int64_t>();
+}
+
+// Its last close may block, and the launcher's thread must not.
+void drop(closer& by, passed_handle handle) {
+  if (!handle) return;
+  std::vector<unique_fd> unwanted;
+  unwanted.push_back(handle.release());
+  by.take(std::move(unwanted));
 }
 
 void kill_all_of(const child& process) {
@@ -120,6 +130,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   struct worker {
     child process{};
     bool listening = false, leaving = false, succeeded = false;
+    supervision::time_point listening_since{};
     unsigned succeeds = 0;  // the one that leaves when this one listens
     std::uint64_t last_sent = 0;
     std::map<std::int64_t, handoff> handoffs{};
@@ -154,12 +165,16 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     process_options options = options_.process;
     options.add_env.push_back("NODE_UNIQUE_ID=" + std::to_string(number));
     options.events = {};
-    options.events.on_internal = [weak = weak_from_this(), number](const json& message, passed_handle) {
+    options.events.on_internal = [weak = weak_from_this(), closer = closer_, number](const json& message,
+                                                                                     passed_handle handle) {
+      drop(*closer, std::move(handle));
       if (const auto self = weak.lock()) self->on_internal(number, message);
     };
-    options.events.on_message = [weak = weak_from_this(), number](const json& message, passed_handle handle) {
+    options.events.on_message = [weak = weak_from_this(), closer = closer_, number](const json& message,
+                                                                                    passed_handle handle) {
       const auto self = weak.lock();
       if (self && self->options_.on_message) self->options_.on_message(number, message, std::move(handle));
+      else drop(*closer, std::move(handle));
     };
     options.events.on_exit = [weak = weak_from_this(), number](const exit_status& status) {
       if (const auto self = weak.lock()) self->on_exit(number, status);
@@ -171,16 +186,16 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
 
   void restart(told& tell) {
     if (stopping_ || counts_.gave_up) return;
-    std::string why = "workers have ended too often";
-    if (restarts_.admit(std::chrono::steady_clock::now())) {
-      try {
-        start_worker();
-        ++counts_.restarts;
-        return;
-      } catch (const std::exception& e) {
-        why = e.what();
-      }
+    if (!restarts_.admit(std::chrono::steady_clock::now())) return give_up(tell, "workers have ended too often");
+    try {
+      start_worker();
+      ++counts_.restarts;
+    } catch (const std::exception& e) {
+      give_up(tell, e.what());
     }
+  }
+
+  void give_up(told& tell, const std::string& why) {
     counts_.gave_up = true;
     if (options_.on_gave_up)
       tell.later.emplace_back([self = shared_from_this(), why] { self->options_.on_gave_up(why); });
@@ -205,7 +220,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     } else if (act == "queryServer") {
       query_server(number, from, message);
     } else if (act == "listening") {
-      from.listening = true;
+      if (!std::exchange(from.listening, true)) from.listening_since = std::chrono::steady_clock::now();
       if (const auto old = workers_.find(std::exchange(from.succeeds, 0)); old != workers_.end())
         leave(old->first, old->second);
       if (options_.on_listening)
@@ -223,9 +238,11 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       if (const auto seq = number_in(message, "seq")) say(from, {{"cmd", "NODE_CLUSTER"}, {"ack", *seq}});
       if (std::exchange(from.leaving, true)) return;
       end_in_time(from);
-      // One that had never listened counts as failed, once it has ended; and so do those that come and go.
+      // One that had never listened counts as failed, once it has ended.
       if (!from.listening || from.succeeded || stopping_ || counts_.gave_up || workers_.size() >= 2 * count_) return;
       from.succeeded = true;
+      // One that leaves soon counts, too: else workers could come and go without end.
+      if (std::chrono::steady_clock::now() - from.listening_since < soon) return restart(tell);
       try {
         start_worker();
       } catch (const std::exception&) {
@@ -341,8 +358,15 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   }
 
   void watch(const std::string& key, server& at) {
-    if (std::exchange(at.watching, true)) return;
-    if (!at.watch) at.watch.emplace(launch_.executor(), at.socket.duplicate().release());
+    if (at.watching) return;
+    if (!at.watch) try {
+        unique_fd copy = at.socket.duplicate();
+        at.watch.emplace(launch_.executor(), copy.get());
+        copy.release();
+      } catch (const std::exception&) {  // no descriptor for a duplicate
+        return pass_later(key, at);
+      }
+    at.watching = true;
     at.watch->async_wait(stream_descriptor::wait_read, again(key));
   }
 
@@ -384,6 +408,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   }
 
   launcher& launch_;
+  const std::shared_ptr<closer> closer_ = std::make_shared<closer>();
   const std::string script_;
   node_cluster_options options_;
   const unsigned count_ = options_.workers > 0 ? options_.workers : processors();

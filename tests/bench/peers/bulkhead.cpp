@@ -65,14 +65,37 @@ class bulkhead_link final : public peer::link {
   std::optional<looped> looped_;  // from the first of many on
 };
 
+// With the bytes where the worker can see them, and the answer left where the worker has put it.
+class blob_link final : public peer::link {
+ public:
+  blob_link(bulkhead::host& host, const bulkhead::load_options& options)
+      : echo_(host.load(BULKHEAD_TEST_PLUGINS "/echo.so", options)) {}
+  ~blob_link() override { echo_.unload(); }
+
+  peer::bytes_view call(peer::bytes_view payload) override {
+    if (!sent_ || sent_.size() != payload.size()) sent_ = echo_.make_blob(payload.size());
+    std::memcpy(sent_.writable().data(), payload.data(), payload.size());
+    answer_ = {};  // its memory is for the next
+    answer_ = echo_.call<bulkhead::shared_blob>("echo", sent_);
+    return answer_.view();
+  }
+  pid_t worker() const override { return echo_.workers().at(0).pid; }
+
+ private:
+  bulkhead::plugin echo_;
+  bulkhead::shared_blob sent_, answer_;
+};
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool in_process = argc > 1 && std::strcmp(argv[1], "in-process") == 0;
+  const std::string how = argc > 1 ? argv[1] : "";
+  const bool in_process = how == "in-process", blob = how == "blob";
   std::optional<bulkhead::host> host;
-  return peer::obey({.name = in_process ? "bulkhead, in-process" : "bulkhead",
+  return peer::obey({.name = how.empty() ? "bulkhead" : "bulkhead, " + how,
                      .version = BULKHEAD_BENCH_VERSION,
-                     .connect = [&](std::size_t largest) {
+                     .smallest = blob ? std::size_t{64} << 10 : 0,
+                     .connect = [&](std::size_t largest) -> std::unique_ptr<peer::link> {
                        // One host for all, as an application would have.
                        if (!host) host.emplace();
                        bulkhead::load_options options;
@@ -80,6 +103,7 @@ int main(int argc, char** argv) {
                        if (largest > (std::size_t{1} << 20)) {
                          options.limits.frame = options.limits.queued_bytes = largest + 4096;
                        }
+                       if (blob) return std::make_unique<blob_link>(*host, options);
                        return std::make_unique<bulkhead_link>(*host, options);
                      }});
 }

@@ -53,13 +53,14 @@ class peer_program {
     std::string what;
     std::size_t bytes = 16, count = 1, outstanding = 1;
     words >> what;
+    if (what_.smallest > 0 && (what == "spawn" || what == "crowd")) return "none";
     if (what == "spawn") return spawn();
     if (what == "crowd") {
       words >> count;
       return crowd(count);
     }
     words >> bytes >> count >> outstanding;
-    if (bytes > what_.largest) return "none";
+    if (bytes > what_.largest || bytes < what_.smallest) return "none";
     link& to = link_for(bytes);
     if (what == "worker") return "ok " + std::to_string(to.worker());
     if (what != "calls" && what != "many") throw std::runtime_error("what is '" + line + "'?");

@@ -32,6 +32,7 @@ class link {
 struct kind {
   std::string name, version;
   std::size_t largest = std::size_t{64} << 20;  // bytes that a call can carry
+  std::size_t smallest = 0;                     // that it is for; it has a part in no other work
   // A new worker, for calls of up to so many bytes.
   std::function<std::unique_ptr<link>(std::size_t largest)> connect;
 };

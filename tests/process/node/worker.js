@@ -17,6 +17,18 @@ process.on('message', (m, handle) => {
     }).listen(0, '127.0.0.1', () => process.send({ given: 'server', port: server.address().port }, server));
     return;
   }
+  if (m && m.do === 'give others') {  // in a folder of the test's, with a FIFO in it
+    const socket = dgram.createSocket(m.type).bind(0, m.type === 'udp6' ? '::1' : '127.0.0.1', () => {
+      process.send({ given: 'udp', port: socket.address().port }, socket);
+      const local = net.createServer().listen(m.folder + '/socket', () => {
+        process.send({ given: 'unix listener' }, local);
+        const client = net.connect(m.folder + '/socket', () => process.send({ given: 'unix socket' }, client));
+        process.send({ given: 'pipe' }, new net.Socket({ fd: require('fs').openSync(m.folder + '/fifo', 'r+') }));
+      });
+    });
+    return;
+  }
+  if (m && m.do === 'count') return server.getConnections((e, count) => process.send({ count }));
   if (m && m.do === 'close') return server.close(() => process.send({ closed: true }));
   if (handle === undefined) return process.send({ echo: m });
   if (handle instanceof net.Server) {
@@ -25,6 +37,7 @@ process.on('message', (m, handle) => {
   }
   if (handle instanceof net.Socket) {
     process.send({ got: 'socket', msg: m });
+    if (m.read) return handle.on('data', (text) => process.send({ read: text.toString() }));
     return handle.end('written by node');
   }
   if (handle instanceof dgram.Socket) {
