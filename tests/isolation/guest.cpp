@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -48,6 +49,16 @@ int write_file(const std::string& path, int flags, int bytes) {
   ::close(fd);
   if (n < 0) failed();
   return static_cast<int>(n);
+}
+
+void change(const std::string& how, const std::string& path) {
+  const char* to = path.c_str();
+  const long result = how == "mkdir"     ? ::mkdir(to, 0700)
+                      : how == "unlink"  ? ::unlink(to)
+                      : how == "rename"  ? ::rename("/etc/ld.so.cache", to)
+                      : how == "symlink" ? ::symlink("/nowhere", to)
+                                         : ::truncate(to, 0);
+  if (result != 0) failed();
 }
 
 void connect_to(int port, bool fast) {
@@ -271,6 +282,7 @@ bulkhead::handle open_to_read(const std::string& path) {
 BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("read_file", read_file);
   plugin.method("write_file", write_file);
+  plugin.method("change", change);
   plugin.method("connect_to", connect_to);
   plugin.method("listen_on", listen_on);
   plugin.method("clock_and_random", clock_and_random);
