@@ -227,7 +227,8 @@ plugin_group host::group(group_options options) { return plugin_group(std::make_
 
 sandbox_report host::examine(const policy& rules) const {
   sandbox_report report = sandbox::from_lines(core_->forks.examine(rules));
-  if (sandbox::cgroup_maker::wanted(rules.granted())) report.layers.push_back(core_->cgroups.examine(rules.granted()));
+  if (sandbox::cgroup_maker::wanted(rules.granted(), report))
+    report.layers.push_back(core_->cgroups.examine(rules.granted()));
   return report;
 }
 

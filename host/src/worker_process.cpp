@@ -129,7 +129,9 @@ void worker_process::spawn() {
   if (!cgroup_ && settings_->rules.granted().milli_cpus > 0 &&
       settings_->rules.granted().required > sandbox_level::limited)
     throw std::runtime_error("cpus can't be limited here: " + layer.detail);
-  if (!cgroup_) say_hello();
+  // Whether children have to be counted is known by what else stands.
+  const bool greeted = !cgroup_ && !settings_->rules.granted().subprocesses;
+  if (greeted) say_hello();
   std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get(), reports_end.get()};
   if (image_) fds.push_back(image_->get());
   if (lane_to_) fds.insert(fds.end(), {lane_to_.get(), lane_from_.get()});
@@ -144,7 +146,9 @@ void worker_process::spawn() {
   reports_end.reset();
   end_end.reset();
   sandbox_ = std::move(spawned.layers);
-  if (counted) sandbox_ += sandbox::to_line(layer);
+  const bool wanted = sandbox::cgroup_maker::wanted(settings_->rules.granted(), sandbox::from_lines(sandbox_));
+  if (wanted && !counted) cgroup_ = core_->cgroups.make(settings_->rules.granted(), layer);
+  if (wanted) sandbox_ += sandbox::to_line(layer);
   {
     std::lock_guard held(mutex_);
     pidfd_ = std::move(spawned.pidfd);
@@ -152,10 +156,8 @@ void worker_process::spawn() {
     pid_ = spawned.pid;
     if (condemned_ != exit_reason::unknown) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
   }
-  if (cgroup_) {
-    cgroup_->add(pid_);
-    say_hello();
-  }
+  if (cgroup_) cgroup_->add(pid_);
+  if (!greeted) say_hello();
   if (const auto owner = owner_.lock()) owner->on_started(id_, pid_);
 
   const auto self = weak_from_this();

@@ -4,6 +4,8 @@
 #include <csignal>
 
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 using namespace bulkhead;
@@ -297,6 +299,51 @@ TEST_CASE("a cgroup counts the memory of a worker and all that it started, and i
   CHECK(error.report()->reason == exit_reason::out_of_memory);
   CHECK(error.message().find("ran out of memory") != std::string::npos);
   CHECK(bomb.call<int>("hold_memory", 10, 1, 10) == 1);  // the next worker starts afresh
+}
+
+TEST_CASE("without a PID namespace what a worker has started ends with it all the same, by its cgroup") {
+  host host;
+  auto parent = guest(host, policy{}.allow_subprocesses().without("pid").at_least(sandbox_level::none));
+  const sandbox_layer layer = cgroup_of(parent);
+  REQUIRE(layer.name == "cgroup");
+  const unique_fd child(
+      static_cast<int>(checked(::syscall(SYS_pidfd_open, parent.call<int>("leave_child"), 0), "pidfd_open")));
+  parent.unload();
+  if (!layer.in_force) {  // then it outlives it, and that is told
+    WARN("no cgroups here: " << layer.detail);
+    CHECK(layer.detail.find("may outlive it") != std::string::npos);
+    ::syscall(SYS_pidfd_send_signal, child.get(), SIGKILL, nullptr, 0);
+  }
+  pollfd ended{child.get(), POLLIN, 0};
+  CHECK(::poll(&ended, 1, 10'000) == 1);
+}
+
+TEST_CASE("where no user namespace counts processes a cgroup does") {
+  host host;
+  constexpr int most = 30;
+  auto parent =
+      guest(host, policy{}.allow_subprocesses().threads(most).without("namespaces").at_least(sandbox_level::none));
+  const sandbox_layer layer = cgroup_of(parent);
+  REQUIRE(layer.name == "cgroup");
+  if (!layer.in_force) {
+    WARN("no cgroups here: " << layer.detail);
+    CHECK(layer.detail.find("not counted") != std::string::npos);
+    return;
+  }
+  CHECK(layer.detail.find("processes 30") != std::string::npos);
+  std::ifstream groups("/proc/" + std::to_string(parent.workers().at(0).pid) + "/cgroup");
+  int found = 0;
+  for (std::string line; std::getline(groups, line);) {
+    const bool unified = line.starts_with("0::"), pids = line.find(":pids:") != std::string::npos;
+    if (!(unified || pids) || line.find("/bulkhead-") == std::string::npos) continue;
+    const std::string path = line.substr(line.rfind(':') + 1);
+    std::ifstream limit((unified ? "/sys/fs/cgroup" : "/sys/fs/cgroup/pids") + path + "/pids.max");
+    limit >> found;
+  }
+  CHECK(found == most);
+  const int made = parent.call<int>("make_children", 200);
+  CHECK(made > 0);
+  CHECK(made < most);
 }
 
 TEST_CASE("a worker may be held to a part of the CPUs, or is not started") {

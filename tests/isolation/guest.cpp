@@ -160,6 +160,17 @@ int make_children(int wanted) {
   return made;
 }
 
+// A child that leaves the worker's session and waits to be killed; its pid.
+int leave_child() {
+  const pid_t child = ::fork();
+  if (child < 0) failed();
+  if (child == 0) {
+    ::setsid();
+    wait_forever(nullptr);
+  }
+  return child;
+}
+
 int run(const std::string& program) {
   const pid_t child = ::fork();
   if (child < 0) failed();
@@ -288,6 +299,7 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("clock_and_random", clock_and_random);
   plugin.method("make_threads", make_threads);
   plugin.method("make_children", make_children);
+  plugin.method("leave_child", leave_child);
   plugin.method("hold_memory", hold_memory);
   plugin.method("open_file", open_to_read);
   plugin.method("emit_file", [](bulkhead::context& cx, const std::string& path) {
