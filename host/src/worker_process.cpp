@@ -112,7 +112,7 @@ void worker_process::start() {
 }
 
 void worker_process::spawn() {
-  if (!settings_->rules.granted().handles) sandbox::refuse_descriptors(socket_);
+  const sandbox_layer channel = sandbox::guard_channel(socket_, settings_->rules.granted().handles);
   log_ = std::make_shared<log_stream>([this](log_level level, std::string text, std::uint64_t dropped) {
     if (const auto owner = owner_.lock()) owner->on_log(level, pid_, std::move(text), dropped);
   });
@@ -145,7 +145,7 @@ void worker_process::spawn() {
   log_end.reset();
   reports_end.reset();
   end_end.reset();
-  sandbox_ = std::move(spawned.layers);
+  sandbox_ = std::move(spawned.layers) + sandbox::to_line(channel);
   const bool wanted = sandbox::cgroup_maker::wanted(settings_->rules.granted(), sandbox::from_lines(sandbox_));
   if (wanted && !counted) cgroup_ = core_->cgroups.make(settings_->rules.granted(), layer);
   if (wanted) sandbox_ += sandbox::to_line(layer);
