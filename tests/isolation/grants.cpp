@@ -5,6 +5,8 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -424,6 +426,47 @@ TEST_CASE("the cgroups of a host that was killed are removed by the next one") {
     guest(next, rules);
   } while (std::filesystem::exists(left) && std::chrono::steady_clock::now() < limit);
   CHECK_FALSE(std::filesystem::exists(left));
+}
+
+namespace {
+
+// As a host whose mounts change; 0, or what went wrong.
+int read_what_is_mounted_later(const std::string& folder) {
+  const auto mount = [](const char* where, const char* type, unsigned long flags) {
+    return ::mount("none", where, type, flags, nullptr) == 0;
+  };
+  if (::unshare(CLONE_NEWNS) != 0 || !mount("/", nullptr, MS_REC | MS_PRIVATE) ||
+      !mount("/", nullptr, MS_REC | MS_SHARED))
+    return 77;
+  host host;
+  guest(host, {});  // the fork server has its view of the mounts
+  if (!mount(folder.c_str(), "tmpfs", 0)) return 77;
+  std::ofstream(folder + "/file") << "mounted";
+  const auto reader = guest(host, policy{}.allow_read(folder));
+  return reader.call<std::string>("read_file", folder + "/file") == "mounted" ? 0 : 1;
+}
+
+}  // namespace
+
+TEST_CASE("what is mounted while a host runs is there for the grants of workers that start later") {
+  const scratch files;
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    try {
+      ::_exit(read_what_is_mounted_later(files.path()));
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "%s\n", e.what());
+      ::_exit(2);
+    }
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
+    WARN("nothing can be mounted here");
+    return;
+  }
+  CHECK(status == 0);
 }
 
 TEST_CASE("a cgroup that can't be had is told with the reason, and the worker goes without") {
