@@ -260,6 +260,26 @@ TEST_CASE("what is denied to a plugin's children fails there, and is reported wi
   CHECK(parent.workers().at(0).violations == 2);
 }
 
+TEST_CASE("what a plugin's children name is read from their memory only to explain") {
+  for (const bool explained : {false, true}) {
+    CAPTURE(explained);
+    mailbox<violation> seen;
+    host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+    policy rules = policy{}.allow_subprocesses().allow_read("/usr/bin").allow_read("/bin");
+    if (explained) rules.explain();
+    auto parent = guest(host, rules);
+    CHECK(parent.call<int>("shell", ": > /var/tmp/made") != 0);
+    const auto denied = [](const violation& v) { return v.system_call == "openat" && v.result == "EPERM"; };
+    REQUIRE(seen.wait([&](const std::vector<violation>& all) { return std::any_of(all.begin(), all.end(), denied); }));
+    const auto all = seen.values();
+    const violation what = *std::find_if(all.begin(), all.end(), denied);
+    CHECK(!what.program.empty());
+    CHECK(what.arguments.find("O_CREAT") != std::string::npos);
+    CHECK((what.arguments.find("/var/tmp/made") != std::string::npos) == explained);
+    CHECK(what.grant == (explained ? "create:/var/tmp" : ""));
+  }
+}
+
 TEST_CASE("a call by another table, or of no table, fails in a child and doesn't kill it") {
   mailbox<violation> seen;
   host host({.on_violation = [&](const violation& what) { seen.put(what); }});
