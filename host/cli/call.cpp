@@ -174,7 +174,7 @@ int run_call(int argc, char** argv) {
     }
   }();  // the host is gone, and all that its workers reported has come
   if (crashed > 0 && !with.crash_dir.empty()) print_report_file(with.crash_dir, crashed);
-  if (with.explain) denials.explain();
+  if (with.explain) denials.explain(*options.policy);
   if (with.learn) denials.learn(file.stem().string());
   return status;
 }

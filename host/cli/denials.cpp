@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <iterator>
 #include <map>
 
 namespace bulkhead::cli {
@@ -18,6 +20,25 @@ constexpr std::string_view always_readable[] = {"/lib/",           "/lib64/",   
 
 bool beneath(const std::string& path, const std::string& directory) {
   return path == directory || directory == "/" || path.starts_with(directory + "/");
+}
+
+// A file that is nowhere, which plugins look for all the time: nothing was denied.
+bool is_nowhere(const violation& what) {
+  if (what.result != "ENOENT") return false;
+  std::error_code ignored;
+  return what.grant.empty() || !std::filesystem::exists(what.grant.substr(what.grant.find(':') + 1), ignored);
+}
+
+// A call may fail for want of a grant and not be in the book. Where there may be children there are no signal handlers,
+// which report what the filter lets through (sandbox/violation_trap.cpp).
+void tell_what_is_reported(bool by_signals) {
+#if !defined(__x86_64__)
+  by_signals = false;
+#endif
+  fmt::print(stderr, "{}",
+             by_signals ? "Reported are system calls that are not granted, and files and ports that are not.\n"
+                        : "Reported are system calls that are not granted, but not files, programs and ports "
+                          "that are not.\n");
 }
 
 }  // namespace
@@ -69,22 +90,26 @@ void denial_book::add(const violation& what) {
   entries_.push_back({what, 1});
 }
 
-void denial_book::explain() const {
+void denial_book::explain(const policy& had) const {
   std::lock_guard held(mutex_);
-  if (entries_.empty()) {
-    fmt::print(stderr, "The sandbox denied nothing.\n");
-    return;
-  }
-  fmt::print(stderr, "{}\n", bold(stream::err, "Denied by the sandbox"));
-  for (const auto& [what, count] : entries_) {
+  std::vector<entry> entries;
+  std::copy_if(entries_.begin(), entries_.end(), std::back_inserter(entries),
+               [](const entry& each) { return !is_nowhere(each.first); });
+  fmt::print(stderr, "{}\n", entries.empty() ? "No denial was reported." : bold(stream::err, "Denied by the sandbox"));
+  for (const auto& [what, count] : entries) {
     fmt::print(stderr, "  {}({})  {}{}\n", what.system_call, what.arguments, red(stream::err, what.result),
                count > 1 ? fmt::format("  {} times", count) : "");
     if (!what.method.empty()) fmt::print(stderr, "      in method {}\n", what.method);
     if (!what.program.empty()) fmt::print(stderr, "      in {}, process {}\n", what.program, what.pid);
     if (what.stack.size() > 1) fmt::print(stderr, "      at {} from {}\n", what.stack[0], what.stack[1]);
     if (what.grant.empty()) fmt::print(stderr, "      no grant allows it\n");
+    else if (had.refused({what.grant}).empty())
+      fmt::print(stderr,
+                 "      {} is granted; what else denies it are rights of the file or what the manifest asks for\n",
+                 what.grant);
     else fmt::print(stderr, "      --grant {} would allow it\n", green(stream::err, what.grant));
   }
+  if (const bool children = had.granted().subprocesses; entries.empty() || children) tell_what_is_reported(!children);
 }
 
 void denial_book::learn(const std::string& plugin) const {

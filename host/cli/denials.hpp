@@ -18,8 +18,8 @@ std::vector<std::string> least_grants(const std::set<std::string>& needed);
 class denial_book {
  public:
   void add(const violation& what);  // any thread
-  // Both to stderr.
-  void explain() const;
+  // Both to stderr. `had`: the policy under which it ran.
+  void explain(const policy& had) const;
   void learn(const std::string& plugin) const;
 
  private:

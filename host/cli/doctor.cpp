@@ -8,6 +8,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -26,8 +28,12 @@ std::string kernel() {
   return std::string(name.sysname) + " " + name.release + " " + name.machine;
 }
 
-std::string who() {
-  return ::geteuid() == 0 ? "root; workers run as an unprivileged user" : fmt::format("user {}", ::geteuid());
+std::string who(const sandbox_report& report) {
+  if (::geteuid() != 0) return fmt::format("user {}", ::geteuid());
+  const bool remains = std::any_of(report.layers.begin(), report.layers.end(), [](const sandbox_layer& layer) {
+    return layer.detail.find("workers can't run as an unprivileged user") != std::string::npos;
+  });
+  return remains ? "root; so are workers" : "root; workers run as an unprivileged user";
 }
 
 nlohmann::json as_json(const finding& each) {
@@ -49,7 +55,7 @@ void print_layers(const sandbox_report& report) {
 }
 
 void print(const std::vector<finding>& all) {
-  fmt::print("{}, {}\n\n", kernel(), who());
+  fmt::print("{}, {}\n\n", kernel(), who(all.front().report));
   fmt::print("{}\n", bold(stream::out, "Layers of a worker under the default policy (strict)"));
   print_layers(all.front().report);
   fmt::print("\n{}\n", bold(stream::out, "Level by profile"));

@@ -122,10 +122,10 @@ int failed_start(const char* name, const boost::system::system_error& e, std::FI
   return e.code().value() == ENOENT ? 127 : 126;
 }
 
-void explain(const std::vector<violation>& denied) {
+void explain(const std::vector<violation>& denied, policy had) {
   denial_book book;
   for (const violation& each : denied) book.add(each);
-  book.explain();
+  book.explain(had.allow_subprocesses().allow_syscalls("program"));  // as all programs have it
 }
 
 }  // namespace
@@ -176,7 +176,7 @@ int run_spawn(int argc, char** argv) {
           incoming.close();
         }));
     io.run();
-    if (with.explain) explain(made.violations());
+    if (with.explain) explain(made.violations(), options.policy.value_or(policy{}));
     if (with.json) fmt::print(stderr, "{}\n", account(status, made.timed_out(), made.violations()).dump());
     else if (made.timed_out()) fmt::print(stderr, "bulkhead spawn: killed after its timeout\n");
     return status_of(status, made.timed_out());
@@ -202,7 +202,7 @@ int run_exec(int argc, char** argv) {
     const auto done =
         launch.exec(command, {.process = options_of(with), .input = input, .max_output = with.max_output});
     const bool late = done.error == process_error::timed_out, flood = done.error == process_error::output_limit;
-    if (with.explain) explain(done.violations);
+    if (with.explain) explain(done.violations, rules_of(with).value_or(policy{}));
     if (with.json) {
       nlohmann::json out = account(done.status, late, done.violations);
       if (flood) out["reason"] = "output_limit";

@@ -2,6 +2,7 @@
 #include "group_core.hpp"
 #include "plugin_pool.hpp"
 #include "report/symbolize.hpp"
+#include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
 #include "signals_blocked.hpp"
 #include <bulkhead/host.hpp>
@@ -258,7 +259,10 @@ plugin_group host::group(group_options options) { return plugin_group(std::make_
 
 sandbox_report host::examine(const policy& rules) const {
   sandbox_report report = sandbox::from_lines(core_->forks.examine(rules));
-  if (sandbox::cgroup_maker::wanted(rules.granted())) report.layers.push_back(core_->cgroups.examine(rules.granted()));
+  const unique_fd any(checked(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
+  report.layers.push_back(sandbox::guard_channel(any.get(), rules.granted().handles));
+  if (sandbox::cgroup_maker::wanted(rules.granted(), report))
+    report.layers.push_back(core_->cgroups.examine(rules.granted()));
   return report;
 }
 

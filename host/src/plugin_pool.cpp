@@ -401,7 +401,9 @@ void plugin_pool::on_log(log_level level, pid_t pid, std::string text, std::uint
 
 void plugin_pool::tell(violation what, std::uint64_t dropped) {
   what.plugin = name_;
-  const auto level = what.result == "allowed" ? log_level::info : log_level::warning;
+  // Plugins look for files that are nowhere all the time.
+  const bool usual = what.result == "allowed" || what.result == "ENOENT";
+  const auto level = usual ? log_level::info : log_level::warning;
   core_->log({level, name_, what.pid, sandbox::describe(what), dropped});
   core_->violation(std::move(what));
 }

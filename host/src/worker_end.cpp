@@ -89,6 +89,7 @@ void worker_process::settle() {
   read_log(true);
   read_reports(true);
   auto report = std::make_shared<const crash_report>(make_report(box));
+  cgroup_.reset();  // with what it has started and left behind
   bool rejected = false;
   {
     std::lock_guard held(mutex_);

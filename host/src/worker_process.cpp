@@ -110,7 +110,7 @@ void worker_process::start() {
 }
 
 void worker_process::spawn() {
-  if (!settings_->rules.granted().handles) sandbox::refuse_descriptors(socket_);
+  const sandbox_layer channel = sandbox::guard_channel(socket_, settings_->rules.granted().handles);
   log_ = std::make_shared<log_stream>([this](log_level level, std::string text, std::uint64_t dropped) {
     if (const auto owner = owner_.lock()) owner->on_log(level, pid_, std::move(text), dropped);
   });
@@ -127,7 +127,9 @@ void worker_process::spawn() {
   if (!cgroup_ && settings_->rules.granted().milli_cpus > 0 &&
       settings_->rules.granted().required > sandbox_level::limited)
     throw std::runtime_error("cpus can't be limited here: " + layer.detail);
-  if (!cgroup_) say_hello();
+  // Whether children have to be counted is known by what else stands.
+  const bool greeted = !cgroup_ && !settings_->rules.granted().subprocesses;
+  if (greeted) say_hello();
   std::vector<int> fds = {worker_end_.get(), log_end.get(), black_box_.get(), reports_end.get()};
   if (image_) fds.push_back(image_->get());
   if (lane_to_) fds.insert(fds.end(), {lane_to_.get(), lane_from_.get()});
@@ -143,8 +145,10 @@ void worker_process::spawn() {
   log_end.reset();
   reports_end.reset();
   end_end.reset();
-  sandbox_ = std::move(spawned.layers);
-  if (counted) sandbox_ += sandbox::to_line(layer);
+  sandbox_ = std::move(spawned.layers) + sandbox::to_line(channel);
+  const bool wanted = sandbox::cgroup_maker::wanted(settings_->rules.granted(), sandbox::from_lines(sandbox_));
+  if (wanted && !counted) cgroup_ = core_->cgroups.make(settings_->rules.granted(), layer);
+  if (wanted) sandbox_ += sandbox::to_line(layer);
   {
     std::lock_guard held(mutex_);
     pidfd_ = std::move(spawned.pidfd);
@@ -152,10 +156,8 @@ void worker_process::spawn() {
     pid_ = spawned.pid;
     if (condemned_ != exit_reason::unknown) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
   }
-  if (cgroup_) {
-    cgroup_->add(pid_);
-    say_hello();
-  }
+  if (cgroup_) cgroup_->add(pid_);
+  if (!greeted) say_hello();
   if (const auto owner = owner_.lock()) owner->on_started(id_, pid_);
 
   const auto self = weak_from_this();

@@ -20,7 +20,7 @@
 namespace bulkhead::fork_server {
 namespace {
 
-// 0 is /dev/null already; 1 and 2 become the log, then channel, black box, plugin and lanes. All else is closed.
+// 0 is /dev/null already; 1 and 2 become the log, then channel, black box, plugin and lanes. All else is to be closed.
 void place_descriptors(std::vector<unique_fd>& fds, bool program, sandbox::prepared& prepared, int supervisor) {
   constexpr std::array targets = {channel_fd, 1, black_box_fd, plugin_fd, lane_in_fd, lane_out_fd};
   std::vector<int> high;  // out of the way of the targets first
@@ -35,7 +35,6 @@ void place_descriptors(std::vector<unique_fd>& fds, bool program, sandbox::prepa
   for (std::size_t i = high.size(); i < targets.size(); ++i) ::close(targets[i]);
   ::close(sandbox_fd);
   prepared.move_descriptor(sandbox_fd);
-  ::syscall(SYS_close_range, first_closed_fd, ~0u, 0);
   for (unique_fd& fd : fds) fd.release();
 }
 
@@ -80,6 +79,7 @@ void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
     prepared.enter_files();
     place_descriptors(in.fds, !plugin, prepared, supervisor);
     placed = true;
+    checked(::syscall(SYS_close_range, first_closed_fd, ~0u, 0), "close_range");
     note_phase(phase::limits);
     prepared.enter();
   } catch (const std::exception& e) {

@@ -161,7 +161,7 @@ void denied_calls::report(int listener, supervised& from, const seccomp_notif& a
   const pid_t process = process_of(thread);
   const std::string program = process == from.who.pid ? "" : program_of(process);
   const auto [at, most, address] = object_of(call);
-  std::string object = most ? read_memory(thread, at, most) : "";
+  std::string object = most && from.who.reads ? read_memory(thread, at, most) : "";
   if (!address) object.resize(::strnlen(object.data(), object.size()));
   char method[sizeof black_box::method]{};
   std::uint32_t in_call = 0;

@@ -3,8 +3,9 @@
 // worker hands to the fork server before its plugin is loaded. Here each is reported to the host and then fails; the host
 // itself may be busy for as long as it likes.
 //
-// The callers are hostile: what they name is read only to be reported, and nothing is allowed by what was read. A flood is
-// answered at a bounded rate, at the cost of the callers' time.
+// The callers are hostile: what they name is read only to be reported, and only to explain or to learn, since who looks at
+// another's memory may have to wait; and nothing is allowed by what was read. A flood is answered at a bounded rate, at the
+// cost of the callers' time.
 #pragma once
 
 #include <bulkhead/ipc/system.hpp>
@@ -27,6 +28,7 @@ class denied_calls {
     pid_t pid = -1;
     unique_fd pidfd, reports, black_box;
     bool kills = false, learns = false;
+    bool reads = false;  // what its calls name
   };
 
   // `epoll`: where the descriptors to be served are watched, by their numbers.

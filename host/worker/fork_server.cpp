@@ -210,7 +210,8 @@ class server {
                       .reports = std::move(in.fds[reports_index]),
                       .black_box = std::move(in.fds[black_box_index]),
                       .kills = granted.kill,
-                      .learns = granted.learn});
+                      .learns = granted.learn,
+                      .reads = granted.explain || granted.learn});
     }
     return unique_fd(pidfd);
   }

@@ -36,6 +36,38 @@ TEST_CASE("explained, what a child was denied is shown with its program") {
                            Contains("--grant connect:PORT would allow it"));
 }
 
+TEST_CASE("explained, a port that is not granted is shown with its grant") {
+  const finished done = call({"guest", "connect_to", "444", "false", "--explain", "--grant", "connect:443"});
+  CAPTURE(done.err);
+  CHECK(done.status != 0);
+#if defined(__x86_64__)
+  CHECK_THAT(done.err,
+             Contains("127.0.0.1:444") && Contains("EACCES") && Contains("--grant connect:444 would allow it"));
+#endif
+}
+
+TEST_CASE("explained, a file that is nowhere is no denial, and one that is there is") {
+  const finished none = call({"guest", "read_file", "/nonexistent/foo", "--explain"});
+  CAPTURE(none.err);
+  CHECK(none.status != 0);
+  CHECK_THAT(none.err, !Contains("/nonexistent"));
+#ifndef BULKHEAD_SANITIZED  // whose runtime looks for files of its own
+  CHECK_THAT(none.err, Contains("No denial was reported.") && Contains("system calls that are not granted"));
+#endif
+  const finished some = call({"guest", "read_file", "/etc/passwd", "--explain"});
+  CAPTURE(some.err);
+#if defined(__x86_64__)
+  CHECK_THAT(some.err, Contains("--grant read:/etc/passwd would allow it"));
+#endif
+}
+
+TEST_CASE("explained, it is said that files and programs are not reported where a plugin may have children") {
+  const finished done = call({"guest", "run", "/bin/true", "--explain", "--grant", "subprocesses"});
+  CAPTURE(done.err);
+  CHECK(done.out == "126\n");
+  CHECK_THAT(done.err, Contains("not files, programs and ports"));
+}
+
 TEST_CASE("what is learned of a plugin that starts programs is a policy and a manifest that let it") {
   const auto words = GENERATE(values<std::vector<std::string>>(
       {{"guest", "make_child", "spawn"}, {"guest", "make_child", "system"}, {"guest", "run", "/bin/true"}}));

@@ -19,6 +19,24 @@ namespace {
 
 constexpr int create = O_CREAT;
 
+// Whether each frame is in one, and one is in the plugin's own, which is "plugin.so" in the root that workers have, and
+// the number of a descriptor where they have none.
+bool in_loaded_files(const std::vector<std::string>& stack) {
+  return std::all_of(stack.begin(), stack.end(),
+                     [](const std::string& frame) { return frame.find('+') != std::string::npos; }) &&
+         std::any_of(stack.begin(), stack.end(), [](const std::string& frame) {
+           return frame.starts_with("plugin.so+") || (frame[0] >= '0' && frame[0] <= '9');
+         });
+}
+
+auto has_denial(const std::string& call, const std::string& result, const std::string& grant) {
+  return [=](const std::vector<violation>& all) {
+    return std::any_of(all.begin(), all.end(), [&](const violation& v) {
+      return v.system_call == call && v.result == result && v.grant == grant;
+    });
+  };
+}
+
 }  // namespace
 
 TEST_CASE("a denied system call is reported with its name, arguments, method and the grant for it") {
@@ -37,6 +55,7 @@ TEST_CASE("a denied system call is reported with its name, arguments, method and
   CHECK(what.grant == "connect:PORT");
   REQUIRE(!what.stack.empty());
   CHECK(what.stack.front().find("libc") == 0);
+  CHECK(in_loaded_files(what.stack));
   CHECK(plain.workers().at(0).violations == 1);
 }
 
@@ -81,14 +100,58 @@ TEST_CASE("explaining, a denied file access is reported with the grant for it") 
   auto plain = guest(host, policy{}.explain());
   CHECK(error_of(plain.try_call("read_file", files.file())) == "ENOENT");
   CHECK(error_of(plain.try_call("write_file", files.path() + "/new", create, 1)) == "EPERM");
-  const auto has = [](const std::string& grant) {
-    return [grant](const std::vector<violation>& all) {
-      return std::any_of(all.begin(), all.end(), [&](const violation& v) { return v.grant == grant; });
-    };
-  };
-  CHECK(seen.wait(has("read:" + files.file())));
-  CHECK(seen.wait(has("create:" + files.path())));
+  CHECK(seen.wait(has_denial("openat", "ENOENT", "read:" + files.file())));
+  CHECK(seen.wait(has_denial("openat", "EPERM", "create:" + files.path())));
+  for (const violation& each : seen.values()) {
+    CAPTURE(each.system_call, each.arguments, each.stack);
+    if (each.method == "read_file" || each.method == "write_file") CHECK(in_loaded_files(each.stack));
+  }
 }
+
+#if defined(__x86_64__)
+TEST_CASE("explaining, ports and files that are refused by others than the filter are reported with the grant") {
+  const scratch files;
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, policy{}.allow_connect(443).allow_create("/var/tmp/bulkhead-nowhere").explain());
+  CHECK(error_of(plain.try_call("connect_to", 444, false)) == "EACCES");
+  CHECK(error_of(plain.try_call("listen_on", 8080)) == "EACCES");
+  REQUIRE(seen.wait(has_denial("connect", "EACCES", "connect:444")));
+  REQUIRE(seen.wait(has_denial("bind", "EACCES", "bind:8080")));
+  for (const violation& each : seen.values()) {
+    if (each.system_call == "connect") CHECK(each.arguments.find("127.0.0.1:444") != std::string::npos);
+    if (each.system_call == "bind") CHECK(each.arguments.find("127.0.0.1:8080") != std::string::npos);
+  }
+  const std::vector<std::tuple<std::string, std::string, std::string>> changes = {
+      {"mkdir", files.path() + "/made", "create:" + files.path()},
+      {"unlink", files.file(), "create:" + files.path()},
+      {"rename", files.path() + "/moved", "create:" + files.path()},
+      {"symlink", files.path() + "/link", "create:" + files.path()},
+      {"truncate", files.file(), "write:" + files.file()}};
+  for (const auto& [how, path, grant] : changes) {
+    CAPTURE(how);
+    const std::string error = error_of(plain.try_call("change", how, path));
+    CHECK_FALSE(error.empty());
+    CHECK(seen.wait(has_denial(how, error, grant)));
+  }
+  CHECK(std::filesystem::file_size(files.file()) == 7);
+}
+
+TEST_CASE(
+    "explaining, what the filter denies of the calls that are looked at counts once, and kills when it is told to") {
+  const scratch files;
+  mailbox<violation> seen;
+  host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+  auto plain = guest(host, policy{}.explain());
+  CHECK(error_of(plain.try_call("change", "mkdir", files.path() + "/made")) == "EPERM");
+  CHECK(plain.workers().at(0).violations == 1);
+  REQUIRE(seen.wait(has_denial("mkdir", "EPERM", "create:" + files.path())));
+  auto doomed = guest(host, policy{}.explain().kill_on_denial());
+  const auto error = failure_of([&] { doomed.call("change", "mkdir", files.path() + "/made"); });
+  REQUIRE(error.report());
+  CHECK(error.report()->reason == exit_reason::violation);
+}
+#endif
 
 TEST_CASE("learning, everything works and what strict would have denied is recorded") {
   const scratch files;
@@ -195,6 +258,26 @@ TEST_CASE("what is denied to a plugin's children fails there, and is reported wi
   CHECK(what.pid != worker);
   CHECK(std::filesystem::path(what.program).filename() == std::filesystem::canonical("/bin/sh").filename());
   CHECK(parent.workers().at(0).violations == 2);
+}
+
+TEST_CASE("what a plugin's children name is read from their memory only to explain") {
+  for (const bool explained : {false, true}) {
+    CAPTURE(explained);
+    mailbox<violation> seen;
+    host host({.on_violation = [&](const violation& what) { seen.put(what); }});
+    policy rules = policy{}.allow_subprocesses().allow_read("/usr/bin").allow_read("/bin");
+    if (explained) rules.explain();
+    auto parent = guest(host, rules);
+    CHECK(parent.call<int>("shell", ": > /var/tmp/made") != 0);
+    const auto denied = [](const violation& v) { return v.system_call == "openat" && v.result == "EPERM"; };
+    REQUIRE(seen.wait([&](const std::vector<violation>& all) { return std::any_of(all.begin(), all.end(), denied); }));
+    const auto all = seen.values();
+    const violation what = *std::find_if(all.begin(), all.end(), denied);
+    CHECK(!what.program.empty());
+    CHECK(what.arguments.find("O_CREAT") != std::string::npos);
+    CHECK((what.arguments.find("/var/tmp/made") != std::string::npos) == explained);
+    CHECK(what.grant == (explained ? "create:/var/tmp" : ""));
+  }
 }
 
 TEST_CASE("a call by another table, or of no table, fails in a child and doesn't kill it") {

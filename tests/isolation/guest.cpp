@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -48,6 +49,16 @@ int write_file(const std::string& path, int flags, int bytes) {
   ::close(fd);
   if (n < 0) failed();
   return static_cast<int>(n);
+}
+
+void change(const std::string& how, const std::string& path) {
+  const char* to = path.c_str();
+  const long result = how == "mkdir"     ? ::mkdir(to, 0700)
+                      : how == "unlink"  ? ::unlink(to)
+                      : how == "rename"  ? ::rename("/etc/ld.so.cache", to)
+                      : how == "symlink" ? ::symlink("/nowhere", to)
+                                         : ::truncate(to, 0);
+  if (result != 0) failed();
 }
 
 void connect_to(int port, bool fast) {
@@ -147,6 +158,17 @@ int make_children(int wanted) {
     }
   }
   return made;
+}
+
+// A child that leaves the worker's session and waits to be killed; its pid.
+int leave_child() {
+  const pid_t child = ::fork();
+  if (child < 0) failed();
+  if (child == 0) {
+    ::setsid();
+    wait_forever(nullptr);
+  }
+  return child;
 }
 
 int run(const std::string& program) {
@@ -271,11 +293,13 @@ bulkhead::handle open_to_read(const std::string& path) {
 BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("read_file", read_file);
   plugin.method("write_file", write_file);
+  plugin.method("change", change);
   plugin.method("connect_to", connect_to);
   plugin.method("listen_on", listen_on);
   plugin.method("clock_and_random", clock_and_random);
   plugin.method("make_threads", make_threads);
   plugin.method("make_children", make_children);
+  plugin.method("leave_child", leave_child);
   plugin.method("hold_memory", hold_memory);
   plugin.method("open_file", open_to_read);
   plugin.method("emit_file", [](bulkhead::context& cx, const std::string& path) {

@@ -31,7 +31,7 @@ std::string_view to_string(sandbox_level level);
 
 // One layer of a worker's sandbox, as it was when the worker was made.
 struct sandbox_layer {
-  std::string name;       // limits, privileges, namespaces, root, pid, landlock, seccomp, cgroup
+  std::string name;       // limits, privileges, namespaces, root, pid, landlock, seccomp, channel, cgroup
   bool in_force = false;  // whether it stands
   std::string detail;     // what it enforces; or why it is not in force, and the remedy
 };

@@ -28,6 +28,7 @@ constexpr unsigned steps_limit = 300'000;  // of the unwinder: more than a stack
 char plugin_file[256];
 sigjmp_buf next_step;
 std::atomic<long> recording_thread{0};
+thread_local sigjmp_buf* stop_climbing = nullptr;
 
 // What a step leaves for the next must not live in registers.
 struct walk {
@@ -162,6 +163,37 @@ void open_to_faults(sigset_t& before) {
   ::sigprocmask(SIG_UNBLOCK, &faults, &before);
 }
 
+struct climb {
+  std::uint64_t from = 0;
+  std::span<std::uint64_t> out;
+  std::size_t found = 0;
+  bool reached = false;
+};
+
+_Unwind_Reason_Code on_caller(_Unwind_Context* context, void* data) {
+  climb& c = *static_cast<climb*>(data);
+  const std::uint64_t address = ::_Unwind_GetIP(context);
+  if (!c.reached) {  // frames of the handler
+    c.reached = address == c.from;
+    return _URC_NO_REASON;
+  }
+  dl_find_object found{};
+  if (c.found == c.out.size() || ::_dl_find_object(reinterpret_cast<void*>(address), &found) != 0)
+    return _URC_END_OF_STACK;
+  c.out[c.found++] = address;
+  return _URC_NO_REASON;
+}
+
+void climb_until_fault(climb& c) {
+  sigset_t before;
+  open_to_faults(before);
+  sigjmp_buf fault;
+  stop_climbing = &fault;
+  if (sigsetjmp(fault, 1) == 0) ::_Unwind_Backtrace(on_caller, &c);
+  stop_climbing = nullptr;
+  ::sigprocmask(SIG_SETMASK, &before, nullptr);
+}
+
 }  // namespace
 
 void name_plugin_file(const std::string& path) { std::strncpy(plugin_file, path.c_str(), sizeof plugin_file - 1); }
@@ -193,7 +225,14 @@ void record_stack(black_box& box, const ucontext_t& crashed) {
   ::sigprocmask(SIG_SETMASK, &before, nullptr);
 }
 
+std::span<const std::uint64_t> return_addresses(const ucontext_t& at, std::span<std::uint64_t> out) {
+  climb c{instruction_pointer(at), out};
+  climb_until_fault(c);
+  return out.first(c.found);
+}
+
 void resume_recorder() {
+  if (stop_climbing) siglongjmp(*stop_climbing, 1);
   if (recording_thread != 0 && recording_thread == ::syscall(SYS_gettid)) siglongjmp(next_step, 1);
 }
 

@@ -5,6 +5,7 @@
 
 #include "report/black_box.hpp"
 
+#include <span>
 #include <string>
 
 #include <ucontext.h>
@@ -17,8 +18,11 @@ void name_plugin_file(const std::string& path);
 // Async-signal-safe; for one thread, once, with all signals blocked. Needs the worker's handlers for SIGSEGV and SIGBUS.
 void record_stack(black_box& box, const ucontext_t& crashed);
 
-// For the handler of a signal: when record_stack() itself has caused it, goes on with the recorder's next step and does
-// not return.
+// Who called whom where `at` was interrupted, as far as the unwinder finds code that is in a loaded file; as many of `out`
+// as there were. Async-signal-safe, for any thread. Needs the same handlers.
+std::span<const std::uint64_t> return_addresses(const ucontext_t& at, std::span<std::uint64_t> out);
+
+// For the handler of a signal: when one of these itself has caused it, goes on with its next step and does not return.
 void resume_recorder();
 
 }  // namespace bulkhead

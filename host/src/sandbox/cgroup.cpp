@@ -1,16 +1,21 @@
 // See cgroup.hpp. The files and their meaning: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel.
 #include "sandbox/cgroup.hpp"
 
+#include "sandbox/limits.hpp"
 #include <bulkhead/ipc/system.hpp>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
+#include <set>
 #include <sstream>
+#include <thread>
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace bulkhead::sandbox {
@@ -20,6 +25,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* controllers[] = {"memory", "pids", "cpu"};
 constexpr unsigned period_us = 100'000;
+constexpr std::chrono::milliseconds removal_patience{200};
 
 void put(const fs::path& file, const std::string& text) {
   const unique_fd opened(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
@@ -47,6 +53,14 @@ bool has_word(const std::string& text, const std::string& word) {
   for (std::string each; in >> each;)
     if (each == word) return true;
   return false;
+}
+
+std::set<pid_t> members(const fs::path& directory) {
+  std::set<pid_t> out;
+  std::istringstream in(contents(directory / "cgroup.procs"));
+  for (pid_t each = 0; in >> each;)
+    if (each > 0) out.insert(each);  // 0: of a PID namespace that this process does not see
+  return out;
 }
 
 struct mounted {
@@ -105,8 +119,28 @@ cgroup::cgroup(bool unified, std::map<std::string, fs::path> directories)
 
 cgroup::~cgroup() { remove(); }
 
+// Those that were killed take a moment to go. One that hangs in the kernel leaves the cgroup to the next host.
 void cgroup::remove() noexcept {
-  for (const auto& [controller, path] : directories_) ::rmdir(path.c_str());
+  const auto until = std::chrono::steady_clock::now() + removal_patience;
+  for (const auto& [controller, path] : directories_)
+    while (::rmdir(path.c_str()) != 0 && errno == EBUSY && std::chrono::steady_clock::now() < until) {
+      end_members(path);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+}
+
+void cgroup::end_members(const fs::path& directory) const {
+  if (unified_) try_put(directory / "cgroup.kill", "1");  // of Linux 5.14
+  // Faster than they can multiply.
+  else if (const auto pids = directories_.find("pids"); pids != directories_.end())
+    try_put(pids->second / "pids.max", "0");
+  std::map<pid_t, unique_fd> held;
+  for (const pid_t each : members(directory))
+    held.emplace(each, unique_fd(static_cast<int>(::syscall(SYS_pidfd_open, each, 0))));
+  // Whoever has such a number now and is in there is who is held, or who is held is no more.
+  const auto still = members(directory);
+  for (const auto& [pid, fd] : held)
+    if (fd && still.contains(pid)) ::syscall(SYS_pidfd_send_signal, fd.get(), SIGKILL, nullptr, 0);
 }
 
 void cgroup::limit(const policy::values& granted) {
@@ -133,7 +167,7 @@ void cgroup::limit(const policy::values& granted) {
   }
   // Beside RLIMIT_NPROC, which a user may share with others.
   if (granted.threads > 0 && (unified_ || directories_.contains("pids")))
-    try_put(in("pids") / "pids.max", std::to_string(granted.threads));
+    put(in("pids") / "pids.max", std::to_string(granted.threads));
 }
 
 void cgroup::add(pid_t pid) const {
@@ -221,8 +255,18 @@ void cgroup_maker::find_legacy() {
     }
 }
 
+bool cgroup_maker::wanted(const policy::values& granted, const sandbox_report& rest) {
+  if (wanted(granted) || !granted.subprocesses) return wanted(granted);
+  return std::any_of(rest.layers.begin(), rest.layers.end(), [&](const sandbox_layer& each) {
+    return (each.name == "pid" && !each.in_force) ||
+           (each.name == "limits" && granted.threads > 0 && each.detail.find(threads_not_counted) != std::string::npos);
+  });
+}
+
 std::unique_ptr<cgroup> cgroup_maker::make(const policy::values& granted, sandbox_layer& layer) {
   layer = {"cgroup", false, ""};
+  // Then it was asked for on behalf of the children alone.
+  const std::string otherwise = wanted(granted) ? "" : "; so the plugin's children are not counted, or may outlive it";
   std::map<std::string, fs::path> directories;
   bool unified = false;
   {
@@ -233,26 +277,33 @@ std::unique_ptr<cgroup> cgroup_maker::make(const policy::values& granted, sandbo
     for (const auto& [controller, base] : bases_) {
       const bool needed = unified || (controller == "memory" ? granted.counted_memory
                                       : controller == "cpu"  ? granted.milli_cpus > 0
-                                                             : granted.threads > 0);
+                                                             : granted.threads > 0 || granted.subprocesses);
       if (needed) directories[controller] = base / name;
     }
     layer.detail = why_not_;
   }
   const auto lacks = [&](const char* controller) { return !unified && !directories.contains(controller); };
-  if (layer.detail.empty() && ((granted.counted_memory && lacks("memory")) || (granted.milli_cpus > 0 && lacks("cpu"))))
-    layer.detail = "the controller " + std::string(granted.counted_memory && lacks("memory") ? "memory" : "cpu") +
-                   " of cgroup version 1 is not mounted";
-  if (!layer.detail.empty()) return nullptr;
+  const char* const lacking = granted.counted_memory && lacks("memory") ? "memory"
+                              : granted.milli_cpus > 0 && lacks("cpu")  ? "cpu"
+                              : !wanted(granted) && lacks("pids")       ? "pids"
+                                                                        : nullptr;
+  if (layer.detail.empty() && lacking)
+    layer.detail = "the controller " + std::string(lacking) + " of cgroup version 1 is not mounted";
+  if (!layer.detail.empty()) {
+    layer.detail += otherwise;
+    return nullptr;
+  }
   try {
     auto made = std::make_unique<cgroup>(unified, directories);
     made->limit(granted);
     layer.in_force = true;
     layer.detail = unified ? "version 2" : "version 1";
     if (granted.counted_memory) layer.detail += ", memory " + std::to_string(granted.memory >> 20) + " MiB";
+    if (granted.threads > 0 && !lacks("pids")) layer.detail += ", processes " + std::to_string(granted.threads);
     if (granted.milli_cpus > 0) layer.detail += ", CPUs " + std::to_string(granted.milli_cpus / 1000.0).substr(0, 5);
     return made;
   } catch (const std::system_error& e) {
-    layer.detail = std::string(e.what()) + "; delegate a cgroup to this user (systemd: Delegate=yes)";
+    layer.detail = std::string(e.what()) + "; delegate a cgroup to this user (systemd: Delegate=yes)" + otherwise;
     return nullptr;
   }
 }

@@ -14,7 +14,8 @@
 
 namespace bulkhead::sandbox {
 
-// One worker's. Removed when it is destroyed, which is after its processes have gone.
+// One worker's. Removed when it is destroyed, which is after the worker has ended: who is still in there, it has started,
+// and is killed.
 class cgroup {
  public:
   cgroup(bool unified, std::map<std::string, std::filesystem::path> directories);
@@ -32,6 +33,7 @@ class cgroup {
 
  private:
   void remove() noexcept;
+  void end_members(const std::filesystem::path& directory) const;
 
   const bool unified_;                                              // version 2
   const std::map<std::string, std::filesystem::path> directories_;  // by controller; version 2: one, under ""
@@ -44,6 +46,8 @@ class cgroup_maker {
 
   // Whether the policy asks for what only a cgroup can hold it to.
   static bool wanted(const policy::values& granted) { return granted.counted_memory || granted.milli_cpus > 0; }
+  // The same of workers for which this is all else that stands: children have to be counted, and to end with the worker.
+  static bool wanted(const policy::values& granted, const sandbox_report& rest);
   // The layer as it would be. Makes one and removes it, once.
   sandbox_layer examine(const policy::values& granted);
   // A cgroup with the limits of the policy; nothing, with the reason in `layer`, where none can be had.

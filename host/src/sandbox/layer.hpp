@@ -1,20 +1,12 @@
-// A layer of the sandbox: one mechanism of the kernel, in a file of its own. The fork server asks each what it can do
-// on this machine for a policy (`prepare`), once; each worker then has it applied by trusted code before its plugin is
-// loaded (`apply`), where a failure is the end of the worker: nothing that was reported in force is ever left out.
+// A layer that a worker puts up by itself: one mechanism of the kernel, in a file of its own. The fork server makes it for
+// a policy, once, and finds out what it can do on this machine; each worker then has it applied by trusted code before its
+// plugin is loaded, where a failure is the end of the worker: nothing that was reported in force is ever left out. Those
+// that others put up for it - namespaces, root, pid, channel, cgroup - have but a status.
 #pragma once
 
 #include <bulkhead/policy.hpp>
 
-#include <memory>
-#include <string>
-
 namespace bulkhead::sandbox {
-
-// What makes one worker's sandbox different from that of another with the same policy.
-struct worker_facts {
-  bool pid_namespace = false;  // then its pid is 1
-  bool sealed_library = false;
-};
 
 class layer {
  public:

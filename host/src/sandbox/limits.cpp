@@ -17,7 +17,8 @@ limits::limits(const policy::values& granted, bool own_user_namespace)
   status_.in_force = true;
   status_.detail = granted.memory ? "memory " + std::to_string(granted.memory >> 20) + " MiB" : "memory unlimited";
   status_.detail += granted.cpu_ms ? ", CPU " + std::to_string((granted.cpu_ms + 999) / 1000) + " s" : "";
-  status_.detail += count_threads_ ? ", threads " + std::to_string(granted.threads) : ", threads not counted";
+  status_.detail +=
+      ", " + (count_threads_ ? "threads " + std::to_string(granted.threads) : std::string(threads_not_counted));
 }
 
 void limits::apply() {

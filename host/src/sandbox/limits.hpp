@@ -3,7 +3,12 @@
 
 #include "sandbox/layer.hpp"
 
+#include <string_view>
+
 namespace bulkhead::sandbox {
+
+// In the layer's detail, where nothing here keeps a plugin with children from making ever more.
+inline constexpr std::string_view threads_not_counted = "threads not counted";
 
 class limits final : public layer {
  public:

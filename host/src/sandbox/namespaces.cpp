@@ -105,7 +105,8 @@ namespaces::namespaces(const options& wanted) {
   const bool able = user_ || has_capability(CAP_SYS_ADMIN);
   if (!able) return;
   if (enter(CLONE_NEWNS, "mount")) {
-    if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0)
+    // What the host mounts later is there for roots that are made then, and what it unmounts is not held.
+    if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0)
       view_.reset(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
     if (!view_) note(std::string("the mount namespace is of no use: ") + std::strerror(errno));
   }

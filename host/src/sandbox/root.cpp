@@ -37,6 +37,7 @@ struct attributes_of {
 void set_attributes(int mount, std::uint64_t attributes) {
   mount_attr wanted{};
   wanted.attr_set = attributes;
+  wanted.propagation = MS_PRIVATE;  // what the host mounts in there later would come without these attributes
   checked(::mount_setattr(mount, "", AT_EMPTY_PATH | AT_RECURSIVE, &wanted, sizeof wanted), "mount_setattr");
 }
 

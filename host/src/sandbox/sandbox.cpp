@@ -1,18 +1,16 @@
 // See sandbox.hpp.
 #include "sandbox/sandbox.hpp"
 
+#include "sandbox/inventory.hpp"
 #include "sandbox/root.hpp"
 #include "sandbox/violation_trap.hpp"
 #include <bulkhead/ipc/attachment.hpp>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 namespace bulkhead::sandbox {
@@ -117,20 +115,6 @@ void prepared::seal(black_box& box, int highest_descriptor, unique_fd supervisor
   supervisor.reset();
   // Last: neither the listener nor the way to hand one over may be left.
   if (highest_descriptor >= 0) check_inventory(highest_descriptor);
-}
-
-void check_inventory(int highest_allowed) {
-  rlimit most{};
-  ::getrlimit(RLIMIT_NOFILE, &most);
-  // poll() says of each number whether it is open, in one system call.
-  std::array<pollfd, 256> all;
-  const auto limit = static_cast<int>(std::min<rlim_t>(most.rlim_cur, all.size()));
-  nfds_t count = 0;
-  for (int fd = highest_allowed + 1; fd < limit; ++fd) all[count++] = {fd, 0, 0};
-  checked(::poll(all.data(), count, 0), "poll");
-  for (nfds_t i = 0; i < count; ++i)
-    if (!(all[i].revents & POLLNVAL))
-      throw std::runtime_error("descriptor " + std::to_string(all[i].fd) + " is open in a worker, and should not be");
 }
 
 }  // namespace bulkhead::sandbox

@@ -54,7 +54,4 @@ class prepared {
   sandbox_report report_;
 };
 
-// Asserts that no descriptor above this one is open. Throws std::runtime_error naming one.
-void check_inventory(int highest_allowed);
-
 }  // namespace bulkhead::sandbox

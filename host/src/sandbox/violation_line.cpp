@@ -50,19 +50,27 @@ named_object object_of(const denied_call& call) {
     case SYS_mkdir:
     case SYS_unlink:
     case SYS_rmdir:
-    case SYS_rename:
     case SYS_chmod:
 #endif
     case SYS_truncate:
     case SYS_execve:
     case SYS_chdir: return {call.arguments[0], path};
+#ifdef SYS_open
+    case SYS_rename:
+    case SYS_link:
+    case SYS_symlink:
+#endif
     case SYS_openat:
     case SYS_mkdirat:
     case SYS_unlinkat:
-    case SYS_renameat:
-    case SYS_renameat2:
     case SYS_fchmodat:
     case SYS_execveat: return {call.arguments[1], path};
+    case SYS_symlinkat: return {call.arguments[2], path};
+#ifdef SYS_renameat
+    case SYS_renameat:
+#endif
+    case SYS_renameat2:
+    case SYS_linkat: return {call.arguments[3], path};
     case SYS_connect:
     case SYS_bind: return {call.arguments[1], call.arguments[2] < address ? call.arguments[2] : address, true};
     default: return {};

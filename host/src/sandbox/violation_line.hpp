@@ -32,7 +32,8 @@ struct denied_call {
   bool makes() const;
 };
 
-// Where in the caller's memory the path or the socket address is that a call names; `most` is 0 when there is none.
+// Where in the caller's memory the path or the socket address is that a call names, of two paths the one that is made;
+// `most` is 0 when there is none.
 struct named_object {
   unsigned long at = 0;
   std::size_t most = 0;

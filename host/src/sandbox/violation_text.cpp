@@ -163,7 +163,7 @@ void describe_call(violation& what, const std::uint64_t (&a)[6], const std::stri
   } else if (name == "connect" || name == "bind") {
     const address to = socket_address(object);
     what.arguments = integer(a[0]) + ", " + to.text;
-    what.grant = name + ":" + (to.port ? std::to_string(*to.port) : "PORT");
+    if (to.port || object.empty()) what.grant = name + ":" + (to.port ? std::to_string(*to.port) : "PORT");
   } else if (name == "mmap" || name == "mprotect") {
     what.arguments =
         hexadecimal(a[0]) + ", " + integer(a[1]) + ", " +
@@ -175,7 +175,8 @@ void describe_call(violation& what, const std::uint64_t (&a)[6], const std::stri
     // That there are children at all was learned when the first was made; this one has to be readable, too.
     if (name == "execve" && learned && absolute) what.grant = "read:" + path;
     if (what.grant == "syscalls:files-write" && absolute)
-      what.grant = "create:" + path.substr(0, std::max<std::size_t>(1, path.rfind('/')));
+      what.grant =
+          name == "truncate" ? "write:" + path : "create:" + path.substr(0, std::max<std::size_t>(1, path.rfind('/')));
   } else {
     what.arguments = integer(a[0]) + ", " + integer(a[1]) + ", " + integer(a[2]) + ", " + integer(a[3]);
     what.grant = group_grant(name, !what.program.empty());
@@ -233,11 +234,15 @@ std::string describe(const violation& what) {
   std::string text = (file ? "file access " : "system call ") + what.system_call + "(" + what.arguments + ")";
   text += what.result == "allowed"  ? " recorded"
           : what.result == "killed" ? " denied: the worker was killed"
+          : what.result == "ENOENT" ? " failed with ENOENT"
                                     : " denied with " + what.result;
   if (!what.method.empty()) text += " in method '" + what.method + "'";
   if (!what.program.empty()) text += " in " + what.program + ", process " + std::to_string(what.pid);
   if (!what.stack.empty()) text += " at " + what.stack.front();
-  if (!what.grant.empty()) text += "; the grant " + what.grant + " would allow it";
+  // What is not granted is not seen by a plugin, no more than what is nowhere.
+  if (!what.grant.empty())
+    text += std::string(what.result == "ENOENT" ? "; if it is there, the grant " : "; the grant ") + what.grant +
+            " would allow it";
   return text;
 }
 

@@ -11,8 +11,10 @@
 #include <cstddef>
 #include <cstring>
 #include <ctime>
+#include <span>
 
 #include <dlfcn.h>
+#include <link.h>
 #include <linux/seccomp.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
@@ -36,17 +38,19 @@ asm(".text\n"
 namespace bulkhead::sandbox {
 namespace {
 
-constexpr int denied_by_filter = 1;  // SYS_SECCOMP of the kernel's asm-generic/siginfo.h, which glibc 2.36 lacks
-constexpr int traced = 1;            // in si_errno: a call that is only looked at
+constexpr int denied_by_filter = 1;    // SYS_SECCOMP of the kernel's asm-generic/siginfo.h, which glibc 2.36 lacks
+constexpr int traced = 1;              // in si_errno: a call that is only looked at
+constexpr long denied_within = -4000;  // of a call that is made once more, by the filter; the kernel has no such error
 constexpr unsigned reports_per_second = 100;
 
 black_box* box = nullptr;
-bool kills = false, learns = false, writes = false;
+bool kills = false, learns = false;
+thread_local bool looking = false;  // a call is being made once more
 std::atomic<std::int64_t> second{0};
 std::atomic<unsigned> reports{0};
 
 struct call_state : denied_call {
-  unsigned long pc = 0, frame = 0;
+  unsigned long pc = 0;
 };
 
 #if defined(__x86_64__)
@@ -54,23 +58,33 @@ call_state state_of(const siginfo_t& info, const ucontext_t& context) {
   const auto& r = context.uc_mcontext.gregs;
   const auto at = [&](int which) { return static_cast<unsigned long>(r[which]); };
   return {{info.si_arch, info.si_syscall, {at(REG_RDI), at(REG_RSI), at(REG_RDX), at(REG_R10), at(REG_R8), at(REG_R9)}},
-          at(REG_RIP),
-          at(REG_RBP)};
+          at(REG_RIP)};
 }
 void set_result(ucontext_t& context, long value) { context.uc_mcontext.gregs[REG_RAX] = value; }
 long again(const call_state& s) {
   const auto a = [&](int i) { return static_cast<long>(s.arguments[i]); };
-  return bulkhead_known_syscall(s.number, a(0), a(1), a(2), a(3), a(4), a(5));
+  looking = true;
+  const long result = bulkhead_known_syscall(s.number, a(0), a(1), a(2), a(3), a(4), a(5));
+  looking = false;
+  return result;
 }
+bool is_again(const call_state& s) {
+  return looking && s.pc == reinterpret_cast<unsigned long>(&bulkhead_after_known_syscall);
+}
+// What files and ports are refused for by others than the filter. The first two open files.
+constexpr int looked_at[] = {SYS_openat, SYS_open,     SYS_creat,     SYS_mkdir,    SYS_mkdirat,   SYS_rmdir,
+                             SYS_unlink, SYS_unlinkat, SYS_rename,    SYS_renameat, SYS_renameat2, SYS_link,
+                             SYS_linkat, SYS_symlink,  SYS_symlinkat, SYS_truncate, SYS_connect,   SYS_bind};
 #elif defined(__aarch64__)
 call_state state_of(const siginfo_t& info, const ucontext_t& context) {
   const auto* r = context.uc_mcontext.regs;
-  return {{info.si_arch, info.si_syscall, {r[0], r[1], r[2], r[3], r[4], r[5]}}, context.uc_mcontext.pc, r[29]};
+  return {{info.si_arch, info.si_syscall, {r[0], r[1], r[2], r[3], r[4], r[5]}}, context.uc_mcontext.pc};
 }
 void set_result(ucontext_t& context, long value) {
   context.uc_mcontext.regs[0] = static_cast<unsigned long long>(value);
 }
 long again(const call_state&) { return -EPERM; }
+bool is_again(const call_state&) { return false; }
 #endif
 
 // Whether 8 bytes can be read there: the kernel says EFAULT before it says that the request makes no sense.
@@ -91,16 +105,14 @@ void add_object(violation_line& out, const denied_call& call) {
 }
 
 void add_frame(violation_line& out, unsigned long pc) {
-  Dl_info where{};
+  dl_find_object where{};
   out.text(" ");
-  if (::dladdr(reinterpret_cast<void*>(pc), &where) && where.dli_fname) {
-    const char* slash = std::strrchr(where.dli_fname, '/');
-    out.word(slash ? slash + 1 : where.dli_fname, 60);
-    out.text("+");
-    out.hex(pc - reinterpret_cast<unsigned long>(where.dli_fbase));
-  } else {
-    out.hex(pc);
-  }
+  if (::_dl_find_object(reinterpret_cast<void*>(pc), &where) != 0) return out.hex(pc);
+  const char* name = where.dlfo_link_map->l_name;
+  const char* slash = std::strrchr(name, '/');
+  out.word(slash ? slash + 1 : *name ? name : "bulkhead-worker", 60);
+  out.text("+");
+  out.hex(pc - reinterpret_cast<unsigned long>(where.dlfo_map_start));
 }
 
 bool within_rate() {
@@ -110,10 +122,11 @@ bool within_rate() {
   return reports.fetch_add(1) < reports_per_second;
 }
 
-void report(const call_state& s, long result) {
+// `mode`: as in violation_line.
+void report(const call_state& s, long result, char mode, const ucontext_t& context) {
   if (!within_rate()) return;
   violation_line out;
-  out.begin(s, static_cast<int>(result < 0 ? -result : 0), kills && result < 0 ? 'k' : learns ? 'l' : ' ');
+  out.begin(s, static_cast<int>(result < 0 ? -result : 0), mode);
   char method[sizeof box->method];
   std::memcpy(method, box->method, sizeof method);
   method[sizeof method - 1] = 0;
@@ -121,17 +134,16 @@ void report(const call_state& s, long result) {
   out.text(" ");
   add_object(out, s);
   add_frame(out, s.pc);
-  unsigned long frame = s.frame;
-  for (int depth = 0; depth < 6 && frame % sizeof(long) == 0 && readable(frame) && readable(frame + sizeof(long));
-       ++depth) {
-    const auto* words = reinterpret_cast<const unsigned long*>(frame);
-    if (words[1] < 4096) break;
-    add_frame(out, words[1]);
-    if (words[0] <= frame) break;
-    frame = words[0];
-  }
+  std::uint64_t callers[6];
+  for (const std::uint64_t each : return_addresses(context, callers)) add_frame(out, each);
   const std::string_view all = out.finish();
   [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, all.data(), all.size());
+}
+
+// Refused by the root or by Landlock; a file that is not granted may not even be seen.
+bool refused(const call_state& s, long result) {
+  if (result == -EACCES || result == -EPERM) return true;
+  return (result == -EROFS || result == -ENOENT) && !object_of(s).address;
 }
 
 void on_denied(int, siginfo_t* info, void* context) {
@@ -139,25 +151,27 @@ void on_denied(int, siginfo_t* info, void* context) {
   auto& ucontext = *static_cast<ucontext_t*>(context);
   if (info->si_code != denied_by_filter) return;  // sent by somebody: nothing was denied
   const call_state s = state_of(*info, ucontext);
+  if (is_again(s)) return set_result(ucontext, denied_within);
   long result = -s.error();
   if (learns && s.native()) {
     result = again(s);
     // A file that is not there is no need of the plugin's.
-    if (result >= 0 || info->si_errno != traced) report(s, result);
+    if (result >= 0 || info->si_errno != traced) report(s, result, 'l', ucontext);
     set_result(ucontext, result);
     errno = saved;
     return;
   }
-  if (info->si_errno == traced && (writes || !s.writes())) {
-    result = again(s);
-    const bool refused = result == -EACCES || result == -EPERM || result == -EROFS || result == -ENOENT;
-    if (refused) report(s, result);
-    set_result(ucontext, result);
-    errno = saved;
-    return;
+  if (info->si_errno == traced) {
+    const long made = again(s);
+    if (made != denied_within) {
+      if (refused(s, made)) report(s, made, ' ', ucontext);
+      set_result(ucontext, made);
+      errno = saved;
+      return;
+    }
   }
   box->violations.fetch_add(1, std::memory_order_relaxed);
-  report(s, result);
+  report(s, result, kills ? 'k' : ' ', ucontext);
   if (kills) {
     std::uint32_t unrecorded = 0;
     if (box->recorded.compare_exchange_strong(unrecorded, 1)) {
@@ -203,6 +217,8 @@ void add_trap_prologue(std::vector<sock_filter>& program, const policy::values& 
 #if defined(__x86_64__)
   if (granted.explain || granted.learn) {
     const auto known = reinterpret_cast<std::uint64_t>(&bulkhead_after_known_syscall);
+    // Learning, all but opens are denied to begin with.
+    const auto numbers = std::span(looked_at).first(granted.learn ? 2 : std::size(looked_at));
     load(pc_at);
     unless_equal_skip(static_cast<std::uint32_t>(known), 3);
     load(pc_at + 4);
@@ -210,15 +226,15 @@ void add_trap_prologue(std::vector<sock_filter>& program, const policy::values& 
       unless_equal_skip(static_cast<std::uint32_t>(known >> 32), 1);
       give(SECCOMP_RET_ALLOW);
     } else {
-      // Its own opens go on to the filter proper; they are calls like any other there.
+      // Those that it makes once more go on to the filter proper; they are calls like any other there.
       unless_equal_skip(static_cast<std::uint32_t>(known >> 32), 1);
-      front.push_back(BPF_STMT(BPF_JMP | BPF_JA, 5));
+      front.push_back(BPF_STMT(BPF_JMP | BPF_JA, static_cast<std::uint32_t>(1 + 2 * numbers.size())));
     }
     load(number_at);
-    unless_equal_skip(SYS_openat, 1);
-    give(SECCOMP_RET_TRAP | traced);
-    unless_equal_skip(SYS_open, 1);
-    give(SECCOMP_RET_TRAP | traced);
+    for (const int number : numbers) {
+      unless_equal_skip(static_cast<std::uint32_t>(number), 1);
+      give(SECCOMP_RET_TRAP | traced);
+    }
   }
 #endif
   for (const std::size_t at : to_end) front[at].jf = static_cast<std::uint8_t>(front.size() - at - 1);
@@ -229,11 +245,9 @@ void install_violation_trap(const policy::values& granted, black_box& shared) {
   box = &shared;
   kills = granted.kill;
   learns = granted.learn;
-  writes = !granted.write.empty() || !granted.create.empty() || granted.private_tmp ||
-           granted.syscalls.contains("files-write");
   struct sigaction action {};
   action.sa_sigaction = on_denied;
-  action.sa_flags = SA_SIGINFO;
+  action.sa_flags = SA_SIGINFO | (granted.explain ? SA_NODEFER : 0);  // the filter may deny what is made once more
   ::sigaction(SIGSYS, &action, nullptr);
 }
 

@@ -12,7 +12,7 @@
 namespace bulkhead::sandbox {
 
 // Puts in front of a filter what it can't be told to do: SIGSYS's handler can't be replaced; and to explain or to learn,
-// the calls of the handler itself pass, while opening files is trapped.
+// the calls of the handler itself pass, while opening files is trapped, and to explain also what else names files or ports.
 void add_trap_prologue(std::vector<sock_filter>& program, const policy::values& granted);
 
 // Installs the handler. `box` says which method was in progress, and counts.

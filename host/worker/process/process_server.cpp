@@ -313,7 +313,8 @@ class server {
                       .reports = std::move(in.fds[reports]),
                       .black_box = {},
                       .kills = granted.kill,
-                      .learns = granted.learn});
+                      .learns = granted.learn,
+                      .reads = granted.explain || granted.learn});
     }
     return unique_fd(pidfd);
   }

@@ -71,7 +71,7 @@ void firing_range::tell_facts() {
 sandbox_report firing_range::report() { return worker_of(attacker_).sandbox; }
 
 std::set<std::string> firing_range::layers_in_force() {
-  std::set<std::string> names = {"inventory", "channel", "kernel"};
+  std::set<std::string> names = {"inventory", "kernel"};
   if (!setting_.starts_with("unsealed")) names.insert("seals");
   for (const sandbox_layer& each : report().layers)
     if (each.in_force) names.insert(each.name);
