@@ -61,8 +61,8 @@ enum class channel_kind {
 };
 
 // Called one at a time, in Node's order: spawn, then messages, disconnect, exit, close. Of a child that could not be
-// started there are error and close only. On the launcher's thread or executor: they must not block it. What they throw comes out of
-// the executor's run(), or goes to launcher_options::on_exception; the child goes on.
+// started there are error and close only. On the launcher's thread or executor: they must not block it. What they throw
+// comes out of the executor's run(), or goes to launcher_options::on_exception; the child goes on.
 struct child_events {
   std::function<void()> on_spawn{};  // it runs
   // A message, perhaps with a handle.

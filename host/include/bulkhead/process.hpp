@@ -7,8 +7,9 @@
 //   auto worker = launch.fork("worker.js", {}, {.events = {.on_message = …}});  // a channel for messages and handles
 //
 // Children are started by a small process of the launcher's own, so it costs the same in an application of any size. That
-// is also their parent, so the application's wait() and SIGCHLD never see them. None is left behind as a zombie, and none
-// outlives the application unless it is detached, nor does what they have started. A policy makes any of them a sandboxed one.
+// is also their parent, so the application's wait() and SIGCHLD never see them. None is left behind as a zombie, and neither
+// a child nor what it has started outlives the application, unless it is detached. A policy makes any of them a sandboxed
+// one.
 #pragma once
 
 #include <bulkhead/child.hpp>
