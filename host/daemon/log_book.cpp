@@ -52,8 +52,8 @@ log_book::log_book(bool as_json, log_level least) : json_(as_json), least_(least
 }
 
 log_book::~log_book() {
+  spdlog::shutdown();  // which joins the thread that writes
   out_.reset();
-  spdlog::shutdown();
 }
 
 void log_book::add(log_line line) {
