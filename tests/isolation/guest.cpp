@@ -25,6 +25,9 @@
 #include <unistd.h>
 
 BULKHEAD_MANIFEST(license, "license=MIT");
+#ifdef BULKHEAD_TEST_ASKED
+BULKHEAD_MANIFEST(asked, "request=read:" BULKHEAD_TEST_ASKED);
+#endif
 
 namespace {
 
@@ -48,6 +51,10 @@ int write_file(const std::string& path, int flags, int bytes) {
   ::close(fd);
   if (n < 0) failed();
   return static_cast<int>(n);
+}
+
+void make_link(const std::string& target, const std::string& path) {
+  if (::symlink(target.c_str(), path.c_str()) != 0) failed();
 }
 
 void connect_to(int port, bool fast) {
@@ -271,6 +278,7 @@ bulkhead::handle open_to_read(const std::string& path) {
 BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("read_file", read_file);
   plugin.method("write_file", write_file);
+  plugin.method("make_link", make_link);
   plugin.method("connect_to", connect_to);
   plugin.method("listen_on", listen_on);
   plugin.method("clock_and_random", clock_and_random);

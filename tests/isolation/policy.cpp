@@ -63,6 +63,7 @@ TEST_CASE("what a plugin gets is what it asks for, as far as it is granted") {
       "read:/usr/share/fonts", "read:/etc/shadow", "write:/var/cache/x/file", "connect:443", "connect:80",
       "syscalls:jit",          "nonsense"};
   policy expected = policy{}.allow_read("/usr/share/fonts").allow_write("/var/cache/x/file").allow_connect(443);
+  expected.add("within:/usr/share").add("within:/var/cache/x");  // where no link is followed
   CHECK(host.intersect(requests) == expected);
   CHECK(host.refused(requests) ==
         std::vector<std::string>{"read:/etc/shadow", "connect:80", "syscalls:jit", "nonsense"});
