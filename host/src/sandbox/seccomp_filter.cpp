@@ -131,10 +131,12 @@ class builder {
       allow(name, {SCMP_A0(SCMP_CMP_NE, SIGSYS)});  // the handler that reports denials stays
     else if (name == "prlimit64" && !program_)
       allow(name, {SCMP_A0(SCMP_CMP_EQ, 0), SCMP_A2(SCMP_CMP_EQ, 0)});  // reading its own
+    else if (name == "sendto" && !reaches_others())
+      allow(name, {SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0), SCMP_A4(SCMP_CMP_EQ, 0)});
     // TCP Fast Open connects past Landlock's rules for ports.
     else if (name == "sendto" || name == "sendmmsg") allow(name, {SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0)});
     else if (name == "sendmsg") allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0)});
-    else if (name == "socketpair") allow_values(name, 0, AF_UNIX);
+    else if (name == "socketpair") pair_rules();
     else if (name == "socket") socket_rules();
     else if (name == "arch_prctl")
       allow_values(name, 0, 0x1002, 0x1003, 0x3001);  // SET_FS, GET_FS, CET_STATUS: a program's start
@@ -187,8 +189,22 @@ class builder {
     if (granted_.syscalls.contains("memory-files")) allow_values("fcntl", 1, F_ADD_SEALS);
   }
 
+  bool reaches_others() const {
+    return granted_.needs_network() || granted_.syscalls.contains("udp") || granted_.syscalls.contains("unix-sockets");
+  }
+
+  static constexpr std::uint64_t type_mask = ~static_cast<std::uint64_t>(SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+  // Not for datagrams: those of a pair go to any socket whose address they are given, also by sendmsg(), whose address no
+  // filter sees. The others are connected for good.
+  void pair_rules() {
+    for (const int type : {SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM})
+      if (type != SOCK_DGRAM || granted_.syscalls.contains("unix-sockets"))
+        allow("socketpair",
+              {SCMP_A0(SCMP_CMP_EQ, AF_UNIX), SCMP_A1(SCMP_CMP_MASKED_EQ, type_mask, static_cast<scmp_datum_t>(type))});
+  }
+
   void socket_rules() {
-    constexpr std::uint64_t type_mask = ~static_cast<std::uint64_t>(SOCK_NONBLOCK | SOCK_CLOEXEC);
     const auto sockets = [&](int family, int type, std::initializer_list<int> protocols) {
       for (const int protocol : protocols)
         allow("socket", {SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(family)),
