@@ -53,6 +53,21 @@ int write_file(const std::string& path, int flags, int bytes) {
   return static_cast<int>(n);
 }
 
+void truncate_file(const std::string& path) {
+  if (::truncate(path.c_str(), 0) != 0) failed();
+}
+
+void open_flags(const std::string& path, int flags) {
+  const int fd = ::open(path.c_str(), flags);
+  if (fd < 0) failed();
+  ::close(fd);
+}
+
+// Asks whether it would be allowed.
+void signal_to(int pid) {
+  if (::kill(pid, 0) != 0) failed();
+}
+
 void make_link(const std::string& target, const std::string& path) {
   if (::symlink(target.c_str(), path.c_str()) != 0) failed();
 }
@@ -278,6 +293,9 @@ bulkhead::handle open_to_read(const std::string& path) {
 BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("read_file", read_file);
   plugin.method("write_file", write_file);
+  plugin.method("truncate_file", truncate_file);
+  plugin.method("open_flags", open_flags);
+  plugin.method("signal", signal_to);
   plugin.method("make_link", make_link);
   plugin.method("connect_to", connect_to);
   plugin.method("listen_on", listen_on);
