@@ -32,6 +32,7 @@ TEST_CASE("grants that make no sense are refused with the reason") {
   CHECK_THROWS_WITH(policy{}.allow_syscalls("nonsense"), Catch::Contains("neither a group"));
   CHECK_THROWS_WITH(policy{}.allow_syscalls("ptrace"), Catch::Contains("never granted"));
   CHECK_THROWS_WITH(policy{}.add("connect:70000"), Catch::Contains("70000"));
+  CHECK_THROWS_WITH(policy{}.without("namespaces"), Catch::Contains("no layer 'namespaces'"));
   CHECK_THROWS_WITH(policy{}.add("fly:high"), Catch::Contains("no grant 'fly'"));
   CHECK_THROWS_WITH(policy{}.environment("A\nB", "x"), Catch::Contains("impossible"));
   CHECK_THROWS_WITH(policy{}.add("handles:1"), Catch::Contains("takes no value"));

@@ -101,7 +101,7 @@ class policy {
   // The level below which no worker starts. Default: confined. A lower one is the embedder's decision to go without.
   policy& at_least(sandbox_level level);
 
-  // For diagnosis and tests: leaves out a layer, or caps the Landlock ABI that is used. The level suffers.
+  // For diagnosis and tests: leaves out limits, privileges, root, pid, landlock or seccomp. The level suffers.
   policy& without(const std::string& layer);
   // The highest Landlock ABI that is used.
   policy& landlock_abi_at_most(int abi);

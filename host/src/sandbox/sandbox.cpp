@@ -35,7 +35,7 @@ void send_descriptor(int socket, int fd) {
 prepared::prepared(const namespaces& spaces, const policy& wanted, int library, bool supervised)
     : granted_(wanted.granted()),
       network_namespace_(spaces.net()),
-      own_user_namespace_(spaces.user() && !granted_.without.contains("namespaces")),
+      own_user_namespace_(spaces.user()),
       namespaces_(spaces.status(granted_)),
       pid_(spaces.pid_status(granted_)),
       limits_(granted_, own_user_namespace_),
