@@ -16,11 +16,11 @@ using bulkhead::sandbox_level;
 
 const std::string echo_file = BULKHEAD_TEST_PLUGINS "/echo.so";
 
-// No layer but those every worker has: limits and privileges.
+// No layer but those every worker has: the fork server's namespaces, a PID namespace, limits and privileges.
 policy bare() {
   policy made;
-  for (const char* layer : {"namespaces", "root", "landlock", "seccomp"}) made.without(layer);
-  return made.at_least(sandbox_level::none);
+  for (const char* layer : {"root", "landlock", "seccomp"}) made.without(layer);
+  return made.threads(0).at_least(sandbox_level::none);  // counting threads takes a user namespace
 }
 
 policy all_layers() { return policy{}.at_least(sandbox_level::confined); }

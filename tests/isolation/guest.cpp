@@ -26,6 +26,9 @@
 #include <unistd.h>
 
 BULKHEAD_MANIFEST(license, "license=MIT");
+#ifdef BULKHEAD_TEST_ASKED
+BULKHEAD_MANIFEST(asked, "request=read:" BULKHEAD_TEST_ASKED);
+#endif
 
 namespace {
 
@@ -59,6 +62,25 @@ void change(const std::string& how, const std::string& path) {
                       : how == "symlink" ? ::symlink("/nowhere", to)
                                          : ::truncate(to, 0);
   if (result != 0) failed();
+}
+
+void truncate_file(const std::string& path) {
+  if (::truncate(path.c_str(), 0) != 0) failed();
+}
+
+void open_flags(const std::string& path, int flags) {
+  const int fd = ::open(path.c_str(), flags);
+  if (fd < 0) failed();
+  ::close(fd);
+}
+
+// Asks whether it would be allowed.
+void signal_to(int pid) {
+  if (::kill(pid, 0) != 0) failed();
+}
+
+void make_link(const std::string& target, const std::string& path) {
+  if (::symlink(target.c_str(), path.c_str()) != 0) failed();
 }
 
 void connect_to(int port, bool fast) {
@@ -294,6 +316,10 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("read_file", read_file);
   plugin.method("write_file", write_file);
   plugin.method("change", change);
+  plugin.method("truncate_file", truncate_file);
+  plugin.method("open_flags", open_flags);
+  plugin.method("signal", signal_to);
+  plugin.method("make_link", make_link);
   plugin.method("connect_to", connect_to);
   plugin.method("listen_on", listen_on);
   plugin.method("clock_and_random", clock_and_random);

@@ -67,8 +67,18 @@ TEST_CASE("a plugin that others could have written is refused, and so is one in 
     CHECK(refusal(plugins.file()).find("belongs to another user") != std::string::npos);
     REQUIRE(::chown(plugins.file().c_str(), 0, 12345) == 0);
     ::chmod(plugins.file().c_str(), 0775);
-    CHECK(refusal(plugins.file()).find("written to by another group") != std::string::npos);
+    CHECK(refusal(plugins.file()).find("written to by a group (12345)") != std::string::npos);
+    // Also if it is the host's own: others may be in it.
+    REQUIRE(::setegid(12345) == 0);
+    const std::string file = refusal(plugins.file());
     ::chmod(plugins.file().c_str(), 0755);
+    REQUIRE(::chown(plugins.path().c_str(), 0, 12345) == 0);
+    ::chmod(plugins.path().c_str(), 0775);
+    const std::string directory = refusal(plugins.file());
+    REQUIRE(::setegid(0) == 0);
+    ::chmod(plugins.path().c_str(), 0755);
+    CHECK(file.find("chmod g-w") != std::string::npos);
+    CHECK(directory.find(plugins.path() + " can be written to by a group (12345)") != std::string::npos);
   }
   host host;
   CHECK(host.load(plugins.file()).call<int>("add", 1, 2) == 3);

@@ -32,6 +32,7 @@ TEST_CASE("grants that make no sense are refused with the reason") {
   CHECK_THROWS_WITH(policy{}.allow_syscalls("nonsense"), Catch::Contains("neither a group"));
   CHECK_THROWS_WITH(policy{}.allow_syscalls("ptrace"), Catch::Contains("never granted"));
   CHECK_THROWS_WITH(policy{}.add("connect:70000"), Catch::Contains("70000"));
+  CHECK_THROWS_WITH(policy{}.without("namespaces"), Catch::Contains("no layer 'namespaces'"));
   CHECK_THROWS_WITH(policy{}.add("fly:high"), Catch::Contains("no grant 'fly'"));
   CHECK_THROWS_WITH(policy{}.environment("A\nB", "x"), Catch::Contains("impossible"));
   CHECK_THROWS_WITH(policy{}.add("handles:1"), Catch::Contains("takes no value"));
@@ -63,6 +64,7 @@ TEST_CASE("what a plugin gets is what it asks for, as far as it is granted") {
       "read:/usr/share/fonts", "read:/etc/shadow", "write:/var/cache/x/file", "connect:443", "connect:80",
       "syscalls:jit",          "nonsense"};
   policy expected = policy{}.allow_read("/usr/share/fonts").allow_write("/var/cache/x/file").allow_connect(443);
+  expected.add("within:/usr/share").add("within:/var/cache/x");  // where no link is followed
   CHECK(host.intersect(requests) == expected);
   CHECK(host.refused(requests) ==
         std::vector<std::string>{"read:/etc/shadow", "connect:80", "syscalls:jit", "nonsense"});

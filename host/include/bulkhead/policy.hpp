@@ -70,7 +70,8 @@ class policy {
   static policy network();  // + files(); outgoing TCP, and what name resolution reads
   static policy program();  // for host::launch: sees all files that the worker's user may read, runs programs
 
-  // Files. Directories stand for all beneath them. Paths are absolute; symbolic links are followed when it starts.
+  // Files. Directories stand for all beneath them. Paths are absolute; symbolic links are followed when it starts, but not
+  // where the plugin may write, for they could be its own: a path with one there is not granted, and the report says so.
   policy& allow_read(const std::filesystem::path& path);
   policy& allow_write(const std::filesystem::path& path);   // read, write, truncate what exists
   policy& allow_create(const std::filesystem::path& path);  // + make, rename and remove within
@@ -100,7 +101,7 @@ class policy {
   // The level below which no worker starts. Default: confined. A lower one is the embedder's decision to go without.
   policy& at_least(sandbox_level level);
 
-  // For diagnosis and tests: leaves out a layer, or caps the Landlock ABI that is used. The level suffers.
+  // For diagnosis and tests: leaves out limits, privileges, root, pid, landlock or seccomp. The level suffers.
   policy& without(const std::string& layer);
   // The highest Landlock ABI that is used.
   policy& landlock_abi_at_most(int abi);
@@ -134,6 +135,7 @@ class policy {
     std::set<std::string> read;         // paths: allow_read()
     std::set<std::string> write;        // paths: allow_write()
     std::set<std::string> create;       // paths: allow_create()
+    std::set<std::string> within;       // grants that intersect() narrowed: beneath them no symbolic link is followed
     std::set<std::string> syscalls;     // groups or names: allow_syscalls()
     std::set<std::string> environment;  // "NAME=value"
     std::set<std::string> without;      // layers that are left out

@@ -1,6 +1,7 @@
 // See landlock.hpp. The constants of newer versions are spelled out here: the headers of Debian 12 know ABI 2 only.
 #include "sandbox/landlock.hpp"
 
+#include "sandbox/granted_paths.hpp"
 #include "sandbox/library_roots.hpp"
 
 #include <cerrno>
@@ -80,13 +81,15 @@ landlock::landlock(const policy::values& granted, const std::string& library, in
   rules_.reset(static_cast<int>(
       checked(::syscall(SYS_landlock_create_ruleset, &attributes, size, 0u), "landlock_create_ruleset")));
 
-  const auto beneath = [&](const std::string& path, std::uint64_t access) {
-    const unique_fd place(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  const auto allow = [&](const unique_fd& place, std::uint64_t access) {
     if (!place) return;  // not there: then there is nothing to grant
     struct stat status {};
     if (::fstat(place.get(), &status) == 0 && !S_ISDIR(status.st_mode)) access &= fs_of_files;
     const path_rule rule{access & files, place.get()};
     checked(::syscall(SYS_landlock_add_rule, rules_.get(), rule_path, &rule, 0u), "landlock_add_rule");
+  };
+  const auto beneath = [&](const std::string& path, std::uint64_t access) {
+    allow(unique_fd(::open(path.c_str(), O_PATH | O_CLOEXEC)), access);
   };
   const std::uint64_t read = fs_read_file | fs_read_dir | (granted.subprocesses ? fs_execute : 0);
   const std::uint64_t write = read | fs_write_file | fs_truncate;
@@ -102,9 +105,10 @@ landlock::landlock(const policy::values& granted, const std::string& library, in
   }
   if (granted.all_files) beneath("/", read);
   if (granted.private_tmp) beneath("/tmp", create & ~fs_execute);
-  for (const std::string& path : granted.read) beneath(path, read);
-  for (const std::string& path : granted.write) beneath(path, write);
-  for (const std::string& path : granted.create) beneath(path, create);
+  granted_paths paths(granted);
+  for (const std::string& path : granted.read) allow(paths.open(path), read);
+  for (const std::string& path : granted.write) allow(paths.open(path), write);
+  for (const std::string& path : granted.create) allow(paths.open(path), create);
 #ifdef BULKHEAD_SANITIZED
   beneath("/proc/self", read);  // its report of a crash
 #endif
@@ -118,7 +122,7 @@ landlock::landlock(const policy::values& granted, const std::string& library, in
     for (const auto number : granted.bind) port(number, tcp_bind);
   }
   status_.in_force = true;
-  status_.detail = enforces(abi_);
+  status_.detail = enforces(abi_) + paths.refused();
 }
 
 void landlock::move_descriptor(int lowest) {

@@ -19,6 +19,7 @@ class landlock final : public layer {
   void move_descriptor(int lowest);
 
   bool confines_files() const { return status_.in_force; }
+  bool confines_truncation() const { return status_.in_force && abi_ >= 3; }
   bool confines_tcp() const { return status_.in_force && abi_ >= 4; }
   bool confines_signals() const { return status_.in_force && abi_ >= 6; }
 

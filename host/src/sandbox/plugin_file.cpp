@@ -8,10 +8,13 @@
 #include <cstring>
 #include <ctime>
 #include <stdexcept>
+#include <string_view>
 #include <vector>
 
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/openat2.h>
+#include <pwd.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -33,18 +36,28 @@ constexpr std::size_t copies_kept = 64;
 // Who may have a hand in the host already: root, the host's own user, and whoever owns the program that is running.
 struct trusted {
   std::vector<uid_t> users = {0, ::geteuid()};
-  std::vector<gid_t> groups = {0, ::getegid()};
   trusted() {
     struct stat program {};
-    if (::stat("/proc/self/exe", &program) != 0) return;
-    users.push_back(program.st_uid);
-    groups.push_back(program.st_gid);
+    if (::stat("/proc/self/exe", &program) == 0) users.push_back(program.st_uid);
   }
   bool owns(const struct stat& of) const { return std::find(users.begin(), users.end(), of.st_uid) != users.end(); }
-  bool shares(const struct stat& of) const {
-    return std::find(groups.begin(), groups.end(), of.st_gid) != groups.end();
-  }
 };
+
+// Whether its group has nobody but its owner: root's, or one as Debian makes for each user, which bears the user's name.
+bool group_is_private(const struct stat& of) {
+  if (of.st_gid == 0) return true;
+  std::vector<char> names(std::size_t{16} << 10), members(std::size_t{64} << 10);
+  passwd user{}, *owner = nullptr;
+  group its{}, *found = nullptr;
+  if (::getpwuid_r(of.st_uid, &user, names.data(), names.size(), &owner) != 0 || !owner ||
+      ::getgrgid_r(of.st_gid, &its, members.data(), members.size(), &found) != 0 || !found)
+    return false;
+  const std::string_view name = owner->pw_name;
+  if (owner->pw_gid != of.st_gid || found->gr_name != name) return false;
+  for (char** each = found->gr_mem; *each; ++each)
+    if (*each != name) return false;
+  return true;
+}
 
 void check_writers(const std::string& what, const struct stat& of, const trusted& allowed) {
   if (!allowed.owns(of))
@@ -52,7 +65,8 @@ void check_writers(const std::string& what, const struct stat& of, const trusted
   // In a sticky directory only the owner of an entry can replace it, and the entry's owner is checked as well.
   if (S_ISDIR(of.st_mode) && (of.st_mode & S_ISVTX)) return;
   if (of.st_mode & S_IWOTH) refuse(what, "can be written to by everybody: chmod o-w");
-  if ((of.st_mode & S_IWGRP) && !allowed.shares(of)) refuse(what, "can be written to by another group: chmod g-w");
+  if ((of.st_mode & S_IWGRP) && !group_is_private(of))
+    refuse(what, "can be written to by a group (" + std::to_string(of.st_gid) + ") that others may be in: chmod g-w");
 }
 
 unique_fd open_without_links(const std::string& path) {

@@ -145,9 +145,9 @@ policy& policy::at_least(sandbox_level level) {
 }
 
 policy& policy::without(const std::string& layer) {
-  static const std::set<std::string> names = {"limits", "privileges", "namespaces", "root",
-                                              "pid",    "landlock",   "seccomp"};
-  if (!names.contains(layer)) throw std::invalid_argument("policy: there is no layer '" + layer + "'");
+  // Not the namespaces, which the fork server enters once for all its workers.
+  static const std::set<std::string> names = {"limits", "privileges", "root", "pid", "landlock", "seccomp"};
+  if (!names.contains(layer)) throw std::invalid_argument("policy: there is no layer '" + layer + "' to be left out");
   values_.without.insert(layer);
   return *this;
 }

@@ -9,11 +9,12 @@
 namespace bulkhead {
 namespace {
 
-// Whether `path` lies beneath one of `granted`.
+bool lies_in(const std::string& path, const std::string& top) { return top == "/" || path.starts_with(top + "/"); }
+
+// Whether `path` is one of `granted` or lies beneath one.
 bool covered(const std::set<std::string>& granted, const std::string& path) {
-  return std::any_of(granted.begin(), granted.end(), [&](const std::string& top) {
-    return path == top || top == "/" || (path.size() > top.size() && path.starts_with(top) && path[top.size()] == '/');
-  });
+  return std::any_of(granted.begin(), granted.end(),
+                     [&](const std::string& top) { return path == top || lies_in(path, top); });
 }
 
 bool covered(const std::set<std::uint16_t>& granted, std::uint16_t port) {
@@ -68,7 +69,13 @@ policy policy::intersect(const std::vector<std::string>& requests) const {
     const auto asked = parsed(request);
     const std::string_view key = std::string_view(request).substr(0, request.find(':'));
     if (!asked || key == "memory" || key == "threads") continue;  // limits are the host's to set
-    if (allows(values_, asked->granted())) made.add(request);
+    if (!allows(values_, asked->granted())) continue;
+    made.add(request);
+    for (const auto* grants : {&values_.read, &values_.write, &values_.create})
+      for (const std::string& top : *grants)
+        for (const auto* paths : {&asked->granted().read, &asked->granted().write, &asked->granted().create})
+          for (const std::string& path : *paths)
+            if (top != "/" && lies_in(path, top)) v.within.insert(top);
   }
   return made;
 }

@@ -58,6 +58,10 @@ policy& policy::add(std::string_view line) {
     return cpus(count);
   }
   if (key == "without") return without(value);
+  if (key == "within") {
+    values_.within.insert(value);
+    return *this;
+  }
   if (key == "landlock-abi") return landlock_abi_at_most(static_cast<int>(number(key, value, 1000)));
   if (key == "environment") {
     const std::size_t equals = value.find('=');
@@ -106,6 +110,7 @@ std::string policy::to_text() const {
   lines("read", v.read);
   lines("write", v.write);
   lines("create", v.create);
+  lines("within", v.within);
   for (const auto port : v.connect) line("connect:" + std::to_string(port));
   for (const auto port : v.bind) line("bind:" + std::to_string(port));
   lines("syscalls", v.syscalls);

@@ -2,6 +2,7 @@
 // hide a granted path. Then the root goes up over some directory that exists, and pivot_root makes it the only one.
 #include "sandbox/root.hpp"
 
+#include "sandbox/granted_paths.hpp"
 #include "sandbox/library_roots.hpp"
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/sendfile.h>
@@ -41,61 +43,70 @@ void set_attributes(int mount, std::uint64_t attributes) {
   checked(::mount_setattr(mount, "", AT_EMPTY_PATH | AT_RECURSIVE, &wanted, sizeof wanted), "mount_setattr");
 }
 
-void collect(std::vector<source>& list, const std::string& path, std::uint64_t attributes, bool keep_link) {
+// `place` is what is there; none: nothing to be seen.
+void collect(std::vector<source>& list, const std::string& path, const unique_fd& place, std::uint64_t attributes) {
+  if (!place) return;
   source made{path, "", {}, false, attributes};
+  made.tree.reset(::open_tree(place.get(), "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH));
+  if (!made.tree) throw_errno("open_tree " + path);
   struct stat status {};
-  if (keep_link && ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode)) {
-    char target[PATH_MAX]{};
-    if (::readlink(path.c_str(), target, sizeof target - 1) <= 0) return;
-    made.link = target;
-  } else {
-    made.tree.reset(::open_tree(AT_FDCWD, path.c_str(), OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE));
-    if (!made.tree) {
-      if (errno == ENOENT || errno == ENOTDIR || errno == EACCES) return;  // nothing there to be seen
-      throw_errno("open_tree " + path);
-    }
-    made.directory = ::fstat(made.tree.get(), &status) == 0 && S_ISDIR(status.st_mode);
-    set_attributes(made.tree.get(), attributes);
-  }
+  made.directory = ::fstat(made.tree.get(), &status) == 0 && S_ISDIR(status.st_mode);
+  set_attributes(made.tree.get(), attributes);
   list.push_back(std::move(made));
 }
 
-std::vector<source> collect_all(const policy::values& granted) {
+unique_fd followed(const char* path) { return unique_fd(::open(path, O_PATH | O_CLOEXEC)); }
+
+std::vector<source> collect_all(const policy::values& granted, granted_paths& paths) {
   std::vector<source> list;
-  for (const std::string& path : library_roots()) collect(list, path, attributes_of::read_only, true);
-  for (const char* path : harmless_devices) collect(list, path, attributes_of::device, false);
+  for (const std::string& path : library_roots()) {
+    char target[PATH_MAX]{};
+    if (::readlink(path.c_str(), target, sizeof target - 1) > 0) list.push_back({path, target, {}, false, 0});
+    else collect(list, path, followed(path.c_str()), attributes_of::read_only);
+  }
+  for (const char* path : harmless_devices) collect(list, path, followed(path), attributes_of::device);
 #ifdef BULKHEAD_SANITIZED
-  collect(list, "/proc", MOUNT_ATTR_NOSUID, false);  // a sanitizer's runtime reads /proc/self/maps
+  collect(list, "/proc", followed("/proc"), MOUNT_ATTR_NOSUID);  // a sanitizer's runtime reads /proc/self/maps
 #endif
-  for (const std::string& path : granted.read) collect(list, path, attributes_of::read_only, false);
-  for (const std::string& path : granted.write) collect(list, path, attributes_of::writable, false);
-  for (const std::string& path : granted.create) collect(list, path, attributes_of::writable, false);
+  for (const std::string& path : granted.read) collect(list, path, paths.open(path), attributes_of::read_only);
+  for (const std::string& path : granted.write) collect(list, path, paths.open(path), attributes_of::writable);
+  for (const std::string& path : granted.create) collect(list, path, paths.open(path), attributes_of::writable);
   // Parents before what lies in them.
   std::stable_sort(list.begin(), list.end(), [](const source& a, const source& b) { return a.path < b.path; });
   return list;
 }
 
-void make_parents(int root, const std::string& path) {
-  for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1))
-    if (::mkdirat(root, path.substr(1, slash - 1).c_str(), 0755) != 0 && errno != EEXIST && errno != EROFS)
-      throw_errno("mkdir " + path.substr(0, slash));
+// What is at `path` in the new root, whose links lead nowhere else: what is mounted there already may change meanwhile.
+unique_fd there(int root, const std::string& path) {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_IN_ROOT;
+  return unique_fd(static_cast<int>(::syscall(SYS_openat2, root, path.c_str(), &how, sizeof how)));
+}
+
+// The same, made if there is nothing.
+unique_fd mount_point(int root, const std::string& path, bool directory) {
+  if (unique_fd found = there(root, path)) return found;
+  const std::size_t slash = path.rfind('/');
+  const unique_fd parent = slash == 0 ? there(root, "/") : mount_point(root, path.substr(0, slash), true);
+  const char* name = path.c_str() + slash + 1;
+  const auto made = directory ? ::mkdirat(parent.get(), name, 0755) : ::mknodat(parent.get(), name, S_IFREG | 0644, 0);
+  checked(made, ("make " + path).c_str());
+  return unique_fd(checked(there(root, path).release(), ("open " + path).c_str()));
 }
 
 void place(int root, const source& each) {
-  const char* inside = each.path.c_str() + 1;  // relative to `root`
-  if (*inside == 0) throw std::system_error(EINVAL, std::generic_category(), "a root with all of / in it");
-  make_parents(root, each.path);
-  if (!each.link.empty()) {
-    if (::symlinkat(each.link.c_str(), root, inside) != 0 && errno != EEXIST) throw_errno("symlink " + each.path);
+  if (each.path == "/") throw std::system_error(EINVAL, std::generic_category(), "a root with all of / in it");
+  if (each.link.empty()) {
+    const unique_fd point = mount_point(root, each.path, each.directory);
+    checked(::move_mount(each.tree.get(), "", point.get(), "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+            "move_mount");
     return;
   }
-  if (each.directory) {
-    if (::mkdirat(root, inside, 0755) != 0 && errno != EEXIST && errno != EROFS) throw_errno("mkdir " + each.path);
-  } else {
-    const unique_fd point(::openat(root, inside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644));
-    if (!point && errno != EEXIST && errno != EROFS) throw_errno("create " + each.path);
-  }
-  checked(::move_mount(each.tree.get(), "", root, inside, MOVE_MOUNT_F_EMPTY_PATH), "move_mount");
+  const std::size_t slash = each.path.rfind('/');
+  if (slash > 0) mount_point(root, each.path.substr(0, slash), true);
+  if (::symlinkat(each.link.c_str(), root, each.path.c_str() + 1) != 0 && errno != EEXIST)
+    throw_errno("symlink " + each.path);
 }
 
 void copy_library(int root, int library) {
@@ -124,11 +135,13 @@ unique_fd make_tmpfs(const char* size) {
 
 void enter_mounts(int mount_namespace) { checked(::setns(mount_namespace, CLONE_NEWNS), "setns(mount namespace)"); }
 
-unique_fd build_root(const namespaces& spaces, const policy::values& granted, int library) {
+unique_fd build_root(const namespaces& spaces, const policy::values& granted, int library, std::string& refused) {
   enter_mounts(spaces.host_view());
   checked(::unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)");
   unique_fd made(checked(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), "open /proc/self/ns/mnt"));
-  const std::vector<source> sources = collect_all(granted);
+  granted_paths paths(granted);
+  const std::vector<source> sources = collect_all(granted, paths);
+  refused = paths.refused();
 
   const unique_fd root = make_tmpfs("520m");
   int attached = -1;

@@ -33,7 +33,7 @@ void send_descriptor(int socket, int fd) {
 prepared::prepared(const namespaces& spaces, const policy& wanted, int library, bool supervised)
     : granted_(wanted.granted()),
       network_namespace_(spaces.net()),
-      own_user_namespace_(spaces.user() && !granted_.without.contains("namespaces")),
+      own_user_namespace_(spaces.user()),
       namespaces_(spaces.status(granted_)),
       pid_(spaces.pid_status(granted_)),
       limits_(granted_, own_user_namespace_),
@@ -47,10 +47,11 @@ prepared::prepared(const namespaces& spaces, const policy& wanted, int library, 
     root_status_.detail = "no root of its own: " + spaces.why();
   } else {
     try {
-      root_ = build_root(spaces, granted_, library);
+      std::string refused;
+      root_ = build_root(spaces, granted_, library, refused);
       if (library >= 0) library_ = library_in_root;
       root_status_.in_force = true;
-      root_status_.detail = "a read-only root with libraries and what is granted";
+      root_status_.detail = "a read-only root with libraries and what is granted" + refused;
     } catch (const std::system_error& e) {
       root_status_.detail = std::string("no root of its own: ") + e.what();
       library_.clear();
@@ -67,20 +68,38 @@ prepared::prepared(const namespaces& spaces, const policy& wanted, int library, 
     root_status_.detail += "; so no /tmp of its own";
   }
   landlock_.emplace(to_be_had, library_, library);
-  seccomp_.emplace(granted_, pid_.in_force, root_status_.in_force, supervised);
+  seccomp_.emplace(granted_, pid_.in_force, root_status_.in_force, landlock_->confines_truncation(), supervised);
 
-  report_.layers = {namespaces_,         root_status_,      pid_, limits_.status(), privileges_.status(),
-                    landlock_->status(), seccomp_->status()};
+  not_held_ = not_held();
+  sandbox_layer landlocked = landlock_->status();
+  landlocked.detail += not_held_;
+  report_.layers = {namespaces_, root_status_,      pid_, limits_.status(), privileges_.status(),
+                    landlocked,  seccomp_->status()};
   report_.level = level();
+}
+
+// Of grants that seccomp can't tell from more than they are.
+std::string prepared::not_held() const {
+  std::string text;
+  if (!granted_.write.empty() && !landlock_->confines_files())
+    text += "; without it, files can be made and removed where they may be written";
+  const auto leaks = [&](const std::set<std::uint16_t>& ports, const char* call) {
+    return seccomp_->allows(call) && !ports.contains(0);
+  };
+  if (granted_.needs_network() && !landlock_->confines_tcp() &&
+      (leaks(granted_.connect, "connect") || leaks(granted_.bind, "bind")))
+    text += "; TCP is not held to the granted ports before ABI 4 (Linux 6.7)";
+  if (!pid_.in_force && !landlock_->confines_signals())
+    for (const char* call : {"kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal"})
+      if (seccomp_->allows(call))
+        return text + "; without a PID namespace, signals reach processes outside before ABI 6 (Linux 6.12)";
+  return text;
 }
 
 sandbox_level prepared::level() const {
   if (!limits_.status().in_force || !privileges_.status().in_force) return sandbox_level::none;
   const bool files = root_status_.in_force || landlock_->confines_files();
-  const bool network =
-      granted_.needs_network() || network_namespace_ || landlock_->confines_tcp() || seccomp_->status().in_force;
-  const bool others = pid_.in_force || landlock_->confines_signals() || seccomp_->status().in_force;
-  if (!seccomp_->status().in_force || !files || !network || !others) return sandbox_level::limited;
+  if (!seccomp_->status().in_force || !files || !not_held_.empty()) return sandbox_level::limited;
   const bool every = namespaces_.in_force && (network_namespace_ || granted_.needs_network()) &&
                      (root_status_.in_force || granted_.all_files) && pid_.in_force && landlock_->confines_files();
   return every ? sandbox_level::full : sandbox_level::confined;
@@ -90,7 +109,8 @@ std::string prepared::shortcoming() const {
   std::string text = "the sandbox reaches the level '" + std::string(to_string(report_.level)) +
                      "', the policy requires '" + std::string(to_string(granted_.required)) + "'";
   for (const sandbox_layer& each : report_.layers)
-    if (!each.in_force) text += "; " + each.name + ": " + each.detail;
+    if (!each.in_force || (each.name == landlock_->name() && !not_held_.empty()))
+      text += "; " + each.name + ": " + each.detail;
   return text + ". policy::at_least() accepts less";
 }
 

@@ -41,6 +41,8 @@ class prepared {
 
  private:
   sandbox_level level() const;
+  // What is granted to a part and can't be held to that part here, for a layer's report; empty if all is.
+  std::string not_held() const;
 
   const policy::values granted_;
   const bool network_namespace_, own_user_namespace_;
@@ -51,6 +53,7 @@ class prepared {
   limits limits_;
   privileges privileges_;
   std::optional<seccomp_filter> seccomp_;
+  std::string not_held_;
   sandbox_report report_;
 };
 

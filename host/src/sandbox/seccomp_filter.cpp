@@ -44,10 +44,11 @@ constexpr std::uint32_t own_pid = 0x7f0b1d00;
 
 class builder {
  public:
-  builder(const policy::values& granted, bool pid_namespace, bool own_root, bool listens, bool traps)
+  builder(const policy::values& granted, bool pid_namespace, bool own_root, bool truncation, bool listens, bool traps)
       : granted_(granted),
         pid_namespace_(pid_namespace),
         own_root_(own_root),
+        truncation_(truncation || own_root || granted.learn),
         learns_(granted.learn && !traps),
         children_(granted.subprocesses || learns_),
         unhandled_(listens ? SCMP_ACT_NOTIFY : SCMP_ACT_ERRNO(EPERM)),
@@ -59,20 +60,26 @@ class builder {
     attribute(SCMP_FLTATR_CTL_OPTIMIZE, 2);
   }
 
-  std::vector<sock_filter> build() {
-    std::set<std::string> names;
+  // `names`: of the calls that it allows.
+  std::vector<sock_filter> build(std::set<std::string>& names) {
     add_group(names, "base");
     const bool writes = !granted_.write.empty() || !granted_.create.empty() || granted_.private_tmp;
     if (writes) add_group(names, "files-write");
     if (granted_.needs_network()) add_group(names, "tcp");
+    if (granted_.connect.empty()) names.erase("connect");
+    if (granted_.bind.empty())
+      for (const char* each : {"bind", "listen", "accept", "accept4"}) names.erase(each);
     if (granted_.subprocesses) add_group(names, "subprocesses");
     for (const std::string& each : granted_.syscalls) {
       if (syscall_group(each).empty()) names.insert(each);
       else add_group(names, each);
     }
-    if (!own_root_ && !granted_.all_files)
-      for (const char* each : {"chmod", "fchmod", "fchmodat", "utimensat"})
+    const auto take_away = [&](std::initializer_list<const char*> calls) {
+      for (const char* each : calls)
         if (!granted_.syscalls.contains(each)) names.erase(each);
+    };
+    if (!own_root_ && !granted_.all_files) take_away({"chmod", "fchmod", "fchmodat", "utimensat"});
+    if (!truncation_) take_away({"truncate", "openat2"});  // of openat2 the flags are in memory
     writes_ = writes || granted_.syscalls.contains("files-write");
     jit_ = granted_.syscalls.contains("jit");
     program_ = granted_.syscalls.contains("program");
@@ -131,10 +138,12 @@ class builder {
       allow(name, {SCMP_A0(SCMP_CMP_NE, SIGSYS)});  // the handler that reports denials stays
     else if (name == "prlimit64" && !program_)
       allow(name, {SCMP_A0(SCMP_CMP_EQ, 0), SCMP_A2(SCMP_CMP_EQ, 0)});  // reading its own
+    else if (name == "sendto" && !reaches_others())
+      allow(name, {SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0), SCMP_A4(SCMP_CMP_EQ, 0)});
     // TCP Fast Open connects past Landlock's rules for ports.
     else if (name == "sendto" || name == "sendmmsg") allow(name, {SCMP_A3(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0)});
     else if (name == "sendmsg") allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, MSG_FASTOPEN, 0)});
-    else if (name == "socketpair") allow_values(name, 0, AF_UNIX);
+    else if (name == "socketpair") pair_rules();
     else if (name == "socket") socket_rules();
     else if (name == "arch_prctl")
       allow_values(name, 0, 0x1002, 0x1003, 0x3001);  // SET_FS, GET_FS, CET_STATUS: a program's start
@@ -142,11 +151,20 @@ class builder {
     else if ((name == "open" || name == "openat") && learns_) return true;  // each is looked at
     else if (name == "open" && !writes_) allow(name, {SCMP_A1(SCMP_CMP_MASKED_EQ, write_flags, 0)});
     else if (name == "openat" && !writes_) allow(name, {SCMP_A2(SCMP_CMP_MASKED_EQ, write_flags, 0)});
+    else if ((name == "open" || name == "openat") && !truncation_) truncation_rules(name);
     else return false;
     return true;
   }
 
   static constexpr std::uint64_t write_flags = O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
+
+  // What is opened for reading can be truncated by that.
+  void truncation_rules(const std::string& name) {
+    const unsigned flags = name == "open" ? 1 : 2;
+    allow(name, {condition{flags, SCMP_CMP_MASKED_EQ, O_TRUNC, 0}});
+    for (const scmp_datum_t mode : {O_WRONLY, O_RDWR})
+      allow(name, {condition{flags, SCMP_CMP_MASKED_EQ, O_ACCMODE, mode}});
+  }
 
   void clone_rules() {
     constexpr std::uint64_t thread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
@@ -187,8 +205,22 @@ class builder {
     if (granted_.syscalls.contains("memory-files")) allow_values("fcntl", 1, F_ADD_SEALS);
   }
 
+  bool reaches_others() const {
+    return granted_.needs_network() || granted_.syscalls.contains("udp") || granted_.syscalls.contains("unix-sockets");
+  }
+
+  static constexpr std::uint64_t type_mask = ~static_cast<std::uint64_t>(SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+  // Not for datagrams: those of a pair go to any socket whose address they are given, also by sendmsg(), whose address no
+  // filter sees. The others are connected for good.
+  void pair_rules() {
+    for (const int type : {SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM})
+      if (type != SOCK_DGRAM || granted_.syscalls.contains("unix-sockets"))
+        allow("socketpair",
+              {SCMP_A0(SCMP_CMP_EQ, AF_UNIX), SCMP_A1(SCMP_CMP_MASKED_EQ, type_mask, static_cast<scmp_datum_t>(type))});
+  }
+
   void socket_rules() {
-    constexpr std::uint64_t type_mask = ~static_cast<std::uint64_t>(SOCK_NONBLOCK | SOCK_CLOEXEC);
     const auto sockets = [&](int family, int type, std::initializer_list<int> protocols) {
       for (const int protocol : protocols)
         allow("socket", {SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(family)),
@@ -217,7 +249,7 @@ class builder {
   }
 
   const policy::values& granted_;
-  const bool pid_namespace_, own_root_;
+  const bool pid_namespace_, own_root_, truncation_;
   const bool learns_;    // by asking for everything that is denied
   const bool children_;  // there may be some
   const std::uint32_t unhandled_, denied_;
@@ -251,7 +283,8 @@ bool seccomp_filter::available() {
   return ::syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) == 0;
 }
 
-seccomp_filter::seccomp_filter(const policy::values& granted, bool pid_namespace, bool own_root, bool supervised) {
+seccomp_filter::seccomp_filter(const policy::values& granted, bool pid_namespace, bool own_root, bool truncation,
+                               bool supervised) {
   status_.name = name();
   if (granted.without.contains(name())) {
     status_.detail = "left out by the policy";
@@ -261,7 +294,7 @@ seccomp_filter::seccomp_filter(const policy::values& granted, bool pid_namespace
     const int refused = supervised ? listener_error() : 0;
     listens_ = supervised && refused == 0;
     traps_ = !granted.subprocesses && !(granted.learn && listens_);
-    program_ = builder(granted, pid_namespace, own_root, listens_, traps_).build();
+    program_ = builder(granted, pid_namespace, own_root, truncation, listens_, traps_).build(allowed_);
     if (traps_) add_trap_prologue(program_, granted);
     status_.in_force = true;
     status_.detail = std::to_string(program_.size()) + " instructions; denied calls " +

@@ -8,6 +8,8 @@
 #include "sandbox/layer.hpp"
 #include <bulkhead/ipc/system.hpp>
 
+#include <set>
+#include <string>
 #include <vector>
 
 #include <linux/filter.h>
@@ -17,9 +19,10 @@ namespace bulkhead::sandbox {
 class seccomp_filter final : public layer {
  public:
   // `pid_namespace`: whether the worker is pid 1 of its own, and may therefore signal no pid but 1. `own_root`: whether
-  // it sees only what is granted. If not, it may not change modes and times of files, which Landlock does not look after.
+  // it sees only what is granted. If not, it may not change modes and times of files, which Landlock does not look after,
+  // nor truncate any without having opened it for writing, unless `truncation` says that Landlock looks after that.
   // `supervised`: whether there is a fork server to be asked.
-  seccomp_filter(const policy::values& granted, bool pid_namespace, bool own_root, bool supervised);
+  seccomp_filter(const policy::values& granted, bool pid_namespace, bool own_root, bool truncation, bool supervised);
 
   const char* name() const override { return "seccomp"; }
   sandbox_layer status() const override { return status_; }
@@ -29,6 +32,8 @@ class seccomp_filter final : public layer {
   unique_fd load();
   // Whether SIGSYS needs its handler.
   bool traps() const { return traps_; }
+  // Whether it lets a system call pass, if only with some arguments.
+  bool allows(const std::string& call) const { return allowed_.contains(call); }
   // Whether load() gives a listener.
   bool listens() const { return listens_; }
 
@@ -38,6 +43,7 @@ class seccomp_filter final : public layer {
  private:
   sandbox_layer status_;
   bool traps_ = false, listens_ = false;
+  std::set<std::string> allowed_;
   std::vector<sock_filter> program_;
 };
 

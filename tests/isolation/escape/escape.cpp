@@ -1,5 +1,5 @@
-// The escape suite: every attempt has to be stopped, and by the layer that is said to stop it. With layers left out one
-// or two at a time, the next one has to hold. And the suite itself is tested: without a layer, it must turn red.
+// The escape suite: every attempt has to be stopped, and by the layer that is said to stop it. With some layers left
+// out, the next one has to hold. And the suite itself is tested: without a layer, it must turn red.
 #include "range.hpp"
 #include "sandbox/syscall_groups.hpp"
 
@@ -69,7 +69,7 @@ const std::set<std::string> untried = {"exit",         "exit_group",      "pause
 const std::set<std::string> by_argument = {"clone",     "mmap",       "mprotect", "madvise", "prctl",
                                            "fcntl",     "ioctl",      "tgkill",   "sendto",  "sendmsg",
                                            "prlimit64", "socketpair", "open",     "openat"};
-constexpr int numbers = 512;
+constexpr int numbers = 512, x32_numbers = 548;  // of x32, those from 512 on are its own
 
 }  // namespace
 
@@ -129,9 +129,11 @@ TEST_CASE("descriptors that are passed and returned serve for nothing but what t
   }
 }
 
-TEST_CASE("with a layer or two left out the next one holds") {
-  const std::vector<std::vector<std::string>> cases = {
-      {"seccomp"}, {"root"}, {"landlock"}, {"pid"}, {"seccomp", "root"}, {"seccomp", "landlock"}, {"root", "pid"}};
+TEST_CASE("with some layers left out the next one holds") {
+  const std::vector<std::vector<std::string>> cases = {{"seccomp"},         {"root"},
+                                                       {"landlock"},        {"pid"},
+                                                       {"seccomp", "root"}, {"seccomp", "landlock"},
+                                                       {"root", "pid"},     {"seccomp", "root", "landlock"}};
   const std::set<std::string> of_files = {"root", "landlock", "seccomp root"};
   for (const auto& missing : cases)
     for (const std::string setting : {"strict", "grants", "passed", "returned"}) {
@@ -140,6 +142,7 @@ TEST_CASE("with a layer or two left out the next one holds") {
       if (setting == "grants" && !of_files.contains(level.substr(sizeof "without"))) continue;
       firing_range range(leaving_out(missing), setting);
       for (const std::string& each : missing) CHECK(!range.layers_in_force().contains(each));
+      if (missing.size() == 3) CHECK(range.report().level == sandbox_level::limited);
       check_all(level, range);
     }
 }
@@ -178,11 +181,34 @@ redness red_without(const std::string& missing, const std::string& setting) {
 
 }  // namespace
 
-TEST_CASE("the suite turns red when a layer is missing that it counts on") {
+// By layer, the beginnings of those that something else refuses with the same error: the kernel's rules for a user without
+// rights, or limits that the host has itself. All others must turn red, each of them.
+const std::map<std::string, std::vector<std::string>> refused_otherwise = {
+    {"seccomp",
+     {"processes: clone into a user namespace", "processes: clone into a mount namespace",
+      "processes: clone into a PID namespace", "processes: clone into a network namespace"}},
+    {"landlock",
+     {"files: read /proc/self/environ", "files: read /proc/self/mem", "files: read the secret through /proc/HOST/root",
+      "files: make a device", "files: write among the libraries", "network: listen on port 80"}},
+    {"limits", {"kernel: raise RLIMIT_", "kernel: run in real time", "memory: lock all memory"}},
+    {"privileges",
+     {"files: change a file's mode", "files: change a file's owner", "files: open the file system's root by its handle",
+      "kernel: call acct", "kernel: call vhangup", "kernel: move its own mappings", "kernel: become root",
+      "kernel: become another user", "kernel: join another group", "kernel: set the clock",
+      "memory: map the page at zero in place", "memory: poison a page"}}};
+
+TEST_CASE(
+    "each attempt turns red when the layer is missing that it counts on, but for those that are refused otherwise") {
   for (const std::string missing : {"seccomp", "root", "landlock", "limits", "privileges", "pid"}) {
-    const redness found = red_without(missing, "strict");
+    redness found = red_without(missing, "strict");
     INFO("without " << missing << ", " << found.green.size() << " of " << found.expected << " look stopped by it");
     CHECK(found.green.size() < found.expected);
+    if (const auto known = refused_otherwise.find(missing); known != refused_otherwise.end())
+      std::erase_if(found.green, [&](const std::string& each) {
+        return std::any_of(known->second.begin(), known->second.end(),
+                           [&](const std::string& begin) { return each.starts_with(begin); });
+      });
+    CHECK(found.green == std::vector<std::string>{});
   }
 }
 
@@ -260,7 +286,7 @@ TEST_CASE("every system call by x32 and by i386 number is denied and reported") 
   const bool has_i386 = int_0x80_is_a_system_call();
   if (!has_i386) CHECK(range.call_number(2, 20).lost);
   for (const int table : {1, 2})
-    for (int number = 0; number < (table == 1 || has_i386 ? numbers : 0); ++number) {
+    for (int number = 0; number < (table == 1 ? x32_numbers : has_i386 ? numbers : 0); ++number) {
       const auto got = range.call_number(table, number);
       INFO((table == 1 ? "x32 " : "i386 ") << number << " -> " << got.result);
       REQUIRE(!got.lost);

@@ -23,6 +23,7 @@ constexpr const char* content = "outside\n";
 const std::set<std::string> directories = {"elsewhere", "granted", "readable", "writable"};
 const std::set<std::string> files = {"secret",           "existing",        "elsewhere/target",
                                      "elsewhere/victim", "readable/target", "readable/victim"};
+constexpr const char* socket_file = "readable/datagrams";
 const std::set<std::string> writable_files = {"writable/target", "writable/victim"};
 
 void write_file(const std::string& path) {
@@ -38,6 +39,16 @@ std::string text_of(const std::string& path) {
 void make_directory(const std::string& path) {
   ::mkdir(path.c_str(), 0777);
   ::chmod(path.c_str(), 0777);
+}
+
+unique_fd local_socket(int type, const std::string& name) {
+  unique_fd made(checked(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), "socket"));
+  sockaddr_un un{};
+  un.sun_family = AF_UNIX;
+  std::memcpy(un.sun_path, name.data(), name.size());
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size());
+  checked(::bind(made.get(), reinterpret_cast<sockaddr*>(&un), length), "bind");
+  return made;
 }
 
 }  // namespace
@@ -56,13 +67,12 @@ outside::outside() {
   socklen_t size = sizeof in;
   checked(::getsockname(listener_.get(), reinterpret_cast<sockaddr*>(&in), &size), "getsockname");
   port_ = ntohs(in.sin_port);
-  local_.reset(checked(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), "socket"));
-  sockaddr_un un{};
-  un.sun_family = AF_UNIX;
-  std::memcpy(un.sun_path + 1, abstract_.data(), abstract_.size());
-  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + abstract_.size());
-  checked(::bind(local_.get(), reinterpret_cast<sockaddr*>(&un), length), "bind");
+  using namespace std::string_literals;
+  local_ = local_socket(SOCK_STREAM, "\0"s + abstract_);
   checked(::listen(local_.get(), 64), "listen");
+  abstract_datagrams_ = local_socket(SOCK_DGRAM, "\0"s + abstract_ + "-datagrams");
+  datagrams_ = local_socket(SOCK_DGRAM, directory_ + "/" + socket_file);
+  ::chmod((directory_ + "/" + socket_file).c_str(), 0777);
 }
 
 outside::~outside() {
@@ -83,8 +93,10 @@ std::string outside::damage() const {
   for (const std::string& each : {std::string(), std::string("/elsewhere"), std::string("/readable")})
     for (const auto& entry : std::filesystem::directory_iterator(directory_ + each)) {
       const std::string name = entry.path().string().substr(directory_.size() + 1);
-      if (!files.contains(name) && !directories.contains(name)) return name + " was made";
+      if (!files.contains(name) && !directories.contains(name) && name != socket_file) return name + " was made";
     }
+  for (const auto* each : {&datagrams_, &abstract_datagrams_})
+    if (char byte = 0; ::recv(each->get(), &byte, 1, 0) >= 0) return "a socket of the host's has got a datagram";
   return {};
 }
 
@@ -93,7 +105,8 @@ void outside::repair() const {
     std::error_code none_yet;
     for (const auto& entry : std::filesystem::directory_iterator(directory_ + each, none_yet)) {
       const std::string name = entry.path().lexically_relative(directory_).string();
-      if (!directories.contains(name) && name != "elsewhere/moved") std::filesystem::remove_all(entry.path());
+      if (!directories.contains(name) && name != "elsewhere/moved" && name != socket_file)
+        std::filesystem::remove_all(entry.path());
     }
   }
   for (const std::string& each : directories) make_directory(directory_ + "/" + each);

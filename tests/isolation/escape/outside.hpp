@@ -1,4 +1,4 @@
-// What lies outside the sandbox, open to anybody there: files, a port, an abstract socket. It notices what was done to
+// What lies outside the sandbox, open to anybody there: files, a port, local sockets. It notices what was done to
 // it, for an attempt's own word is not enough.
 #pragma once
 
@@ -36,7 +36,7 @@ class outside {
  private:
   std::string directory_ = "/var/tmp/bulkhead-range-XXXXXX";
   std::string abstract_ = "bulkhead-range-" + std::to_string(::getpid());
-  unique_fd listener_, local_;
+  unique_fd listener_, local_, datagrams_, abstract_datagrams_;  // readable/datagrams; abstract()-datagrams
   int port_ = 0;
 };
 

@@ -43,6 +43,7 @@ struct escape_list escape_kernel(void);
 struct escape_list escape_memory(void);
 /* For a plugin that is granted parts of `target`. */
 struct escape_list escape_links(void);
+struct escape_list escape_pairs(void);
 /* For a plugin whose host passes it descriptors, or takes them. */
 struct escape_list escape_shared_memory(void);
 struct escape_list escape_returned_memory(void);

@@ -58,14 +58,17 @@ static long listen_on(uintptr_t port) {
   return got;
 }
 
+static socklen_t local_address(struct sockaddr_un* to, const char* name, int abstract) {
+  memset(to, 0, sizeof *to);
+  to->sun_family = AF_UNIX;
+  snprintf(to->sun_path + abstract, sizeof to->sun_path - 1, "%s", name);
+  return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)abstract + strlen(name));
+}
 static long reach_local(const char* name, int abstract, int type) {
   const int fd = socket(AF_UNIX, type, 0);
   if (fd < 0) return escape_result(-1);
   struct sockaddr_un to;
-  memset(&to, 0, sizeof to);
-  to.sun_family = AF_UNIX;
-  snprintf(to.sun_path + abstract, sizeof to.sun_path - 1, "%s", name);
-  const socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)abstract + strlen(name));
+  const socklen_t size = local_address(&to, name, abstract);
   const long got = escape_result(connect(fd, (struct sockaddr*)&to, size));
   close(fd);
   return got;
@@ -106,11 +109,46 @@ static long fast_open(uintptr_t unused) {
   return got;
 }
 
+/* A pair of sockets, one end of which says to whom it sends: to a socket of the host's that takes datagrams. */
+enum { by_sendto, by_sendmsg, by_connect };
+static long from_pair(uintptr_t detail) {
+  const int type = (int)(detail & 0xff), how = (int)((detail >> 8) & 0xff), abstract = (int)(detail >> 16);
+  int pair[2];
+  if (socketpair(AF_UNIX, type, 0, pair) < 0) return escape_result(-1);
+  char path[512];
+  snprintf(path, sizeof path, abstract ? "%s-datagrams" : "%s/readable/datagrams",
+           abstract ? escape_facts.abstract : escape_facts.target);
+  struct sockaddr_un to;
+  const socklen_t size = local_address(&to, path, abstract);
+  struct iovec part = {(char[]){'x'}, 1};
+  struct msghdr message = {.msg_name = &to, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1};
+  const struct sockaddr* address = (const struct sockaddr*)&to;
+  const ssize_t sent = how == by_sendto    ? sendto(pair[0], "x", 1, MSG_NOSIGNAL, address, size)
+                       : how == by_sendmsg ? sendmsg(pair[0], &message, MSG_NOSIGNAL)
+                                           : connect(pair[0], address, size);
+  long got = escape_result(sent);
+  /* What has come to the other end went nowhere else. */
+  char byte;
+  if (got > 0 && recv(pair[1], &byte, 1, MSG_DONTWAIT) == 1) got = -EISCONN;
+  close(pair[0]);
+  close(pair[1]);
+  return got;
+}
+
 #define KIND(family, type, protocol) ((uintptr_t)(family) << 16 | (uintptr_t)(type) << 8 | (protocol))
 #define SOCKET(family, type, protocol) \
   { "network", "make a socket " #family " " #type " " #protocol, make_socket, KIND(family, type, protocol), "seccomp" }
 #define ALL_TYPES(family) SOCKET(family, 1, 0), SOCKET(family, 2, 0), SOCKET(family, 3, 0), SOCKET(family, 5, 0)
 #define UNREACHABLE "seccomp namespaces:ENETUNREACH|EADDRNOTAVAIL|ECONNREFUSED"
+
+enum { a_path, an_abstract_name };
+#define PAIR(type, how, to, stops)                                          \
+  {                                                                         \
+    "network", "send from a pair of " #type " " #how " to " #to, from_pair, \
+        (type) | (uintptr_t)(how) << 8 | (uintptr_t)(to) << 16, stops       \
+  }
+#define ALL_WAYS(type, to, stops) \
+  PAIR(type, by_sendto, to, stops), PAIR(type, by_sendmsg, to, stops), PAIR(type, by_connect, to, stops)
 
 static const struct escape_attempt list[] = {
     ALL_TYPES(1),
@@ -164,9 +202,26 @@ static const struct escape_attempt list[] = {
     {"network", "connect to Docker", reach_path, 1, "seccomp root:ENOENT"},
     {"network", "connect to D-Bus", reach_path, 2, "seccomp root:ENOENT"},
     {"network", "connect to X11", reach_path, 3, "seccomp root:ENOENT"},
+    ALL_WAYS(SOCK_DGRAM, a_path, "seccomp root:ENOENT"),
+    ALL_WAYS(SOCK_RAW, a_path, "seccomp root:ENOENT"),
+    ALL_WAYS(SOCK_DGRAM, an_abstract_name, "seccomp namespaces:ECONNREFUSED"),
     {"network", "connect the channel to somebody else", reconnect, 3, "seccomp kernel:EINVAL|EISCONN"},
 };
 
 struct escape_list escape_network(void) {
   return (struct escape_list){list, sizeof list / sizeof *list};
+}
+
+/* The host's socket lies in a directory that is granted. */
+static const struct escape_attempt pairs[] = {
+    ALL_WAYS(SOCK_DGRAM, a_path, "seccomp"),
+    ALL_WAYS(SOCK_DGRAM, an_abstract_name, "seccomp namespaces:ECONNREFUSED"),
+    PAIR(SOCK_STREAM, by_sendto, a_path, "seccomp kernel:EISCONN"),
+    PAIR(SOCK_STREAM, by_sendmsg, a_path, "kernel:EISCONN"),
+    PAIR(SOCK_SEQPACKET, by_sendto, a_path, "seccomp kernel:EISCONN"),
+    PAIR(SOCK_SEQPACKET, by_sendmsg, a_path, "kernel:EISCONN"),
+};
+
+struct escape_list escape_pairs(void) {
+  return (struct escape_list){pairs, sizeof pairs / sizeof *pairs};
 }
