@@ -34,10 +34,20 @@ std::optional<std::string_view> take_string(byte_span& rest) {
   return std::string_view(reinterpret_cast<const char*>(value->data()) + header, value->size() - header);
 }
 
-bool is_array(byte_span value) {
-  return !value.empty() && ((value[0] >= 0x90 && value[0] <= 0x9f) || value[0] == 0xdc || value[0] == 0xdd);
+// How many elements an array or a map says it has: `fixed` with up to 15, or `marker` and 2 bytes, or the next one and 4.
+std::optional<std::uint32_t> take_count(byte_span& rest, std::uint8_t fixed, std::uint8_t marker) {
+  if (rest.empty()) return std::nullopt;
+  const std::size_t length = rest[0] == marker ? 2 : rest[0] == marker + 1 ? 4 : 0;
+  if ((length == 0 && (rest[0] & 0xf0u) != fixed) || rest.size() < 1 + length) return std::nullopt;
+  std::uint32_t count = length == 0 ? rest[0] & 0x0fu : 0;
+  for (std::size_t i = 1; i <= length; ++i) count = count << 8 | rest[i];
+  rest = rest.subspan(1 + length);
+  return count;
 }
 
+bool is_array(byte_span value) { return take_count(value, 0x90, 0xdc).has_value(); }
+
+constexpr std::uint32_t most_error_fields = 16;  // that are looked at
 constexpr std::size_t most_spare_bytes = std::size_t{16} << 10;
 thread_local bool spares_gone = false;  // the thread ends: other things of its own may still give some back
 thread_local struct spare_bytes {
@@ -67,15 +77,7 @@ std::optional<std::uint32_t> take_unsigned(byte_span& rest) {
   return value;
 }
 
-std::optional<std::uint32_t> take_array(byte_span& rest) {
-  if (!is_array(rest)) return std::nullopt;
-  const std::size_t length = rest[0] == 0xdc ? 2 : rest[0] == 0xdd ? 4 : 0;
-  if (rest.size() < 1 + length) return std::nullopt;
-  std::uint32_t elements = length == 0 ? rest[0] & 0x0fu : 0;
-  for (std::size_t i = 1; i <= length; ++i) elements = elements << 8 | rest[i];
-  rest = rest.subspan(1 + length);
-  return elements;
-}
+std::optional<std::uint32_t> take_array(byte_span& rest) { return take_count(rest, 0x90, 0xdc); }
 
 std::vector<std::uint8_t> take_spare_bytes() noexcept {
   return spares.count > 0 ? std::move(spares.kept[--spares.count]) : std::vector<std::uint8_t>();
@@ -180,30 +182,21 @@ msgpack::object_handle unpack(byte_span bytes, std::size_t most) {
   return unpack(bytes);
 }
 
+// Read where it lies: as objects, 16 MiB of nils would take 400.
 call_failure parse_failure(byte_span error) {
   call_failure failure;
-  try {
-    const msgpack::object_handle handle = unpack(error);
-    const msgpack::object& value = handle.get();
-    if (value.type == msgpack::type::STR) {
-      failure.message = sanitised({value.via.str.ptr, value.via.str.size});
-    } else if (value.type == msgpack::type::MAP) {
-      for (const auto& [key, field] : std::span(value.via.map.ptr, value.via.map.size)) {
-        if (key.type != msgpack::type::STR) continue;
-        const std::string_view name(key.via.str.ptr, key.via.str.size);
-        const bool text = field.type == msgpack::type::STR;
-        if (name == "message" && text) failure.message = sanitised({field.via.str.ptr, field.via.str.size});
-        if (name == "code" && text)
-          failure.code = outcome_from_string({field.via.str.ptr, field.via.str.size}).value_or(outcome::plugin_error);
-        if (name == "data") {
-          buffer data;
-          packer(data).pack(field);
-          failure.data = data.take();
-        }
-      }
-    }
-  } catch (const std::exception&) {
-    failure.message = "an error that could not be read";
+  byte_span whole = error;
+  if (const auto text = take_string(whole)) failure.message = sanitised(*text);
+  const std::uint32_t fields = take_count(error, 0x80, 0xde).value_or(0);
+  for (std::uint32_t left = std::min(fields, most_error_fields); left > 0; --left) {
+    const auto name = take_string(error);
+    const auto value = take_value(error);
+    if (!value) break;
+    byte_span rest = *value;
+    if (name == "data") failure.data.assign(value->begin(), value->end());
+    const auto text = take_string(rest);
+    if (text && name == "message") failure.message = sanitised(*text);
+    if (text && name == "code") failure.code = outcome_from_string(*text).value_or(outcome::plugin_error);
   }
   if (failure.message.empty()) failure.message = "an error without a text";
   if (failure.code == outcome::ok) failure.code = outcome::plugin_error;

@@ -45,6 +45,14 @@ TEST_CASE("an error of any shape is read as one with a code and a text") {
   CHECK(read([](packer& p) { p.pack_map(1).pack(3).pack("x"); }).message == "an error without a text");
   CHECK(read([](packer& p) { p.pack_map(1).pack("message").pack(std::string(100'000, 'x')); }).message.size() <= 4096);
   CHECK(read([](packer& p) { p.pack_map(1).pack("message").pack("a\x1b[31mred"); }).message == "a\\x1b[31mred");
+  CHECK(read([](packer& p) { p.pack("only a text"); }).message == "only a text");
+  CHECK(read([](packer& p) { p.pack_map(2).pack(3).pack("x").pack("message").pack("why"); }).message == "why");
+  const auto full = read([](packer& p) {
+    p.pack_map(3).pack("code").pack("overloaded").pack("data").pack(std::vector<int>{1, 2}).pack("message").pack("why");
+  });
+  CHECK(full.code == outcome::overloaded);
+  CHECK(full.message == "why");
+  CHECK(full.data == bytes_t{0x92, 1, 2});
   CHECK(parse_failure(bytes_t{0x81}).code == outcome::plugin_error);  // not even whole
 }
 
