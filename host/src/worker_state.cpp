@@ -27,9 +27,10 @@ void worker_set::save(const lease& worker, std::function<void(const ipc::complet
     const auto self = weak.lock();
     if (!self) return;
     msgpack::object_handle unpacked;
-    if (result.code == outcome::ok) unpacked = ipc::unpack(result.result());
-    if (result.code == outcome::ok && unpacked->type != msgpack::type::BIN)
+    // Anything else is not unpacked at all: as objects it may take 24 times as much.
+    if (result.code == outcome::ok && (result.result()[0] < 0xc4 || result.result()[0] > 0xc6))
       result = ipc::completion::failed(outcome::protocol, "it is not bytes");
+    if (result.code == outcome::ok) unpacked = ipc::unpack(result.result());
     if (const auto pool = self->pool_.lock(); pool && result.code != outcome::ok && worker->process->alive())
       pool->on_log(log_level::warning, worker->process->info().pid,
                    "its state was not saved: " + result.failure.message, 0);
