@@ -133,7 +133,10 @@ void plugin_pool::heed_requests(worker_settings& settings, const std::string& sh
     try {
       worker->wait_ready();
     } catch (const call_error& e) {
-      if (e.report() && e.report()->reason == exit_reason::signalled)
+      // All but an end that is the worker's own decision: that is a file it would not have.
+      if (const auto report = e.report(); report && report->reason != exit_reason::exited &&
+                                          report->reason != exit_reason::shut_down &&
+                                          report->reason != exit_reason::unknown)
         throw sandbox::manifest_requests::died_of_it("plugin " + name_ +
                                                      ": reading its manifest killed a worker: " + e.message());
       throw;

@@ -18,6 +18,7 @@
 #include <sched.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -77,6 +78,22 @@ void open_flags(const std::string& path, int flags) {
 // Asks whether it would be allowed.
 void signal_to(int pid) {
   if (::kill(pid, 0) != 0) failed();
+}
+
+// What a grant of system calls is for.
+void use(const std::string& grant) {
+  static char locked[16];
+  if (grant == "udp") {
+    const int fd = ::socket(AF_INET, SOCK_DGRAM, 0);
+    if (fd < 0) failed();
+    ::close(fd);
+  } else if (grant == "jit") {
+    void* got = ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (got == MAP_FAILED) failed();
+    ::munmap(got, 4096);
+  } else if (grant == "memory-locks" ? ::mlock(locked, sizeof locked) != 0 : ::munlockall() != 0) {
+    failed();
+  }
 }
 
 void make_link(const std::string& target, const std::string& path) {
@@ -319,6 +336,9 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
   plugin.method("truncate_file", truncate_file);
   plugin.method("open_flags", open_flags);
   plugin.method("signal", signal_to);
+  plugin.method("use", use);
+  plugin.method("dumpable", [] { return ::prctl(PR_GET_DUMPABLE); });
+  plugin.method("hold", [](bulkhead::handle fd) { fd.release(); });
   plugin.method("make_link", make_link);
   plugin.method("connect_to", connect_to);
   plugin.method("listen_on", listen_on);

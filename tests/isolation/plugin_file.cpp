@@ -100,6 +100,12 @@ TEST_CASE("links, pipes and devices are no plugins") {
   fs::remove(other);
 }
 
+TEST_CASE("a file that is too large to be a plugin is refused before any of it is read") {
+  const shelf plugins;
+  fs::resize_file(plugins.file(), (std::uintmax_t{512} << 20) + 1);  // sparse
+  CHECK(refusal(plugins.file()).find("is larger than 512 MiB") != std::string::npos);
+}
+
 TEST_CASE("a plugin may be pinned to its contents") {
   const shelf plugins;
   std::ifstream in(plugins.file(), std::ios::binary);
@@ -136,35 +142,40 @@ std::set<pid_t> children() {
 
 }  // namespace
 
-TEST_CASE("a file that kills the probe that reads its manifest is refused until it changes") {
-  const shelf plugins;
-  host host;
-  host.load(plugins.file());  // the fork server is there, and what comes now is workers
-  const load_options granting{.policy = policy{}.allow_read("/etc")};
-  const auto known = children();
-  std::optional<call_error> refused;
-  // What a flaw in the reader would do to the probe, somebody else does here; he may come too late.
-  for (int attempt = 0; attempt < 500 && !refused; ++attempt) {
-    std::jthread killer([&](const std::stop_token& stop) {
-      while (!stop.stop_requested())
-        for (const pid_t pid : children())
-          if (!known.contains(pid)) {
-            ::kill(pid, SIGKILL);
-            return;
-          }
-    });
-    std::ofstream(plugins.file(), std::ios::app | std::ios::binary) << '\0';
-    try {
-      host.load(plugins.file(), granting);
-    } catch (const call_error& error) {
-      if (error.outcome() == outcome::rejected) refused = error;
+TEST_CASE("a file that kills or stops the probe that reads its manifest is refused until it changes") {
+  for (const int signal : {SIGKILL, SIGSTOP}) {
+    INFO("signal " << signal);
+    const shelf plugins;
+    host host;
+    host.load(plugins.file());  // the fork server is there, and what comes now is workers
+    load_options granting{.policy = policy{}.allow_read("/etc")};
+    load_options hurried = granting;
+    if (signal == SIGSTOP) hurried.start_timeout = 1s;
+    const auto known = children();
+    std::optional<call_error> refused;
+    // What a flaw in the reader would do to the probe, somebody else does here; he may come too late.
+    for (int attempt = 0; attempt < 500 && !refused; ++attempt) {
+      std::jthread killer([&](const std::stop_token& stop) {
+        while (!stop.stop_requested())
+          for (const pid_t pid : children())
+            if (!known.contains(pid)) {
+              ::kill(pid, signal);
+              return;
+            }
+      });
+      std::ofstream(plugins.file(), std::ios::app | std::ios::binary) << '\0';
+      try {
+        host.load(plugins.file(), hurried);
+      } catch (const call_error& error) {
+        if (error.outcome() == outcome::rejected) refused = error;
+      }
     }
+    REQUIRE(refused);
+    CHECK(refused->message().find("reading its manifest killed a worker") != std::string::npos);
+    CHECK(failure_of([&] { host.load(plugins.file(), granting); }).message() == refused->message());
+    std::ofstream(plugins.file(), std::ios::app | std::ios::binary) << '\0';
+    CHECK(host.load(plugins.file(), granting).call<int>("add", 1, 2) == 3);
   }
-  REQUIRE(refused);
-  CHECK(refused->message().find("reading its manifest killed a worker") != std::string::npos);
-  CHECK(failure_of([&] { host.load(plugins.file(), granting); }).message() == refused->message());
-  std::ofstream(plugins.file(), std::ios::app | std::ios::binary) << '\0';
-  CHECK(host.load(plugins.file(), granting).call<int>("add", 1, 2) == 3);
 }
 
 TEST_CASE("workers started later run the file that was checked, whatever became of it") {

@@ -87,7 +87,8 @@ void namespaces::enter_user() {
 }
 
 namespaces::namespaces(const options& wanted) {
-  put("/proc/self/oom_score_adj", "1000");  // workers inherit it: rather them than the host
+  if (!put("/proc/self/oom_score_adj", "1000"))  // workers inherit it: rather them than the host
+    note("out of memory, the kernel may end the host before its workers: oom_score_adj can't be set");
   if (::geteuid() == 0) become(wanted.unprivileged);
   enter_user();
 

@@ -190,7 +190,9 @@ const std::map<std::string, std::vector<std::string>> refused_otherwise = {
     {"landlock",
      {"files: read /proc/self/environ", "files: read /proc/self/mem", "files: read the secret through /proc/HOST/root",
       "files: make a device", "files: write among the libraries", "network: listen on port 80"}},
-    {"limits", {"kernel: raise RLIMIT_", "kernel: run in real time", "memory: lock all memory"}},
+    {"limits",
+     {"kernel: raise RLIMIT_", "kernel: run in real time", "memory: lock all memory",
+      "processes: make 300 children"}},  // which the cgroup counts as well
     {"privileges",
      {"files: change a file's mode", "files: change a file's owner", "files: open the file system's root by its handle",
       "kernel: call acct", "kernel: call vhangup", "kernel: move its own mappings", "kernel: become root",
@@ -222,6 +224,9 @@ TEST_CASE("each attempt by links and renames turns red without the layer that it
                               "be read: EXDEV"});
   CHECK(neither.expected > 200);
   CHECK(neither.green == std::vector<std::string>{});
+  const redness unlimited = red_without("limits", "grants");
+  CHECK(unlimited.expected == 1);
+  CHECK(unlimited.green == std::vector<std::string>{});
 }
 
 TEST_CASE("each attempt on descriptors turns red without the layer that it counts on") {

@@ -52,7 +52,8 @@ firing_range::firing_range(policy rules, std::string setting)
   if (setting_ == "grants")
     rules.allow_create(outside_.directory() + "/granted")
         .allow_write(outside_.directory() + "/writable")
-        .allow_read(outside_.directory() + "/readable");
+        .allow_read(outside_.directory() + "/readable")
+        .file_size_limit(1 << 20);
   if (setting_.ends_with("returned")) rules.allow_handles().allow_syscalls("memory-files");
   sibling_ = host_->load(BULKHEAD_TEST_PLUGINS "/echo.so");
   attacker_ = host_->load(BULKHEAD_TEST_PLUGINS "/escape.so", {.policy = std::move(rules)});

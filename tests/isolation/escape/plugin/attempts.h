@@ -44,6 +44,7 @@ struct escape_list escape_memory(void);
 /* For a plugin that is granted parts of `target`. */
 struct escape_list escape_links(void);
 struct escape_list escape_pairs(void);
+struct escape_list escape_disk(void);
 /* For a plugin whose host passes it descriptors, or takes them. */
 struct escape_list escape_shared_memory(void);
 struct escape_list escape_returned_memory(void);

@@ -19,7 +19,7 @@ namespace {
 // Those for a plugin that is granted nothing, or for one that is granted what `setting` says.
 std::vector<escape_attempt> attempts(const std::string& setting) {
   std::vector<escape_list> lists;
-  if (setting == "grants") lists = {escape_links(), escape_pairs()};
+  if (setting == "grants") lists = {escape_links(), escape_pairs(), escape_disk()};
   if (setting.ends_with("passed")) lists = {escape_shared_memory()};
   if (setting.ends_with("returned")) lists = {escape_returned_memory()};
   if (setting == "strict")

@@ -1,6 +1,7 @@
 /* Reading and writing what lies outside. */
 #include "attempts.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -218,4 +219,26 @@ static const struct escape_attempt list[] = {
 
 struct escape_list escape_files(void) {
   return (struct escape_list){list, sizeof list / sizeof *list};
+}
+
+/* Where files may be made, of 1 MiB each. */
+static long fill_disk(uintptr_t bytes) {
+  static char block[1 << 16];
+  char path[300];
+  snprintf(path, sizeof path, "%s/granted/bomb", escape_facts.target);
+  signal(SIGXFSZ, SIG_IGN);
+  const int fd = open(path, O_WRONLY | O_CREAT, 0600);
+  if (fd < 0) return escape_result(-1);
+  long got = 0;
+  for (uintptr_t done = 0; done < bytes && got >= 0; done += sizeof block)
+    got = escape_result(write(fd, block, sizeof block));
+  close(fd);
+  unlink(path);
+  return got;
+}
+
+static const struct escape_attempt disk[] = {{"files", "write a file of 2 MiB", fill_disk, 2 << 20, "limits:EFBIG"}};
+
+struct escape_list escape_disk(void) {
+  return (struct escape_list){disk, sizeof disk / sizeof *disk};
 }

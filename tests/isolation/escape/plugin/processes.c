@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int victim(uintptr_t which) {
@@ -115,6 +116,26 @@ static long by_clone3(uintptr_t flags) {
   } arguments = {flags, 0, 0, 0, SIGCHLD, 0, 0, 0};
   return child(syscall(435, &arguments, sizeof arguments));
 }
+/* As many as it gets, all at once. */
+static long by_fork_bomb(uintptr_t wanted) {
+  static pid_t made[300];
+  long got = 0;
+  size_t count = 0;
+  for (; count < wanted; ++count) {
+    made[count] = (pid_t)syscall(SYS_clone, (long)SIGCHLD, 0L, 0L, 0L, 0L);
+    if (made[count] == 0)
+      for (;;) pause();
+    if (made[count] < 0) {
+      got = escape_result(-1);
+      break;
+    }
+  }
+  while (count-- > 0) {
+    kill(made[count], SIGKILL);
+    waitpid(made[count], NULL, 0);
+  }
+  return got;
+}
 static long by_exec(uintptr_t unused) {
   (void)unused;
   char* argv[] = {"/bin/true", NULL};
@@ -160,6 +181,7 @@ static const struct escape_attempt list[] = {
     {"processes", "signal everybody (kill -1)", by_kill, 3, HIDDEN},
     {"processes", "fork", by_fork, 0, "seccomp"},
     {"processes", "fork by the C library", by_glibc_fork, 0, "seccomp:EPERM"},
+    {"processes", "make 300 children", by_fork_bomb, 300, "seccomp:EPERM limits:EAGAIN"},
     {"processes", "clone a child", by_clone, SIGCHLD, "seccomp:EPERM"},
     {"processes", "clone into a user namespace", by_clone, 0x10000000 | SIGCHLD, "seccomp:EPERM"},
     {"processes", "clone into a mount namespace", by_clone, 0x00020000 | SIGCHLD, "seccomp:EPERM privileges:EPERM"},
