@@ -34,7 +34,9 @@ std::size_t peak_kib(bool anew = false) {
 
 // A message of almost 16 MiB that ends in one value.
 std::string large(const std::string& before, const std::string& header, const std::string& piece) {
-  return " x:" + before + header + "00ffff00 fill:" + piece + "*16776960";
+  std::string pieces;
+  for (int i = 0; i < 256; ++i) pieces += piece;
+  return " x:" + before + header + "00ffff00 fill:" + pieces + "*65535";
 }
 const std::string bin = "c6", array = "dd", event = "9302a7'$/event'92a1'e'", progress = "9302aa'$/progress'92@";
 
@@ -53,7 +55,7 @@ TEST_CASE("events and progress that wait for a handler take as many bytes as two
       {large(progress, bin, "00") + large(event, bin, "00") + " x:" + progress + "c0 hold", outcome::protocol},
   };
   for (const attack& each : attacks) {
-    INFO(each.steps);
+    INFO("expected: " << to_string(each.expected));
     auto peer = host.launch(command("ready call" + each.steps), patient());
     std::promise<void> over;
     const auto wait = [until_over = over.get_future().share()] { until_over.wait(); };
@@ -76,7 +78,7 @@ TEST_CASE("a worker that describes itself without end never gets ready, and its 
       {" x:9302a7'$/ready'9181a8'requests'dc1001 fill:a0*4097", "more than 4096 requests"},
   };
   for (const auto& [steps, why] : attacks) {
-    INFO(steps);
+    INFO("expected: " << why);
     [[maybe_unused]] const std::size_t before = peak_kib(true);
     const auto error = failure_of([&] { host.launch(command(steps.substr(1) + " hold"), patient()); });
     CHECK(error.outcome() == outcome::unavailable);

@@ -227,7 +227,7 @@ TEST_CASE("sdk: a state that promises more than it has, or is nested without end
   CHECK(refusal({0x07}) == "restored");
   CHECK(refusal({0xdd, 0x00, 0xff, 0xff, 0xff}) == "array size overflow");
   CHECK(refusal({0xdf, 0x00, 0xff, 0xff, 0xff}) == "map size overflow");
-  CHECK(refusal({0xc6, 0x00, 0xff, 0xff, 0xff}) == "bin size overflow");
+  CHECK(refusal({0xc6, 0x00, 0xff, 0xff, 0xff}) == "insufficient bytes");
   CHECK(refusal(std::vector<std::uint8_t>(100'000, 0x91)) == "depth size overflow");
   plugin->destroy(plugin);
 }
