@@ -42,7 +42,8 @@ std::optional<int> read_command_line(command_line& out, int argc, char** argv) {
   app.add_option("--seed", out.with.seed, "of the arguments that are made up (default 1)");
   app.add_option("--reproduce", out.only_case, "make the one call again that a report names")->type_name("SEED");
   app.add_option("--cases", out.with.cases, "calls with made-up arguments, for each method (default 100)");
-  app.add_option("--calls", out.with.calls, "calls that leaks are looked for in, of all methods together (default 10000)");
+  app.add_option("--calls", out.with.calls,
+                 "calls that leaks are looked for in, of all methods together (default 10000)");
   add_duration(app, "--deadline", out.with.deadline, "of each call (default 500ms)");
   app.add_option("--skip", out.skip, "leave out a check; repeatable")->type_name("CHECK")->allow_extra_args(false);
   app.add_option("--junit", out.junit, "write a report as JUnit's XML ('-': the standard output)")->type_name("FILE");
