@@ -203,7 +203,7 @@ TEST_CASE("a worker outlives the thread that loaded its plugin") {
   CHECK(echo.workers().at(0).pid == worker);
 }
 
-TEST_CASE("workers are invisible to the application's own wait()") {
+TEST_CASE("when a call tells of a worker's end, the application's own wait() finds nothing of it") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));
   CHECK(::waitpid(-1, nullptr, WNOHANG) == 0);  // the fork server lives; nothing else is there to wait for
