@@ -55,5 +55,7 @@ TEST_CASE("a killed process that never ends does not hold up the end of who wait
   }
   CHECK(::waitpid(child.pid, nullptr, WNOHANG) == 0);
   ::kill(child.pid, SIGKILL);
-  CHECK(::waitpid(child.pid, nullptr, 0) == child.pid);
+  // By whom it is reaped depends on whether the closer's thread was in time for its last look.
+  const pid_t reaped = ::waitpid(child.pid, nullptr, 0);
+  CHECK((reaped == child.pid || errno == ECHILD));
 }
