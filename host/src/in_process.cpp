@@ -81,7 +81,9 @@ in_process_instance::in_process_instance(std::shared_ptr<host_core> core, std::s
       if (each.starts_with("BULKHEAD_INSTRUMENT=")) runtime_.watch(each.substr(each.find('=') + 1));
     // Pinned to its contents, it is loaded from the copy that was hashed. The loader knows what it has loaded by name and
     // never lets go of it, so the descriptor stays open: another plugin must not be given this one's name.
-    runtime_.load(options_.sha256.empty() ? path : "/proc/self/fd/" + std::to_string(file.release()));
+    runtime_.load(options_.sha256.empty()
+                      ? path
+                      : "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(file.release()));
     runtime_.init();
   } catch (const std::exception& e) {
     throw call_error(outcome::unavailable, "plugin " + name_ + " could not start in-process: " + e.what());

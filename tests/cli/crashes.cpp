@@ -86,6 +86,7 @@ TEST_CASE("a replay makes the same call to the same plugin, and tells when it en
   CHECK(crash(folder, {"chaos", "die_of", R"({"a": [1, "x"]})"}).status == 13);
   const std::string file = reports(folder).at(0);
   const finished again = replay({file});
+  INFO(again.err);
   CHECK(again.status == 13);
   CHECK_THAT(again.err, Contains("killed by SIGABRT in method 'die_of'"));
   const json object = json::parse(replay({"--json", file}).out);

@@ -113,7 +113,8 @@ TEST_CASE("explaining, ports and files that are refused by others than the filte
   const scratch files;
   mailbox<violation> seen;
   host host({.on_violation = [&](const violation& what) { seen.put(what); }});
-  auto plain = guest(host, policy{}.allow_connect(443).allow_create("/var/tmp/bulkhead-nowhere").explain());
+  auto plain =
+      guest(host, policy{}.allow_connect(443).allow_bind(444).allow_create("/var/tmp/bulkhead-nowhere").explain());
   CHECK(error_of(plain.try_call("connect_to", 444, false)) == "EACCES");
   CHECK(error_of(plain.try_call("listen_on", 8080)) == "EACCES");
   REQUIRE(seen.wait(has_denial("connect", "EACCES", "connect:444")));

@@ -383,11 +383,10 @@ TEST_CASE("without a PID namespace what a worker has started ends with it all th
   CHECK(::poll(&ended, 1, 10'000) == 1);
 }
 
-TEST_CASE("where no user namespace counts processes a cgroup does") {
+TEST_CASE("where no namespace holds the processes of a worker a cgroup counts them") {
   host host;
   constexpr int most = 30;
-  auto parent =
-      guest(host, policy{}.allow_subprocesses().threads(most).without("namespaces").at_least(sandbox_level::none));
+  auto parent = guest(host, policy{}.allow_subprocesses().threads(most).without("pid").at_least(sandbox_level::none));
   const sandbox_layer layer = cgroup_of(parent);
   REQUIRE(layer.name == "cgroup");
   if (!layer.in_force) {
