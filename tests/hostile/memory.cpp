@@ -52,7 +52,7 @@ TEST_CASE("events and progress that wait for a handler take as many bytes as two
   const std::vector<attack> attacks = {
       {large(event, bin, "00") + large(event, bin, "00") + " answer", outcome::ok},
       {large(event, bin, "00") + large(event, bin, "00") + " x:" + event + "c0 hold", outcome::protocol},
-      {large(progress, bin, "00") + large(event, bin, "00") + " x:" + progress + "c0 hold", outcome::protocol},
+      {large(event, bin, "00") + large(progress, bin, "00") + " x:" + progress + "c0 hold", outcome::protocol},
   };
   for (const attack& each : attacks) {
     INFO("expected: " << to_string(each.expected));
@@ -60,7 +60,7 @@ TEST_CASE("events and progress that wait for a handler take as many bytes as two
     std::promise<void> over;
     const auto wait = [until_over = over.get_future().share()] { until_over.wait(); };
     peer.on_event([wait](const auto&, const auto&) { wait(); });
-    const auto calling = peer.with({.on_progress = [wait](const msgpack::object&) { wait(); }});
+    const auto calling = peer.with({.on_progress = [](const msgpack::object&) {}});  // behind the event
     CHECK(calling.try_call("attack").outcome() == each.expected);
     over.set_value();
     CHECK(neighbour.call<int>("add", 20, 22) == 42);
