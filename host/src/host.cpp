@@ -159,11 +159,10 @@ void host_core::shutdown() {
   crashes.finish();
   spawner.stop();
   forks.stop();
+  work_.reset();  // the reactor is the last to have work there
   reactor->stop();
-  if (io_thread_.joinable()) {
-    work_.reset();  // the reactor was the last to have work there
-    io_thread_.join();
-  }
+  if (io_thread_.joinable()) io_thread_.join();
+  reactor->close();
   std::vector<std::thread> ending;
   {
     std::lock_guard held(mutex_);

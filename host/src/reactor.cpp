@@ -45,6 +45,13 @@ void reactor::start() { wait(); }
 void reactor::stop() {
   std::lock_guard held(mutex_);
   stopped_ = true;
+  // It comes round once more: Asio's own way to wake a thread is lost where it could not be registered, which it does not tell.
+  const itimerspec at_once{.it_interval = {}, .it_value = {0, 1}};
+  ::timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &at_once, nullptr);
+}
+
+void reactor::close() {
+  std::lock_guard held(mutex_);
   descriptor_.reset();
 }
 

@@ -33,7 +33,10 @@ class reactor : public std::enable_shared_from_this<reactor> {
 
   explicit reactor(boost::asio::any_io_executor executor);
   void start();
+  // Ends its work on the executor, which it has no more of when that is run once again.
   void stop();
+  // Takes it off the executor, whose context may go away then. After stop().
+  void close();
 
   // A name for a watch. It is asked for beforehand, so that whoever is told of the first event knows it.
   std::uint64_t new_watch() noexcept { return next_id_++; }
@@ -71,7 +74,7 @@ class reactor : public std::enable_shared_from_this<reactor> {
   const boost::asio::any_io_executor executor_;
   unique_fd epoll_;
   unique_fd timer_;
-  // A duplicate of epoll_, until stop(): the executor's context may be gone before this is.
+  // A duplicate of epoll_, until close(): the executor's context may be gone before this is.
   std::optional<boost::asio::posix::stream_descriptor> descriptor_;
   std::mutex turn_;                            // one thread at a time calls targets
   std::atomic<std::thread::id> turning_by_{};  // that one

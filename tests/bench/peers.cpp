@@ -243,12 +243,12 @@ void measure() {
   order.insert(order.begin() + 1, "posix_spawn");
   const std::vector<work> works = {
       // Parked, a lane takes as long as a socketpair.
-      {.name = "16-byte call, CPUs free", .command = "calls 16", .floor = "spin", .bar = 3, .awake_bar = 0.5},
+      {.name = "16-byte call, CPUs free", .command = "calls 16", .floor = "spin", .bar = 8, .awake_bar = 1},
       {.name = "16-byte call, two CPUs",
        .command = "calls 16",
        .floor = "spin",
-       .bar = 3,
-       .awake_bar = 0.5,
+       .bar = 8,
+       .awake_bar = 1,
        .where = placement::two_cpus},
       {.name = "16-byte call, one CPU",
        .command = "calls 16",
@@ -256,7 +256,7 @@ void measure() {
        .bar = 2,
        .where = placement::one_cpu,
        .without = {"spin"}},  // each would wait for the end of the other's time slice
-      {.name = "64 KiB call", .command = "calls 65536", .floor = "spin", .bar = 3, .awake_bar = 1},
+      {.name = "64 KiB call", .command = "calls 65536", .floor = "spin", .bar = 10, .awake_bar = 2},
       {.name = "64 MiB call",
        .command = "calls 67108864",
        .floor = "spin",
@@ -271,7 +271,7 @@ void measure() {
        .command = "many 16",
        .floor = "spin",
        .bar = 40,
-       .awake_bar = 9,
+       .awake_bar = 25,
        .one_by_one = false,
        .after = " 64",
        .without = {"futex"}},
