@@ -76,7 +76,10 @@ void closer::add(std::vector<unique_fd> work::*to, std::vector<unique_fd> what) 
 
 void closer::stop() {
   std::lock_guard held(mutex_);
-  if (!thread_.joinable()) return work_.reset();
+  if (!thread_.joinable()) {  // none was to be had, or needed
+    if (const auto rest = std::exchange(work_, nullptr)) std::erase_if(rest->dying, reaped);
+    return;
+  }
   std::unique_lock locked(work_->mutex);
   work_->stopped = true;
   work_->changed.notify_all();
