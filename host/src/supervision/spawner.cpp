@@ -53,11 +53,17 @@ void spawner::stop() {
     changed_.notify_one();
   }
   if (ended.joinable()) ended.join();
+  // What is left holds what holds this.
+  decltype(jobs_) jobs;
+  decltype(soon_) soon;
+  std::lock_guard held(mutex_);
+  jobs.swap(jobs_);
+  soon.swap(soon_);
 }
 
 void spawner::run() {
   std::unique_lock held(mutex_);
-  while (!stopped_) {
+  while (!stopped_ || !soon_.empty()) {
     if (!soon_.empty()) {
       const auto jobs = std::exchange(soon_, {});
       held.unlock();
