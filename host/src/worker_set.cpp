@@ -4,6 +4,7 @@
 #include "group_core.hpp"
 
 #include <algorithm>
+#include <new>
 #include <random>
 
 namespace bulkhead {
@@ -179,6 +180,9 @@ void worker_set::execute(const Action& action) {
   if constexpr (requires { action.worker; }) {
     const lease worker = find(action.worker);
     worker_process* const process = worker ? worker->process.get() : nullptr;
+    if (!worker &&
+        !std::is_same_v<Action, actions::spawn>)  // there was no memory to ask for it, or to take note of its end
+      return apply(events::exited{action.worker, exit_class::abnormal, false, std::make_shared<crash_report>()});
     if constexpr (std::is_same_v<Action, actions::spawn>) {
       try {
         auto added = std::make_shared<member>();
@@ -213,8 +217,6 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::shutdown>) {
       process->ask_to_leave();
     } else if constexpr (std::is_same_v<Action, actions::kill>) {
-      if (!worker)  // there was no memory to ask for it
-        return apply(events::exited{action.worker, exit_class::abnormal, false, std::make_shared<crash_report>()});
       worker->killed = action.reason;
       std::erase(serving_, worker);
       if (process) process->kill(action.reason);
@@ -468,13 +470,16 @@ void worker_set::on_exited(std::uint64_t id, const ending& how) {
     members_.erase(id);
     std::erase(serving_, gone);
     core_->spawner.done(gone->spawn);
-    if (settings_->watcher && gone->process) settings_->watcher->on_ended(gone->process);
-    lifecycle({.kind = kind::exited, .pid = how.report->pid, .report = how.report});
-    if (how.report->reason != exit_reason::shut_down) last_failure_ = how.report->summary();
-    if (starting_ && !start_failure_ && how.report->reason != exit_reason::shut_down)
-      start_failure_.emplace(how.rejected ? outcome::rejected : outcome::unavailable,
-                             "plugin " + settings_->name + " could not start: the worker " + last_failure_,
-                             std::vector<std::uint8_t>{}, how.report);
+    try {
+      if (settings_->watcher && gone->process) settings_->watcher->on_ended(gone->process);
+      lifecycle({.kind = kind::exited, .pid = how.report->pid, .report = how.report});
+      if (how.report->reason != exit_reason::shut_down) last_failure_ = how.report->summary();
+      if (starting_ && !start_failure_ && how.report->reason != exit_reason::shut_down)
+        start_failure_.emplace(how.rejected ? outcome::rejected : outcome::unavailable,
+                               "plugin " + settings_->name + " could not start: the worker " + last_failure_,
+                               std::vector<std::uint8_t>{}, how.report);
+    } catch (const std::bad_alloc&) {  // told or not, it has ended
+    }
     if (gone->restoring && how.report->reason != exit_reason::shut_down) settings_->state->unusable = true;
     apply(events::exited{id, class_of(how), how.calls_pending, how.report});
     if (settings_->state) take_over();
