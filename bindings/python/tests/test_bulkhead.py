@@ -241,11 +241,18 @@ class Loading(Case):
         self.assertIsInstance(counter.save_state(), bytes)
 
     def test_hosts_and_plugins_that_are_dropped_go(self):
-        chaos = bulkhead.Host(worker=WORKER).load(plugin("chaos"))
-        pid = chaos.status()
-        del chaos
+        def children():
+            return {pid for task in os.listdir("/proc/self/task")
+                    for pid in open(f"/proc/self/task/{task}/children", encoding="ascii").read().split()}
+
+        before = children()
+        host = bulkhead.Host(worker=WORKER)
+        chaos = host.load(plugin("chaos"))
+        mine = children() - before
+        self.assertGreaterEqual(len(mine), 2)  # the fork server and a worker
+        del chaos, host
         gc.collect()
-        self.assertIsNotNone(pid)
+        self.assertFalse(mine & children())
 
 
 class Streams(Case):
