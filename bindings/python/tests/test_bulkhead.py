@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import pathlib
 import sys
 import tempfile
 import threading
@@ -242,8 +243,8 @@ class Loading(Case):
 
     def test_hosts_and_plugins_that_are_dropped_go(self):
         def children():
-            return {pid for task in os.listdir("/proc/self/task")
-                    for pid in open(f"/proc/self/task/{task}/children", encoding="ascii").read().split()}
+            return {pid for task in pathlib.Path("/proc/self/task").iterdir()
+                    for pid in (task / "children").read_text(encoding="ascii").split()}
 
         before = children()
         host = bulkhead.Host(worker=WORKER)
