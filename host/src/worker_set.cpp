@@ -180,8 +180,8 @@ void worker_set::execute(const Action& action) {
   if constexpr (requires { action.worker; }) {
     const lease worker = find(action.worker);
     worker_process* const process = worker ? worker->process.get() : nullptr;
-    if (!worker &&
-        !std::is_same_v<Action, actions::spawn>)  // there was no memory to ask for it, or to take note of its end
+    constexpr bool needs_it = !std::is_same_v<Action, actions::spawn> && !std::is_same_v<Action, actions::restarting>;
+    if (needs_it && !worker)  // there was no memory to ask for it, or to take note of its end
       return apply(events::exited{action.worker, exit_class::abnormal, false, std::make_shared<crash_report>()});
     if constexpr (std::is_same_v<Action, actions::spawn>) {
       try {
