@@ -67,6 +67,8 @@ bool worker_process::has_ended(ipc::time_point deadline) {
 }
 
 void worker_process::abandon() {
+  // The word of its end may have been lost, where there was no memory or watch for it.
+  if (has_ended(ipc::clock::now())) return settle();
   abandoned_ = true;
   const std::string what = "plugin " + settings_->name + ": the worker was killed, and does not end";
   channel_.fail_all([&](const ipc::channel::open_call& call) {
