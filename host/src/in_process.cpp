@@ -29,17 +29,6 @@ struct in_process_instance::pending {
   }
 };
 
-// The place of the dispatch thread.
-struct in_process_instance::turn {
-  explicit turn(in_process_instance& whose) : of(whose), held(of.dispatch_) {
-    of.dispatcher_ = std::this_thread::get_id();
-  }
-  ~turn() { of.dispatcher_ = std::thread::id(); }
-  turn(const turn&) = delete;
-  in_process_instance& of;
-  const std::lock_guard<std::mutex> held;
-};
-
 namespace {
 
 // Two ends of a stream in one process.
@@ -128,7 +117,7 @@ reply in_process_instance::call(call_request& request) {
     if (waiting->stream) waiting->stream->stop(true);
   });
   {
-    const turn mine(*this);
+    const std::lock_guard dispatch(dispatch_);
     if (ended_) {  // while this waited for its turn
       ended_one();
       return reply(ipc::completion::failed(outcome::unavailable, unloaded()));
@@ -269,7 +258,7 @@ std::optional<ipc::snapshot> in_process_instance::published(const std::string& n
 
 std::vector<std::uint8_t> in_process_instance::save_state() {
   refuse_reentry();
-  const turn mine(*this);
+  const std::lock_guard dispatch(dispatch_);
   if (ended_) throw call_error(outcome::unavailable, unloaded());
   try {
     return runtime_.save_state();
@@ -279,7 +268,7 @@ std::vector<std::uint8_t> in_process_instance::save_state() {
 }
 
 void in_process_instance::restore_state(ipc::byte_span state) {
-  const turn mine(*this);
+  const std::lock_guard dispatch(dispatch_);
   try {
     runtime_.restore_state(state);
   } catch (const std::exception& e) {
@@ -303,7 +292,7 @@ void in_process_instance::end(ipc::time_point deadline) {
   for (const streaming& each : streams)
     if (const auto open = each.stream.lock()) open->cancel();
   streams.clear();  // waits for their threads
-  const turn mine(*this);
+  const std::lock_guard dispatch(dispatch_);
   try {
     runtime_.destroy();
   } catch (const std::exception& e) {

@@ -3,6 +3,7 @@
 
 #include "host_core.hpp"
 #include "instance.hpp"
+#include "owned_mutex.hpp"
 #include "worker/plugin_runtime.hpp"
 
 #include <condition_variable>
@@ -31,13 +32,12 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   // runs. Not on the dispatch thread.
   void end(ipc::time_point deadline);
   // Whether this is the dispatch thread: then it is a function lent to the plugin that asks.
-  bool on_dispatch_thread() const { return dispatcher_ == std::this_thread::get_id(); }
+  bool on_dispatch_thread() const { return dispatch_.mine(); }
   // Throws call_error if it is.
   void refuse_reentry() const;
 
  private:
   struct pending;
-  struct turn;
   bool admit();
   template <class F>
   bool post(F what);
@@ -63,8 +63,7 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   const std::weak_ptr<instance_owner> owner_;
   plugin_runtime runtime_;
   plugin_info description_;
-  std::mutex dispatch_;  // whoever holds it is the dispatch thread
-  std::atomic<std::thread::id> dispatcher_{};
+  owned_mutex dispatch_;  // whoever holds it is the dispatch thread
   std::atomic<unsigned> outstanding_{0};
   std::mutex idle_mutex_;
   std::condition_variable idle_;

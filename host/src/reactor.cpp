@@ -15,17 +15,6 @@ namespace {
 constexpr std::uint64_t timer_id = 0;
 }
 
-class reactor::turn {
- public:
-  explicit turn(reactor& of) : of_(of), held_(of.turn_) { of_.turning_by_ = std::this_thread::get_id(); }
-  ~turn() { of_.turning_by_ = std::thread::id(); }
-  turn(const turn&) = delete;
-
- private:
-  reactor& of_;
-  const std::lock_guard<std::mutex> held_;
-};
-
 reactor::reactor(boost::asio::any_io_executor executor)
     : executor_(executor),
       epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
@@ -80,7 +69,7 @@ void reactor::help(ipc::time_point until) {
 }
 
 void reactor::run_ready() {
-  const turn mine(*this);
+  const std::lock_guard turn(turn_);
   epoll_event events[64];
   const int count = ::epoll_wait(epoll_.get(), events, 64, 0);
   for (int i = 0; i < count; ++i) {
@@ -122,7 +111,7 @@ bool reactor::again(std::weak_ptr<target> target, int tag) {
 }
 
 void reactor::run_again() {
-  const turn mine(*this);
+  const std::lock_guard turn(turn_);
   {
     std::lock_guard held(mutex_);
     turning_.swap(again_);

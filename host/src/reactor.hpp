@@ -3,6 +3,7 @@
 // call, without waking the loop: a synchronous caller that reads for itself must not wake anybody else.
 #pragma once
 
+#include "owned_mutex.hpp"
 #include <bulkhead/ipc/limits.hpp>
 #include <bulkhead/ipc/system.hpp>
 
@@ -14,7 +15,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <unordered_map>
 #include <utility>  // before Asio: see plugin.hpp
 #include <vector>
@@ -58,10 +58,9 @@ class reactor : public std::enable_shared_from_this<reactor> {
   void help(ipc::time_point until);
 
   // Whether this thread calls targets at the moment: then it must not wait for what other targets do.
-  bool in_turn() const { return turning_by_ == std::this_thread::get_id(); }
+  bool in_turn() const { return turn_.mine(); }
 
  private:
-  class turn;
   void wait();
   void run_ready();
   void run_again();
@@ -76,8 +75,7 @@ class reactor : public std::enable_shared_from_this<reactor> {
   unique_fd timer_;
   // A duplicate of epoll_, until close(): the executor's context may be gone before this is.
   std::optional<boost::asio::posix::stream_descriptor> descriptor_;
-  std::mutex turn_;                            // one thread at a time calls targets
-  std::atomic<std::thread::id> turning_by_{};  // that one
+  owned_mutex turn_;  // one thread at a time calls targets
   std::mutex mutex_;
   std::atomic<std::uint64_t> next_id_{1};
   std::unordered_map<std::uint64_t, watched> watched_;
