@@ -67,6 +67,7 @@ case $step in
   find_package)
     configure_and_build cxx -DCMAKE_PREFIX_PATH="$prefix"
     expect "HELLO, worker_lost, 2 calls" made/application made/shout.so
+    made/test_shout >log 2>&1 || fail "the author's test failed: $(cat log)"
     ;;
   c_only)
     configure_and_build c -DCMAKE_PREFIX_PATH="$prefix"
