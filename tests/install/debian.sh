@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # debian.sh PACKAGES_DIR: installs the packages in a Debian that has nothing else, made by debootstrap, and uses them there:
-# the program, its sandbox, the daemon, Python, an application and plugins built against the dev package; then purges them.
-# As root. The bare system is kept beside the packages for the next time.
+# the program, its sandbox, the daemon, Python; every tutorial is followed to the letter, new plugins are made, an application
+# and plugins built against the dev package; then purges them. As root. The bare system is kept beside the packages for the
+# next time.
 set -euo pipefail
 
 packages=$(readlink -f "$1")
@@ -30,48 +31,85 @@ cp /etc/resolv.conf "$root/etc/resolv.conf"
 cp -a /etc/apt/apt.conf.d/. "$root/etc/apt/apt.conf.d/" 2>/dev/null || true
 mkdir "$root/debs" "$root/outside" "$root/old"
 cp "$packages"/*.deb "$root/debs/"
-cp -r "$here/c" "$here/cxx" "$here/../../bindings/python/tests/test_bulkhead.py" "$root/outside/"
+cp -r "$here/c" "$here/cxx" "$here/../docs/follow.py" "$here/../../docs/tutorials" "$here/../../docs/c-api.md" "$root/outside/"
+chmod -R a+rX "$root/outside"
 
 cat >"$root/inside.sh" <<'INSIDE'
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
-step() { printf -- '--- %s\n' "$*"; }
+at=
+trap '(($? == 0)) || echo "*** failed in this step: $at"' EXIT
+step() {
+  at=$*
+  printf -- '--- %s\n' "$*"
+}
+fail() {
+  printf '%s\n' "$*"
+  exit 1
+}
 expect() { # WANTED COMMAND...
   local wanted=$1 got
   shift
-  got=$("$@") || { echo "failed: $*"; exit 1; }
-  [[ $got == "$wanted" ]] || { echo "'$*' printed '$got', wanted: '$wanted'"; exit 1; }
+  got=$("$@") || fail "failed: $*"
+  [[ $got == "$wanted" ]] || fail "'$*' printed '$got', wanted: '$wanted'"
 }
-install() { apt-get install -q -y --no-install-recommends "$@" >>/apt.log 2>&1 || { tail -n 30 /apt.log; exit 1; }; }
-apt-get update >/apt.log 2>&1 || { tail /apt.log; exit 1; }
+quietly() { # COMMAND...: its output is of interest when it fails
+  "$@" >/output.log 2>&1 </dev/null || {
+    tail -n 60 /output.log
+    fail "failed: $*"
+  }
+}
+install() { quietly apt-get install -q -y --no-install-recommends -o Acquire::Retries=3 "$@"; }
+user() { runuser -u somebody -- env HOME=/home/somebody "$@"; }
+# An ordinary user does what a page says, on a machine that has what it says to install.
+follow() { # PAGE
+  local -a packages=()
+  step "${1##*/} is followed to the letter"
+  mapfile -t packages < <(sed -n 's/.*`apt-get install \([a-z0-9+ -]*\)`.*/\1/p' "$1" | tr ' ' '\n')
+  install "${packages[@]}"
+  user python3 /outside/follow.py "$1"
+}
+# A new plugin passes its own CI.
+begin() { # LANGUAGE PACKAGE...
+  step "a new plugin in $1"
+  local folder=/home/somebody/first-$1
+  install "${@:2}"
+  quietly user bulkhead new first --lang "$1" --dir "$folder"
+  quietly user "$folder/ci/run"
+  expect '"Hello, Ada!"' user bulkhead call "$folder/build/first.so" greet Ada
+}
+
+step "the lists of packages"
+quietly apt-get update -o Acquire::Retries=3
 
 step "the program, with what it depends on"
 install /debs/libbulkhead0_*.deb /debs/bulkhead_*.deb
-dpkg --audit
+expect "" dpkg --audit
 expect 5 bulkhead call echo add 2 3
 expect '"plugin_error"' bash -c 'bulkhead call --json text split a "(" | sed -n "s/.*\"outcome\":\(\"[a-z_]*\"\).*/\1/p"'
-bulkhead inspect image >/dev/null
+quietly bulkhead inspect image
 bulkhead doctor
-bulkhead doctor --json | grep -q '"level": *"full"' || { echo "the sandbox is not all there"; exit 1; }
-bulkhead run --check /etc/bulkhead/daemon.toml
-[[ $(dpkg-query -W -f '${Conffiles}' bulkhead) == *"/etc/bulkhead/daemon.toml "* ]] || { echo "no conffile"; exit 1; }
+[[ $(bulkhead doctor --json) =~ '"level":'\ *'"full"' ]] || fail "the sandbox is not all there"
+quietly bulkhead run --check /etc/bulkhead/daemon.toml
+[[ $(dpkg-query -W -f '${Conffiles}' bulkhead) == *"/etc/bulkhead/daemon.toml "* ]] || fail "no conffile"
 for page in bulkhead.1 bulkhead-call.1 bulkhead-worker.8; do
-  zcat /usr/share/man/man${page##*.}/$page.gz >/dev/null || { echo "no page $page"; exit 1; }
+  quietly zcat "/usr/share/man/man${page##*.}/$page.gz"
 done
-bash -n /usr/share/bash-completion/completions/bulkhead
+quietly bash -n /usr/share/bash-completion/completions/bulkhead
 
 step "an ordinary user"
-useradd -m somebody
-expect 5 runuser -u somebody -- bulkhead call echo add 2 3
+quietly useradd -m somebody
+expect 5 user bulkhead call echo add 2 3
 
 step "the daemon"
 mkdir -p /run/bulkhead
-bulkhead run /etc/bulkhead/daemon.toml 2>/daemon.log &
+bulkhead run /etc/bulkhead/daemon.toml >/daemon.log 2>&1 &
 daemon=$!
 for ((i = 0; i < 100; ++i)); do [[ ! -S /run/bulkhead/daemon.sock ]] || break; sleep 0.1; done
+[[ -S /run/bulkhead/daemon.sock ]] || fail "no socket after 10 s: $(cat /daemon.log)"
 expect 5 bulkhead call --socket /run/bulkhead/daemon.sock echo.add 2 3
 kill "$daemon"
-wait "$daemon" || { cat /daemon.log; exit 1; }
+wait "$daemon" || fail "it ended with status $?: $(cat /daemon.log)"
 
 step "Python"
 install /debs/python3-bulkhead_*.deb
@@ -82,21 +120,38 @@ with bulkhead.Host() as host:
 PYTHON
 expect 5 python3 /python.py
 
-step "an application and plugins, built with the dev package and a compiler"
-install /debs/libbulkhead-dev_*.deb g++ cmake make pkgconf
-cmake -S /outside/cxx -B /made >/cmake.log && cmake --build /made >>/cmake.log || { tail -n 30 /cmake.log; exit 1; }
+step "the dev package"
+install /debs/libbulkhead-dev_*.deb
+follow /outside/c-api.md
+follow /outside/tutorials/authors.md
+follow /outside/tutorials/embedders.md
+
+# With the packages that `bulkhead new` names.
+begin c gcc cmake make
+begin c++ g++ cmake make
+begin rust rustc cmake make
+
+step "an application, a plugin and its tests, by find_package"
+install catch2
+quietly cmake -S /outside/cxx -B /made
+quietly cmake --build /made
 expect "HELLO, worker_lost, 2 calls" /made/application /made/shout.so
+quietly /made/test_shout
+
+step "an application and a plugin in C, by pkg-config"
 cd /outside/c
-cc -std=c11 application.c -o application $(pkg-config --cflags --libs bulkhead)
-cc -std=c11 -shared -fPIC quiet.c -o quiet.so $(pkg-config --cflags bulkhead-plugin-api)
+read -ra flags < <(pkg-config --cflags --libs bulkhead)
+quietly cc -std=c11 application.c -o application "${flags[@]}"
+read -ra flags < <(pkg-config --cflags bulkhead-plugin-api)
+quietly cc -std=c11 -shared -fPIC quiet.c -o quiet.so "${flags[@]}"
 expect 'quiet: "quiet"' ./application ./quiet.so name
 
 step "removed, nothing is left"
 cd /
-apt-get purge -q -y 'libbulkhead*' bulkhead python3-bulkhead >>/apt.log 2>&1
+quietly apt-get purge -q -y 'libbulkhead*' bulkhead python3-bulkhead
 left=$(find / -xdev -path /debs -prune -o -path /proc -prune -o -path /var/log -prune -o -name '*bulkhead*' -not -path '/outside/*' \
   -not -path '/run/*' -not -path '/made/*' -print)
-[[ -z $left ]] || { echo "left behind: $left"; exit 1; }
+[[ -z $left ]] || fail "left behind: $left"
 INSIDE
 
 # Not chroot: in one, no process may make user namespaces, as workers do.
