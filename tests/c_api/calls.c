@@ -80,6 +80,28 @@ TEST(each_failure_has_its_outcome_and_a_crash_its_report) {
   close_up(all);
 }
 
+TEST(details_that_a_plugin_gives_with_an_error_are_a_value) {
+  struct loaded all = load(PLUGIN("chaos"), NULL);
+  bh_error* error = NULL;
+  size_t size = 1;
+  CHECK(!bh_plugin_call(all.plugin, "fail_with",
+                        BYTES("\x92\xa3"
+                              "bad\x81\xa4"
+                              "code\x07"),
+                        NULL, &error));
+  const void* data = bh_error_data(error, &size);
+  CHECK(size == 7 && memcmp(data,
+                            "\x81\xa4"
+                            "code\x07",
+                            7) == 0);
+  expect_error(&error, BH_PLUGIN_ERROR, "bad");
+  CHECK(!bh_plugin_call(all.plugin, "echo", NULL, 0, NULL, &error));
+  CHECK(!bh_error_data(error, &size) && size == 0);
+  CHECK(!bh_error_data(NULL, &size) && size == 0);
+  bh_error_free(error);
+  close_up(all);
+}
+
 TEST(misuse_is_told_and_never_sent) {
   struct loaded all = load(PLUGIN("chaos"), NULL);
   bh_error* error = NULL;
