@@ -4,19 +4,33 @@ import asyncio
 import gc
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 import bulkhead
 
 PLUGINS = os.environ["BULKHEAD_TEST_PLUGINS"]
 WORKER = os.environ["BULKHEAD_TEST_WORKER"]
+PEER = pathlib.Path(__file__).resolve().parents[3] / "tests/peers/python/worker.py"
 
 
 def plugin(name):
     return os.path.join(PLUGINS, name + ".so")
+
+
+def children():
+    """The processes that this one has."""
+    found = set()
+    for thread in pathlib.Path("/proc/self/task").iterdir():
+        try:
+            found.update(map(int, (thread / "children").read_text(encoding="ascii").split()))
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            pass
+    return found
 
 
 class Case(unittest.TestCase):
@@ -52,6 +66,15 @@ class Calls(Case):
         self.assertEqual(caught.exception.report["method"], "die_of")
         self.assertEqual(caught.exception.report["signal"], "SIGABRT")
         self.assertEqual(chaos.call("echo", 1), 1)
+
+    def test_details_of_an_error_are_a_value(self):
+        chaos = self.load("chaos")
+        with self.assertRaises(bulkhead.PluginError) as caught:
+            chaos.call("fail_with", "bad", {"code": 7, "lines": [1, 2]})
+        self.assertEqual((caught.exception.message, caught.exception.data), ("bad", {"code": 7, "lines": [1, 2]}))
+        with self.assertRaises(bulkhead.PluginError) as caught:
+            chaos.call("echo")
+        self.assertIsNone(caught.exception.data)
 
     def test_misuse_is_told_before_anything_is_sent(self):
         chaos = self.load("chaos")
@@ -205,6 +228,74 @@ class Loading(Case):
         with self.assertRaisesRegex(bulkhead.PluginError, "lends no function"):
             chaos.call("call_host", "system", ["id"])
 
+    def test_programs_are_launched(self):
+        host = self.host()
+        peer = host.launch(["/usr/bin/python3", PEER], functions={"double": lambda number: number * 2}, name="peer",
+                           start_timeout="60s")
+        self.assertEqual((peer.name, peer.info()["id"]), ("peer", "python"))
+        self.assertEqual((peer.call("upper", "hi"), peer.call("relay", "double", 21)), ("HI", 42))
+        with self.assertRaisesRegex(bulkhead.Misuse, "argv is empty"):
+            host.launch([])
+        with self.assertRaisesRegex(bulkhead.Unavailable, "exited with status 1"):
+            host.launch(["/bin/false"])
+
+    def test_what_a_sandbox_denies_is_told(self):
+        told, denied = [], threading.Event()
+
+        def violation(event):
+            if event["system_call"] == "socket":
+                told.append(event)
+                denied.set()
+
+        guest = self.host(on_violation=violation).load(plugin("guest"))
+        with self.assertRaisesRegex(bulkhead.PluginError, "EPERM"):
+            guest.call("connect_to", 443, False)
+        self.assertTrue(denied.wait(60))
+        self.assertEqual([told[0][key] for key in ("plugin", "method", "result", "grant")],
+                         ["guest", "connect_to", "EPERM", "connect:PORT"])
+
+    def test_a_plugin_that_was_given_up_serves_again_after_a_reset(self):
+        chaos = self.load("chaos", supervision={"intensity": {"restarts": 0, "period": "60s"}})
+        with self.assertRaises(bulkhead.WorkerLost):
+            chaos.call("die_of", 1)
+        with self.assertRaisesRegex(bulkhead.Unavailable, "more than 0 restarts"):
+            chaos.call("echo", 1)
+        chaos.reset()
+        self.assertEqual(chaos.call("echo", 1), 1)
+
+    def test_a_host_whose_fork_server_was_given_up_serves_again_after_a_reset(self):
+        deaths = threading.Semaphore(0)
+        before = children()
+        host = self.host(on_lifecycle=lambda event: event["kind"].startswith("fork server ") and deaths.release())
+        for _ in range(3):
+            while not (servers := children() - before):  # the next one may not be there yet
+                time.sleep(0.001)
+            before |= servers
+            for server in servers:
+                os.kill(server, signal.SIGKILL)
+            self.assertTrue(deaths.acquire(timeout=60))
+        with self.assertRaisesRegex(bulkhead.Unavailable, "died 3 times"):
+            host.load(plugin("chaos"))
+        host.reset()
+        self.assertEqual(host.load(plugin("chaos")).call("echo", 1), 1)
+
+    def test_close_ends_calls_and_callbacks(self):
+        told = []
+        host = self.host(on_lifecycle=told.append)
+        chaos = host.load(plugin("chaos"), supervision={"drain": {"calls": "10ms"}})
+        call = chaos.submit("sleep_ms", 60_000)
+        host.close()
+        self.assertTrue(call.done())
+        self.assertIsInstance(call.exception(), bulkhead.Error)
+        count = len(told)
+        self.assertGreater(count, 0)
+        with self.assertRaises(bulkhead.Unavailable):
+            chaos.call("echo", 1)
+        with self.assertRaisesRegex(bulkhead.Unavailable, "shut down"):
+            host.load(plugin("chaos"))
+        host.close()
+        self.assertEqual(len(told), count)
+
     def test_logs_lifecycle_and_events(self):
         died, ticked = threading.Event(), threading.Event()
 
@@ -242,10 +333,6 @@ class Loading(Case):
         self.assertIsInstance(counter.save_state(), bytes)
 
     def test_hosts_and_plugins_that_are_dropped_go(self):
-        def children():
-            return {pid for task in pathlib.Path("/proc/self/task").iterdir()
-                    for pid in (task / "children").read_text(encoding="ascii").split()}
-
         before = children()
         host = bulkhead.Host(worker=WORKER)
         chaos = host.load(plugin("chaos"))
