@@ -172,7 +172,7 @@ fn write(out: &mut Vec<u8>, value: &Value) {
 
 // --- the C ABI: see bulkhead/plugin.h for what each function promises -------------------------------------------------
 
-use std::ffi::{c_char, c_void};
+use std::os::raw::{c_char, c_void};
 
 struct Declared {
     name: &'static str,
@@ -227,7 +227,7 @@ struct Instance {
 }
 
 unsafe extern "C" fn create(host: *const Host) -> *const Plugin {
-    std::hint::black_box(&MANIFEST); // or the linker leaves it out
+    std::ptr::read_volatile(MANIFEST.as_ptr()); // or the linker leaves it out
     let methods: Vec<Method> = METHODS
         .iter()
         .enumerate()
