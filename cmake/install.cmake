@@ -28,6 +28,10 @@ install(FILES
   ${PROJECT_SOURCE_DIR}/cmake/bulkhead_add_plugin.cmake
   DESTINATION ${_cmake_dir} COMPONENT dev)
 
+# The pages that programs and manual pages name.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/bulkhead COMPONENT tools
+  FILES_MATCHING PATTERN "*.md" PATTERN site EXCLUDE PATTERN images EXCLUDE)
+
 # pkg-config: the paths are relative to the file's own.
 set(_pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 file(RELATIVE_PATH _includedir /${_pkgconfig_dir} /${CMAKE_INSTALL_INCLUDEDIR})
