@@ -19,6 +19,30 @@ import xml.etree.ElementTree
 
 root = pathlib.Path(__file__).resolve().parents[2]
 
+# The first page. What stands in a namespace and in no class is shown with it only if that has a text, too.
+front = r"""/** \mainpage The public headers
+ *
+ * Guides, tutorials and the protocol are on <a href="../index.html">the other pages</a>. To begin with, for applications:
+ *
+ * - bulkhead/host.hpp: loads plugins; bulkhead/plugin.hpp: calls them; bulkhead/policy.hpp: what they may do;
+ *   bulkhead/supervision.hpp: how they are kept running; bulkhead/crash_report.hpp: what they died of
+ * - bulkhead/process.hpp: child processes; bulkhead/cluster.hpp and bulkhead/node_cluster.hpp: many that serve one port
+ * - bulkhead/host.h: all of the host in C
+ *
+ * For plugins:
+ *
+ * - bulkhead/sdk.hpp: in C++; bulkhead/sdk/context.hpp: what a method knows of its call; bulkhead/testing.hpp: tests
+ * - bulkhead/plugin.h: in C, or any language that can do what C does
+ *
+ * \namespace bulkhead
+ * All that applications and plugins use.
+ * \namespace bulkhead::ipc
+ * The channel: what of it the other headers need.
+ * \namespace bulkhead::test
+ * What a plugin's tests use.
+ */
+"""
+
 
 def c_comments(text):
     """/* ... */ as in plugin.h, where one behind code documents what stands before it."""
@@ -104,6 +128,7 @@ def main():
             to = pathlib.Path(folder, "include", name)
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_text(seen_by_doxygen(name, file.read_text(encoding="utf-8")), encoding="utf-8")
+        pathlib.Path(folder, "include/front.dox").write_text(front, encoding="utf-8")
         settings = (root / "docs/site/Doxyfile").read_text()
         settings += f"\nINPUT = {folder}/include\nSTRIP_FROM_PATH = {folder}/include\nSTRIP_FROM_INC_PATH = {folder}/include\n"
         settings += f"GENERATE_XML = YES\nXML_OUTPUT = {folder}/xml\nXML_PROGRAMLISTING = NO\n"
