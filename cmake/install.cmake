@@ -7,7 +7,7 @@ foreach(_headers plugin_api sdk host)
 endforeach()
 # Of the channel, what the host's headers need.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/ipc/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev
-  REGEX "/ipc/(channel|lane|lane_transport|scanner|spin_policy|transport)\\.hpp$" EXCLUDE)
+  REGEX "/ipc/(attachment|channel|lane|lane_transport|scanner|spin_policy|transport)\\.hpp$" EXCLUDE)
 
 set_target_properties(bulkhead_plugin_api PROPERTIES EXPORT_NAME plugin_api)
 set_target_properties(bulkhead_sdk PROPERTIES EXPORT_NAME sdk)
@@ -27,6 +27,10 @@ install(FILES
   ${PROJECT_BINARY_DIR}/cmake/bulkhead-config-version.cmake
   ${PROJECT_SOURCE_DIR}/cmake/bulkhead_add_plugin.cmake
   DESTINATION ${_cmake_dir} COMPONENT dev)
+
+# The pages that programs and manual pages name.
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/docs DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/bulkhead COMPONENT tools
+  FILES_MATCHING PATTERN "*.md" PATTERN site EXCLUDE PATTERN images EXCLUDE)
 
 # pkg-config: the paths are relative to the file's own.
 set(_pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

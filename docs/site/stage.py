@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Lays out in build/docs/pages what mkdocs makes the site of: the pages of docs/, the README as its front page, and
-mermaid for diagrams. Links that lead out of docs/ are turned to where the site has their target."""
+mermaid for diagrams. Links that lead out of docs/ are turned to where the site has their target, or become plain text;
+the file that a block of code is to be written to becomes its title."""
 import pathlib
 import re
 import shutil
@@ -26,8 +27,9 @@ def relink(text, depth):
             name = pathlib.PurePath(path).name.replace("_", "__").replace(".", "_8") + ".html"
             (pages / "reference" / name).touch()
             return f"[{label}]({up}reference/{name})"
-        return found[0]
+        return label if link.startswith("../" * (depth + 1)) else found[0]
 
+    text = re.sub(r"(?m)^```([\w+-]+)[ \t]+([\w./-]+)$", r'```\1 title="\2"', text)
     return re.sub(r"\[([^\]]*)\]\(([^)\s]+)\)", target, text)
 
 
@@ -54,6 +56,7 @@ def main():
     (pages / "javascripts").mkdir(exist_ok=True)
     shutil.copy(mermaid, pages / "javascripts/mermaid.min.js")
     shutil.copy(root / "docs/site/diagrams.js", pages / "javascripts/diagrams.js")
+    shutil.copy(root / "docs/site/wide.css", pages / "wide.css")
 
 
 if __name__ == "__main__":

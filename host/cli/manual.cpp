@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <utility>
 
 namespace bulkhead::cli {
 namespace {
@@ -73,6 +74,25 @@ std::string list(const described_command& command, bool positionals) {
 
 constexpr std::string_view exit_title = "Exit status:\n";
 
+// What programs read of their environment; bulkhead-worker(8) has the worker's.
+constexpr std::pair<const char*, const char*> variables[] = {
+    {"\\fBBULKHEAD_PLUGIN_PATH\\fR",
+     "Folders, with colons between them, in which plugins are looked for that are named without a "
+     "slash; before the installed ones."},
+    {"\\fBBULKHEAD_SOCKET\\fR", "The socket of the daemon that commands speak to."},
+    {"\\fBRUNTIME_DIRECTORY\\fR, \\fBXDG_RUNTIME_DIR\\fR",
+     "Where that socket is, unless it is named: see bulkhead.toml(5)."},
+    {"\\fBBULKHEAD_WORKER_PRELOAD\\fR",
+     "A library, such as a sanitizer's runtime, that is loaded into worker programs before anything "
+     "else; variables whose names end in SAN_OPTIONS are passed on then. All applications read it."},
+    {"\\fBNO_COLOR\\fR", "Unless it is empty: no colours."},
+    {"\\fBPATH\\fR", "Where 'bulkhead new' looks for compilers; 'bulkhead spawn --clear-env' leaves it to the child."},
+    {"\\fBNOTIFY_SOCKET\\fR, \\fBWATCHDOG_USEC\\fR, \\fBWATCHDOG_PID\\fR",
+     "Set by systemd for 'bulkhead run': where it says that it is ready, and how often that it is alive."},
+    {"\\fBNODE_CHANNEL_FD\\fR, \\fBNODE_CHANNEL_SERIALIZATION_MODE\\fR",
+     "Set by Node's fork() for 'bulkhead node': the channel, and how messages are written."},
+};
+
 }  // namespace
 
 std::string manual_of(const described_command& command) {
@@ -90,20 +110,17 @@ std::string manual_of_program(const std::vector<described_command>& commands) {
   std::string table;
   for (const described_command& each : commands)
     table += entry("\\fBbulkhead\\-" + each.name + "\\fR(1)", each.summary);
+  std::string environment;
+  for (const auto& [names, text] : variables) environment += entry(names, text);
   return header("bulkhead", "runs plugins in processes of their own") +
          section("SYNOPSIS", "\\fBbulkhead\\fR \\fICOMMAND\\fR [\\fIARGUMENTS\\fR...]") +
          section("DESCRIPTION",
                  "Calls native plugins, each in a sandboxed worker process, serves them as a daemon, and shows what "
                  "happens to them. Each command has a page of its own.") +
-         section("COMMANDS", table) +
-         section("ENVIRONMENT",
-                 entry("\\fBBULKHEAD_PLUGIN_PATH\\fR",
-                       "Folders, with colons between them, in which plugins are looked for that are named without a "
-                       "slash; before the installed ones.") +
-                     entry("\\fBBULKHEAD_SOCKET\\fR", "The socket of the daemon that commands speak to.")) +
+         section("COMMANDS", table) + section("ENVIRONMENT", environment) +
          section("FILES", entry("\\fI/etc/bulkhead/daemon.toml\\fR", "What the systemd service bulkhead serves.")) +
          section("EXIT STATUS", as_it_stands(std::string(exit_codes_help.substr(exit_title.size())))) +
-         section("SEE ALSO", "\\fBbulkhead\\-worker\\fR(8)");
+         section("SEE ALSO", "\\fBbulkhead.toml\\fR(5), \\fBbulkhead\\-worker\\fR(8)");
 }
 
 int run_manual(int argc, char** argv) {

@@ -14,7 +14,7 @@ int run_run(int argc, char** argv) {
       "Serves plugins on a Unix socket until it is stopped: SIGTERM or Ctrl-C lets open calls end first, a "
       "second one does not wait. SIGHUP reads the configuration again.",
       "bulkhead run");
-  app.footer("\ndocs/daemon.md lists the keys of the configuration.");
+  app.footer("\nbulkhead.toml(5) and docs/daemon.md list the keys of the configuration.");
   app.add_option("CONFIG", file, "the configuration, TOML")->required()->type_name("FILE");
   app.add_flag("--check", check, "only say whether the configuration is good");
   if (const auto done = parse(app, argc, argv)) return *done;

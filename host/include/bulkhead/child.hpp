@@ -38,7 +38,12 @@ class stdio {
   static stdio fd(int number) { return stdio(kind::given, number); }  // borrowed until the child has been started
 
   // Which of them.
-  enum class kind { pipe, null, inherit, given };
+  enum class kind {
+    pipe,     // made for the child; the application has the other end
+    null,     // /dev/null
+    inherit,  // the application's own
+    given,    // a descriptor of the application's: `number`
+  };
   kind what;   // it is
   int number;  // of a given one
 
@@ -56,7 +61,7 @@ enum class kill_scope {
 
 // How messages go between the application and a child.
 enum class channel_kind {
-  none,
+  none,  // they do not
   node,  // Node's, with json serialization, announced in NODE_CHANNEL_FD
 };
 

@@ -17,7 +17,17 @@
 namespace BULKHEAD_PUBLIC bulkhead {
 
 // The steps of a worker's birth, then its life. A report names the step in which a worker died.
-enum class phase { spawn = 0, limits, hello, sandbox, load, init, ready, call, shutdown };
+enum class phase {
+  spawn = 0,  // cloned, and no more
+  limits,     // descriptors closed, limits set, privileges dropped
+  hello,      // has its channel and greets the host
+  sandbox,    // files, processes and system calls are put out of reach
+  load,       // the plugin's library is loaded: its constructors run
+  init,       // the plugin's own initialisation
+  ready,      // waits for calls
+  call,       // runs at least one
+  shutdown,   // was told to end
+};
 // Its name, as in reports.
 std::string_view to_string(phase value);
 

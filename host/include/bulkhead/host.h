@@ -52,7 +52,7 @@ BH_API void bh_free(void* memory);
 
 /* What came of a call. Each call gets exactly one. */
 typedef enum bh_outcome {
-  BH_OK = 0,
+  BH_OK = 0,       /* it gave a result */
   BH_PLUGIN_ERROR, /* the plugin answered with an error */
   BH_TIMEOUT,      /* the deadline passed */
   BH_CANCELLED,    /* the caller cancelled it */
@@ -91,7 +91,12 @@ typedef struct bh_host bh_host;
 typedef struct bh_plugin bh_plugin;
 
 /* How much a log line matters. */
-typedef enum bh_log_level { BH_DEBUG = 0, BH_INFO, BH_WARNING, BH_ERROR } bh_log_level;
+typedef enum bh_log_level {
+  BH_DEBUG = 0, /* for who looks for a fault */
+  BH_INFO,      /* what happens in the ordinary course */
+  BH_WARNING,   /* unusual, and it goes on */
+  BH_ERROR      /* something has failed */
+} bh_log_level;
 
 /* What the host tells the application; each may be NULL. One at a time. */
 typedef struct bh_callbacks {

@@ -31,7 +31,12 @@ enum class isolation {
 };
 
 // How much a line matters.
-enum class log_level { debug = 0, info, warning, error };
+enum class log_level {
+  debug = 0,  // for who looks for a fault
+  info,       // what happens in the ordinary course
+  warning,    // unusual, and it goes on
+  error,      // something has failed
+};
 
 // A line from a worker: written with the log functions, or to its stdout or stderr. Text is sanitised UTF-8.
 struct log_record {
@@ -115,10 +120,10 @@ struct candidate {
 struct dispatch {
   // The rule.
   enum class kind {
-    least_loaded,
-    round_robin,
+    least_loaded,  // the one with the fewest calls
+    round_robin,   // one after the other
     sticky,  // by call_options::key: equal keys go to the same worker while it lives, and wait for it when it is busy
-    custom,
+    custom,  // as `choose` says
   } kind = kind::least_loaded;  // which of them
   // custom: the index of the one to take, or a larger number to wait until a worker is free or has started. Called on
   // any thread, under a lock: it must be quick and must not use the plugin. Not called when there is none to choose. When

@@ -11,16 +11,16 @@ namespace BULKHEAD_PUBLIC bulkhead {
 
 // What a descriptor is.
 enum class handle_kind {
-  none,
-  tcp_socket,  // connected, or to be
-  tcp_listener,
-  udp_socket,
-  unix_socket,
-  unix_listener,
-  pipe,  // an end of a pipe, or a FIFO
-  file,  // a regular file or a directory
-  memfd,
-  other,  // a device, an eventfd, …
+  none,           // there is no descriptor
+  tcp_socket,     // connected, or to be
+  tcp_listener,   // accepts TCP connections
+  udp_socket,     // bound or not
+  unix_socket,    // connected, or to be
+  unix_listener,  // accepts connections of Unix sockets
+  pipe,           // an end of a pipe, or a FIFO
+  file,           // a regular file or a directory
+  memfd,          // memory as a file without a name
+  other,          // a device, an eventfd, …
 };
 // Its name.
 std::string_view to_string(handle_kind kind);

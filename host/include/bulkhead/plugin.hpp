@@ -56,13 +56,13 @@ struct worker_info {
 struct plugin_status {
   // What it does with calls.
   enum class state {
-    running,
+    running,      // takes them
     half_open,    // was given up, and is tried with one worker
     gave_up,      // too many failures; calls fail
     quarantined,  // broke the protocol or its policy; calls fail
     ended,        // all its workers ended in a way that is not followed by a restart; calls fail
     stopped,      // with others of its group; calls wait until it is started again, or fail if there is a `reason`
-    unloaded,
+    unloaded,     // by unload() or with its host; calls fail
   } state = state::running;   // which of them
   std::string reason{};       // why calls fail, if they do
   std::size_t serving = 0;    // workers that take calls

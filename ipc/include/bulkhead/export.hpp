@@ -6,5 +6,7 @@
 // private class that such a block only names is BULKHEAD_PRIVATE where it is defined.
 #pragma once
 
+// In front of a namespace's name: what this block declares is seen by those who link with the library.
 #define BULKHEAD_PUBLIC [[gnu::visibility("default")]]
+// In front of a class's name: it stays within the library.
 #define BULKHEAD_PRIVATE [[gnu::visibility("hidden")]]

@@ -8,7 +8,7 @@ namespace bulkhead {
 
 // How a call ended: exactly one for each.
 enum class outcome {
-  ok = 0,
+  ok = 0,        // it gave a result
   plugin_error,  // the plugin answered with an error
   timeout,       // the deadline passed
   cancelled,     // the caller cancelled it

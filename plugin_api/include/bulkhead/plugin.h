@@ -40,15 +40,15 @@ typedef struct bulkhead_call bulkhead_call_t;
 
 /* How much a log line matters. */
 typedef enum bulkhead_log_level {
-  BULKHEAD_LOG_DEBUG = 0,
-  BULKHEAD_LOG_INFO = 1,
-  BULKHEAD_LOG_WARNING = 2,
-  BULKHEAD_LOG_ERROR = 3
-} bulkhead_log_level_t; /* see enum bulkhead_log_level */
+  BULKHEAD_LOG_DEBUG = 0,   /* for who looks for a fault */
+  BULKHEAD_LOG_INFO = 1,    /* what happens in the ordinary course */
+  BULKHEAD_LOG_WARNING = 2, /* unusual, and it goes on */
+  BULKHEAD_LOG_ERROR = 3    /* something has failed */
+} bulkhead_log_level_t;     /* see enum bulkhead_log_level */
 
 /* What became of something asked of the host. */
 typedef enum bulkhead_status {
-  BULKHEAD_OK = 0,
+  BULKHEAD_OK = 0,         /* it was done */
   BULKHEAD_FAILED = 1,     /* the host's function answered with an error */
   BULKHEAD_REJECTED = 2,   /* not granted, no such function, or bad arguments */
   BULKHEAD_CANCELLED = 3,  /* the call on whose behalf it was made was cancelled, or its deadline passed */

@@ -6,6 +6,7 @@
 
 namespace bulkhead::ipc {
 
+// What the fast path of a worker's calls, rings in shared memory, may take.
 struct lane_options {
   // Off: everything goes over the socket, and a waiting side never spins.
   bool enabled = true;

@@ -17,21 +17,25 @@
 
 namespace bulkhead::ipc {
 
+// Bytes that an end keeps, unless told otherwise.
 inline constexpr std::size_t default_stream_window = std::size_t{1} << 20;
+// Bytes that it may be told to keep.
 inline constexpr std::size_t most_stream_window = std::size_t{16} << 20;
 
+// One end of a call's stream, in either process.
 class stream {
  public:
   // How what this end says reaches the other one: called by one thread at a time, without the lock that events take.
   class link {
    public:
     virtual ~link() = default;
-    virtual void item(byte_span value) = 0;
-    virtual void more(std::size_t bytes) = 0;
-    virtual void end() = 0;
+    virtual void item(byte_span value) = 0;    // one packed value
+    virtual void more(std::size_t bytes) = 0;  // the other end may send as many more
+    virtual void end() = 0;                    // no more items
   };
+  // What came of sending or receiving one item.
   enum class result {
-    ok,
+    ok,         // it was sent, or is there
     end,        // no more items: of the other side's when receiving; of one's own, after close(), when sending
     over,       // the call has ended, or was cancelled, or its deadline has passed
     too_large,  // sending: the item is larger than the other side's whole window
@@ -61,31 +65,33 @@ class stream {
 
   // The other side's word. A text says which rule it broke; null: none.
   const char* on_item(byte_span item);
-  const char* on_more(std::uint64_t bytes);
-  const char* on_end();
+  const char* on_more(std::uint64_t bytes);  // the same, of credit for items sent from here
+  const char* on_end();                      // the same, when it sends no more
 
   // Begins anew with another peer, unless items have moved already: then false.
   bool restart();
 
-  std::size_t window() const { return window_; }
-  std::size_t peer_window() const;  // 0: not said yet
-  std::uint64_t received() const;   // items given out
+  std::size_t window() const { return window_; }  // bytes of items that this end keeps
+  std::size_t peer_window() const;                // 0: not said yet
+  std::uint64_t received() const;                 // items given out
 
  protected:
-  using lock = std::unique_lock<std::mutex>;
+  using lock = std::unique_lock<std::mutex>;  // of mutex_
   // Waits until events() is no longer `seen`, the deadline has come, or for no reason. The lock is held before and after.
   virtual void wait(lock& held, std::uint64_t seen);
   // Makes those who wait look again. The lock is not held.
   virtual void wake() { changed_.notify_all(); }
+  // Counts what may have ended a wait. Takes no lock.
   std::uint64_t events() const { return events_.load(std::memory_order_acquire); }
+  // How many threads wait in send() and receive(). Takes no lock.
   unsigned waiting() const { return waiting_.load(std::memory_order_relaxed); }
-  // With the lock: whether the call is over; and a wait that others know of.
-
+  // Whether the call is over. The lock is held.
   bool ended() const { return over_ || (deadline_ != never && clock::now() >= deadline_); }
+  // wait() for the next event, counted by waiting(). The lock is held before and after.
   void wait_turn(lock& held);
 
-  mutable std::mutex mutex_;
-  const time_point deadline_;
+  mutable std::mutex mutex_;   // that of events: of all that follows but the link
+  const time_point deadline_;  // of the call
 
  private:
   void happened(lock& held);
@@ -114,17 +120,18 @@ class stream {
   std::uint64_t received_ = 0;
 };
 
-// What travels on a channel about the stream of call `id`. See docs/protocol.md.
-buffer make_open(std::uint32_t id, std::size_t window);
-buffer make_item(std::uint32_t id, byte_span value);
-buffer make_more(std::uint32_t id, std::size_t bytes);
-buffer make_end(std::uint32_t id);
+// What travels on a channel about the stream of call `id`, each a whole notification. See docs/protocol.md.
+buffer make_open(std::uint32_t id, std::size_t window);  // $/open: the window of this end, in bytes
+buffer make_item(std::uint32_t id, byte_span value);     // $/item: one packed value
+buffer make_more(std::uint32_t id, std::size_t bytes);   // $/more: credit
+buffer make_end(std::uint32_t id);                       // $/end: no more items
 
 // Whether a notification is about a stream, $/open excepted.
 bool is_about_stream(std::string_view method);
+// What such a notification says.
 struct about_stream {
-  std::uint32_t id = 0;
-  byte_span value;  // of $/item, $/more
+  std::uint32_t id = 0;  // of the call
+  byte_span value;       // of $/item, $/more
 };
 // Nothing when the parameters of `notification` are not as they should be.
 std::optional<about_stream> read_about_stream(const message& notification);
@@ -134,10 +141,15 @@ const char* tell(stream& at, std::string_view method, byte_span value);
 // The link over a channel.
 class framed_link final : public stream::link {
  public:
+  // Puts one message on the channel. Called as the functions of a link are.
   using sender = std::function<void(std::vector<std::uint8_t> frame)>;
+  // For the stream of call `id`.
   framed_link(std::uint32_t id, sender send) : id_(id), send_(std::move(send)) {}
+  // Sends $/item.
   void item(byte_span value) override { send_(make_item(id_, value).take()); }
+  // Sends $/more.
   void more(std::size_t bytes) override { send_(make_more(id_, bytes).take()); }
+  // Sends $/end.
   void end() override { send_(make_end(id_).take()); }
 
  private:

@@ -9,9 +9,10 @@
 
 namespace bulkhead {
 
-// A call's one answer. Any thread.
+// A call's one answer: what a method and its responder share. Any thread.
 class open_answer {
  public:
+  // Of the call that `cx` is about.
   explicit open_answer(context cx) : context_(cx) {}
   open_answer(const open_answer&) = delete;
   open_answer& operator=(const open_answer&) = delete;
@@ -19,6 +20,7 @@ class open_answer {
 
   // True once: for the one who may answer.
   bool claim() noexcept { return !claimed_.exchange(true); }
+  // Answers with one packed value.
   void reply(const result_buffer& packed) noexcept {
     if (claim()) context_.raw()->reply(context_.raw(), context_.call(), packed.data(), packed.size());
   }

@@ -77,9 +77,15 @@ class serve_link {
  public:
   // What the host wants.
   struct event {
-    // Which of its messages. published: what host_api::published() gives has changed for some name; look up again what
-    // you keep. host_gone: nothing more will come, the method had better return.
-    enum class kind { listener, connection, drain, end, published, host_gone };
+    // Which of its messages: bulkhead/serve.h says more of each.
+    enum class kind {
+      listener,    // accept on it
+      connection,  // serve it
+      drain,       // end or return what is idle, within `limit_ms`
+      end,         // as drain, but nobody takes returned connections any more
+      published,   // what host_api::published() gives has changed for some name; look up again what you keep
+      host_gone,   // nothing more will come, the method had better return
+    };
     kind what = kind::host_gone;     // says which of the members below are set
     handle listener{};               // does not block
     served_connection connection{};  // idle

@@ -21,6 +21,7 @@ namespace bulkhead {
 // What the reader and the writer of a call share; cut off when its method returns.
 class stream_use {
  public:
+  // Throws error when the call was not opened as a stream.
   stream_use(context cx, std::string method)
       : context_(cx),
         method_(std::move(method)),
@@ -28,18 +29,19 @@ class stream_use {
     if (!calls_ || calls_->item_limit(cx.raw(), cx.call()) == 0)
       throw error(method_ + ": it streams, so the call has to be opened as a stream (plugin::open)");
   }
-  // Waits for a thread of the plugin's that is using it right now.
+  // From here on use() throws. Waits for a thread of the plugin's that is using it right now.
   void cut_off() {
     std::lock_guard held(mutex_);
     over_ = true;
   }
-  // The result of `action(functions, host, call)`.
+  // The result of `action(functions, host, call)`. Throws error after cut_off(). Any thread, several at once.
   template <class F>
   auto use(F action) {
     std::shared_lock held(mutex_);
     if (over_) throw error(method_ + ": a stream was used after the method had returned");
     return action(*calls_, context_.raw(), context_.call());
   }
+  // The method's name, for errors.
   const std::string& method() const { return method_; }
 
  private:
