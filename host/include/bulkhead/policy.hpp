@@ -71,7 +71,8 @@ class policy {
   static policy program();  // for host::launch: sees all files that the worker's user may read, runs programs
 
   // Files. Directories stand for all beneath them. Paths are absolute; symbolic links are followed when it starts, but not
-  // where the plugin may write, for they could be its own: a path with one there is not granted, and the report says so.
+  // where the plugin may write, for they could be its own: a path with one there is not granted. Neither is one that is not
+  // there then, but a worker that starts later may find it. The report says of both, the log of the latter, once.
   policy& allow_read(const std::filesystem::path& path);
   policy& allow_write(const std::filesystem::path& path);   // read, write, truncate what exists
   policy& allow_create(const std::filesystem::path& path);  // + make, rename and remove within

@@ -53,6 +53,7 @@ class call_meter {
 struct worker_counters {
   std::atomic<std::uint64_t> started{0}, restarts{0}, probes{0};
   std::array<std::atomic<std::uint64_t>, exit_reason_count> exits{};
+  std::atomic<bool> grants_missed{false};  // the log has said so
 };
 
 }  // namespace bulkhead

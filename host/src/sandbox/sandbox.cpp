@@ -47,11 +47,11 @@ prepared::prepared(const namespaces& spaces, const policy& wanted, int library, 
     root_status_.detail = "no root of its own: " + spaces.why();
   } else {
     try {
-      std::string refused;
-      root_ = build_root(spaces, granted_, library, refused);
+      std::string left_out;
+      root_ = build_root(spaces, granted_, library, left_out);
       if (library >= 0) library_ = library_in_root;
       root_status_.in_force = true;
-      root_status_.detail = "a read-only root with libraries and what is granted" + refused;
+      root_status_.detail = "a read-only root with libraries and what is granted" + left_out;
     } catch (const std::system_error& e) {
       root_status_.detail = std::string("no root of its own: ") + e.what();
       library_.clear();

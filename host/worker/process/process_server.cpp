@@ -245,6 +245,10 @@ class server {
   sandbox::prepared& prepare(const std::string& rules) {
     for (auto at = sandboxes_.begin(); at != sandboxes_.end(); ++at)
       if (at->first == rules) {
+        if (!sandbox::missing_grants(at->second.report()).empty()) {  // it may be there by now
+          sandboxes_.erase(at);
+          break;
+        }
         sandboxes_.splice(sandboxes_.begin(), sandboxes_, at);
         return at->second;
       }
