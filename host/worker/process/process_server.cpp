@@ -7,6 +7,7 @@
 #include "control_message.hpp"
 #include "denied_calls.hpp"
 #include "process/child_start.hpp"
+#include "sandbox/cgroup.hpp"
 #include "sandbox/report_text.hpp"
 #include <bulkhead/ipc/system.hpp>
 
@@ -284,7 +285,12 @@ class server {
         text = with.prepared->shortcoming();
         return {};
       }
-      text = sandbox::to_lines(with.prepared->report());
+      const sandbox_report report = with.prepared->report();
+      text = sandbox::to_lines(report);
+      if (!(in.head.flags & cgroup_settled) && sandbox::cgroup_maker::wanted(with.prepared->granted(), report)) {
+        out.uncounted = 1;
+        return {};
+      }
       with.supervisor = denied_.supervisor();
     }
     for (std::size_t i = 0; i < in.head.cgroups; ++i) with.cgroups.push_back(in.fds[joins + i].get());
