@@ -253,8 +253,10 @@ class server {
         sandboxes_.splice(sandboxes_.begin(), sandboxes_, at);
         return at->second;
       }
+    policy wanted = policy::from_text(rules);
+    if (const unsigned threads = wanted.granted().threads) wanted.threads(threads + 1);  // its init is another
     sandboxes_.emplace_front(std::piecewise_construct, std::forward_as_tuple(rules),
-                             std::forward_as_tuple(*spaces_, policy::from_text(rules), -1, true));
+                             std::forward_as_tuple(*spaces_, wanted, -1, true));
     if (sandboxes_.size() > sandboxes_kept) sandboxes_.pop_back();
     return sandboxes_.front().second;
   }
