@@ -129,6 +129,7 @@ void plugin_pool::heed_requests(worker_settings& settings, const std::string& sh
     alone->options.lanes.enabled = false;
     alone->rules.memory_limit(std::size_t{256} << 20).at_least(rules.granted().required);
     const auto worker = std::make_shared<worker_process>(core_, alone, std::weak_ptr<worker_owner>(), 0);
+    ++counters_->probes;
     worker->start();
     try {
       worker->wait_ready();
@@ -298,6 +299,7 @@ plugin_metrics plugin_pool::metrics() const {
   out.methods = meter_.read();
   out.started = counters_->started;
   out.restarts = counters_->restarts;
+  out.probes = counters_->probes;
   for (std::size_t i = 0; i < out.exits.size(); ++i) out.exits[i] = counters_->exits[i];
   if (local_) return out;
   for (const worker_info& each : workers()) out.resident_bytes += each.resident_bytes;

@@ -146,7 +146,11 @@ void worker_process::spawn() {
   reports_end.reset();
   end_end.reset();
   sandbox_ = std::move(spawned.layers) + sandbox::to_line(channel);
-  const bool wanted = sandbox::cgroup_maker::wanted(settings_->rules.granted(), sandbox::from_lines(sandbox_));
+  const sandbox_report report = sandbox::from_lines(sandbox_);
+  if (std::string missing = sandbox::missing_grants(report);
+      !missing.empty() && settings_->counters && !settings_->counters->grants_missed.exchange(true))
+    core_->log({log_level::warning, settings_->name, spawned.pid, std::move(missing), 0});
+  const bool wanted = sandbox::cgroup_maker::wanted(settings_->rules.granted(), report);
   if (wanted && !counted) cgroup_ = core_->cgroups.make(settings_->rules.granted(), layer);
   if (wanted) sandbox_ += sandbox::to_line(layer);
   {

@@ -11,15 +11,19 @@ namespace bulkhead::fork_server {
 bool receive(int control, incoming& in) {
   std::vector<char> strings(strings_limit);
   const auto got = control_message::receive<descriptors_limit>(control, in.head, strings, in.fds);
-  if (!got.whole || in.head.magic != magic || in.head.version != version || got.rest != in.head.strings_size)
+  const auto kind = in.head.kind;
+  if (!got.whole || in.head.magic != magic || in.head.version != version || got.rest != in.head.strings_size ||
+      kind < request_kind::spawn_plugin || kind > request_kind::examine)
     return false;
   const char* at = strings.data();
   const char* const end = at + in.head.strings_size;
-  for (std::uint32_t i = 0; i < in.head.strings && at < end; ++i) {
+  while (at < end) {
     in.strings.emplace_back(at, ::strnlen(at, static_cast<std::size_t>(end - at)));
     at += in.strings.back().size() + 1;
   }
-  return in.head.kind == request_kind::adopt || in.head.arguments + 1 <= in.strings.size();
+  // The last one's zero may be missing: then `at` is beyond the end.
+  if (at != end || in.strings.size() != in.head.strings) return false;
+  return kind == request_kind::adopt || in.head.arguments < in.head.strings;
 }
 
 bool send(int control, answer& out, std::string& text, int pidfd) {

@@ -157,6 +157,10 @@ class server {
     }
     for (auto at = sandboxes_.begin(); at != sandboxes_.end(); ++at)
       if (at->first == key) {
+        if (!sandbox::missing_grants(at->second.report()).empty()) {  // it may be there by now
+          sandboxes_.erase(at);
+          break;
+        }
         sandboxes_.splice(sandboxes_.begin(), sandboxes_, at);
         return at->second;
       }

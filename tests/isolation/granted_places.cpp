@@ -80,6 +80,36 @@ TEST_CASE("links of the host's are followed") {
   CHECK(refusals(reader).empty());
 }
 
+TEST_CASE("a grant of what is not there is told of, once in the log, and holds for who starts when it is there") {
+  for (const bool rootless : {false, true}) {
+    INFO((rootless ? "without a root of its own" : "with a root of its own"));
+    const scratch files;
+    const std::string later = files.path() + "/later";
+    mailbox<log_record> logs;
+    const auto tells = [&](const std::string& text) { return text.find("granted but not there: " + later) == 0; };
+    host host({.on_log = [&](const log_record& record) { logs.put(record); }});
+    policy rules = policy{}.allow_read(later);
+    if (rootless) rules.without("root");
+    const auto reader = host.load(plugin_path("guest"), {.instances = 2, .policy = rules});
+    for (const auto& worker : reader.workers())
+      CHECK(std::any_of(worker.sandbox.layers.begin(), worker.sandbox.layers.end(), [&](const sandbox_layer& each) {
+        return each.name == "landlock" && each.detail.find("; granted but not there: " + later) != std::string::npos;
+      }));
+    CHECK(logs.wait([&](const auto& all) {
+      return std::any_of(all.begin(), all.end(), [&](const log_record& each) { return tells(each.text); });
+    }));
+    std::ofstream(later) << "content";
+    auto next = guest(host, rules);
+    CHECK(next.call<std::string>("read_file", later) == "content");
+    std::size_t told = 0;
+    for (const log_record& each : logs.values()) told += tells(each.text);
+    CHECK(told == 1);
+    for (const policy& profile : {policy::files(), policy::network()})
+      for (const sandbox_layer& each : host.examine(profile).layers)
+        CHECK(each.detail.find("not there") == std::string::npos);
+  }
+}
+
 TEST_CASE("what a manifest asks for is not granted by a link that a plugin made") {
   const std::string place = BULKHEAD_TEST_ASKED, file = place + "/file";  // that it asks for
   fs::remove_all(place);

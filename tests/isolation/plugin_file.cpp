@@ -1,6 +1,7 @@
 // What a plugin's file has to be before it is loaded, and that what is loaded is the file that was checked.
 #include "../integration/fixture.hpp"
 #include "sandbox/sha256.hpp"
+#include <bulkhead/metrics.hpp>
 
 #include <set>
 
@@ -176,6 +177,23 @@ TEST_CASE("a file that kills or stops the probe that reads its manifest is refus
     std::ofstream(plugins.file(), std::ios::app | std::ios::binary) << '\0';
     CHECK(host.load(plugins.file(), granting).call<int>("add", 1, 2) == 3);
   }
+}
+
+TEST_CASE("a file's manifest is read by one probe until the file changes") {
+  const shelf plugins;
+  const std::string copy = plugins.path() + "/copy.so";
+  fs::copy_file(plugins.file(), copy);
+  host host;
+  const auto probes = [&](const std::string& file) {
+    return host.load(file, {.policy = policy{}.allow_read("/etc")}).metrics().probes;
+  };
+  CHECK(probes(plugins.file()) == 1);
+  CHECK(probes(plugins.file()) == 0);
+  CHECK(probes(copy) == 0);  // the same by its contents
+  std::ofstream(plugins.file(), std::ios::app | std::ios::binary) << '\0';
+  CHECK(probes(plugins.file()) == 1);
+  CHECK(probes(plugins.file()) == 0);
+  CHECK(probes(copy) == 0);
 }
 
 TEST_CASE("workers started later run the file that was checked, whatever became of it") {

@@ -189,6 +189,39 @@ TEST_CASE("a policy's limits hold for a child") {
 #endif
 }
 
+TEST_CASE("a child and all that it starts are held to the policy's number of processes, by a cgroup if need be") {
+  launcher launch;
+  const auto begin = [&](policy rules) {
+    return launch.spawn("/bin/sh", {"-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 60 >&- 2>&- & echo $i; done"},
+                        strict(rules.allow_read("/bin").allow_read("/usr/bin")));
+  };
+  const auto made_by = [](const child& of) {
+    const std::string lines = rest_of(of.out());
+    of.wait();
+    return std::count(lines.begin(), lines.end(), '\n');
+  };
+  CHECK(made_by(begin(policy().threads(64))) == 9);
+  const child limited = begin(policy().threads(6));
+  bool counted = cgroup_of(limited).in_force;
+  for (const sandbox_layer& each : limited.sandbox().layers)
+    counted = counted || (each.name == "limits" && each.detail.find("not counted") == std::string::npos);
+  CHECK(made_by(limited) == (counted ? 5 : 9));  // and the shell; its init is not one of them
+  CHECK(launch.spawn("/bin/true", {}, strict(policy().threads(1))).wait().code == 0);
+
+  // Where namespaces and limits hold none of them.
+  const child bare = begin(policy().threads(6).without("pid").without("limits").at_least(sandbox_level::none));
+  const sandbox_layer layer = cgroup_of(bare);
+  REQUIRE(layer.name == "cgroup");
+  const auto without_limits = made_by(bare);
+  if (!layer.in_force) {
+    WARN("no cgroups here: " << layer.detail);
+    CHECK(layer.detail.find("not counted") != std::string::npos);
+    return;
+  }
+  CHECK(layer.detail.find("processes 7") != std::string::npos);  // one is its init
+  CHECK(without_limits == 5);
+}
+
 TEST_CASE("a cgroup counts the memory of a child and all that it starts, and its end says so") {
   launcher launch;
   process_options options = strict(policy().allow_read("/usr/lib").memory_limit(256 << 20));

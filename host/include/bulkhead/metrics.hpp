@@ -46,13 +46,14 @@ struct plugin_metrics {
   plugin_status status{};  // how it is now
   // Those that the plugin has ever described, at most 256, in no order; and "other", for calls of all other names.
   std::vector<method_metrics> methods{};
-  std::size_t starting = 0;                              // worker processes that are not ready yet
-  std::size_t idle = 0;                                  // ready and without a call, spares included
-  std::size_t busy = 0;                                  // with calls in progress
-  std::size_t draining = 0;                              // that finish their calls and end
-  std::size_t resident_bytes = 0;                        // of all of them; pages they share counted for each
-  std::uint64_t started = 0;                             // worker processes ever started
-  std::uint64_t restarts = 0;                            // of them after failures
+  std::size_t starting = 0;        // worker processes that are not ready yet
+  std::size_t idle = 0;            // ready and without a call, spares included
+  std::size_t busy = 0;            // with calls in progress
+  std::size_t draining = 0;        // that finish their calls and end
+  std::size_t resident_bytes = 0;  // of all of them; pages they share counted for each
+  std::uint64_t started = 0;       // worker processes ever started
+  std::uint64_t restarts = 0;      // of them after failures
+  std::uint64_t probes = 0;        // started besides, to read its file's manifest: none if the host knew it already
   std::array<std::uint64_t, exit_reason_count> exits{};  // of worker processes, by reason; shut_down is no failure
   // Of `exits`, those for one reason.
   std::uint64_t exited(exit_reason why) const { return exits[static_cast<std::size_t>(why)]; }

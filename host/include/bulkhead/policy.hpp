@@ -24,7 +24,7 @@ enum class sandbox_level {
   none,      // a process of its own
   limited,   // + resource limits, no capabilities, no new privileges, no descriptors but its own
   confined,  // + system calls filtered; files, network and other processes out of reach, each by one mechanism at least
-  full,      // + every layer there is: namespaces, Landlock and seccomp together
+  full,      // + every layer there is: all namespaces, Landlock and seccomp together
 };
 // Its name.
 std::string_view to_string(sandbox_level level);
@@ -71,7 +71,8 @@ class policy {
   static policy program();  // for host::launch: sees all files that the worker's user may read, runs programs
 
   // Files. Directories stand for all beneath them. Paths are absolute; symbolic links are followed when it starts, but not
-  // where the plugin may write, for they could be its own: a path with one there is not granted, and the report says so.
+  // where the plugin may write, for they could be its own: a path with one there is not granted. Neither is one that is not
+  // there then, but a worker that starts later may find it. The report says of both, the log of the latter, once.
   policy& allow_read(const std::filesystem::path& path);
   policy& allow_write(const std::filesystem::path& path);   // read, write, truncate what exists
   policy& allow_create(const std::filesystem::path& path);  // + make, rename and remove within

@@ -56,6 +56,7 @@ plugin_metrics& plugin_metrics::operator+=(const plugin_metrics& more) {
   resident_bytes += more.resident_bytes;
   started += more.started;
   restarts += more.restarts;
+  probes += more.probes;
   add(exits, more.exits);
   return *this;
 }

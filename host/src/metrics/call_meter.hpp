@@ -51,8 +51,9 @@ class call_meter {
 
 // What becomes of a plugin's workers, over all its versions.
 struct worker_counters {
-  std::atomic<std::uint64_t> started{0}, restarts{0};
+  std::atomic<std::uint64_t> started{0}, restarts{0}, probes{0};
   std::array<std::atomic<std::uint64_t>, exit_reason_count> exits{};
+  std::atomic<bool> grants_missed{false};  // the log has said so
 };
 
 }  // namespace bulkhead

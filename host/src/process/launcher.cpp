@@ -144,10 +144,20 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
     wanted.reports = reports.second.get();
     wanted.end = end.second.get();
     std::string layers;
-    auto cgroup = make_cgroup(options, layers);
-    const auto doors = cgroup ? cgroup->doors() : std::vector<unique_fd>();
-    for (const unique_fd& each : doors) wanted.cgroups.push_back(each.get());
+    std::unique_ptr<sandbox::cgroup> cgroup;
+    std::vector<unique_fd> doors;
+    const auto settle_cgroup = [&] {
+      cgroup = make_cgroup(wanted.policy->granted(), options.detached, layers);
+      if (cgroup) doors = cgroup->doors();
+      for (const unique_fd& each : doors) wanted.cgroups.push_back(each.get());
+      wanted.flags |= process::cgroup_settled;
+    };
+    if (wanted.policy && sandbox::cgroup_maker::wanted(wanted.policy->granted())) settle_cgroup();
     process::spawned_child made = servers->spawn(wanted);
+    if (made.uncounted) {
+      settle_cgroup();
+      made = servers->spawn(wanted);
+    }
     unless_kept guard{*servers, made.pidfd.get(), made.pid};
     made.layers += layers;
     auto core = std::make_shared<child_core>(servers, on, std::move(context), options, std::move(made),
@@ -187,13 +197,13 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
 }
 
 // For what only a cgroup can hold a policy to. Its layer's line is added to those of the sandbox.
-std::unique_ptr<sandbox::cgroup> launcher_core::make_cgroup(const process_options& options, std::string& layers) {
-  if (!options.policy || !sandbox::cgroup_maker::wanted(options.policy->granted())) return nullptr;
-  policy::values granted = options.policy->granted();
+std::unique_ptr<sandbox::cgroup> launcher_core::make_cgroup(const policy::values& rules, bool detached,
+                                                            std::string& layers) {
+  policy::values granted = rules;
   if (granted.threads > 0) ++granted.threads;  // its init
   sandbox_layer layer{"cgroup", false, "not for a detached child, which may outlive who would remove it"};
   std::unique_ptr<sandbox::cgroup> made;
-  if (!options.detached) made = cgroups_.make(granted, layer);
+  if (!detached) made = cgroups_.make(granted, layer);
   if (!made && granted.milli_cpus > 0 && granted.required > sandbox_level::limited)
     throw std::runtime_error("cpus can't be limited here: " + layer.detail);
   layers = sandbox::to_line(layer);

@@ -31,7 +31,7 @@ class BULKHEAD_PRIVATE launcher_core : public std::enable_shared_from_this<launc
 
  private:
   void run(boost::asio::io_context& io);
-  std::unique_ptr<sandbox::cgroup> make_cgroup(const process_options& options, std::string& layers);
+  std::unique_ptr<sandbox::cgroup> make_cgroup(const policy::values& granted, bool detached, std::string& layers);
 
   const launcher_options options_;
   const std::optional<boost::asio::any_io_executor> external_;

@@ -8,7 +8,7 @@
 namespace bulkhead::process {
 
 inline constexpr std::uint32_t magic = 0x62687073;  // "bhps"
-inline constexpr std::uint32_t version = 2;
+inline constexpr std::uint32_t version = 3;
 inline constexpr std::size_t inline_limit = std::size_t{64} << 10;  // of strings; more travel in a memfd
 inline constexpr std::size_t streams_limit = 64;                    // descriptors 0 … 63 of a child
 inline constexpr std::size_t cgroups_limit = 3;
@@ -30,6 +30,9 @@ enum flags : std::uint32_t {
   own_pid_namespace = 16,  // dies as a whole; always with a policy that has one
   sandboxed = 32,          // the strings begin with a policy
   strings_in_memfd = 64,   // the last descriptor
+  cgroup_settled =
+      128,  // it has one if there is to be one: else it is not made where nothing but that counts or ends its
+            // tree, and the answer says so
 };
 
 struct request {
@@ -51,6 +54,7 @@ struct answer {
   std::int32_t error = 0;       // errno of what failed before there was a child
   std::int32_t pid = -1;        // as the host sees it; the pidfd is attached
   std::uint32_t refused = 0;    // 1: the sandbox that the policy requires can't be had; the text says why
+  std::uint32_t uncounted = 0;  // 1: see cgroup_settled
   std::uint32_t text_size = 0;  // behind this struct: the layers in force (sandbox::to_lines), or why not
 };
 

@@ -136,6 +136,8 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
     if (out.error) fail(out.error, "spawn " + wanted.file + ": making a process");
     made.pid = out.pid;
     made.layers = std::move(text);
+    made.uncounted = out.uncounted != 0;
+    if (made.uncounted) return made;
     if (!made.pidfd) {  // no descriptor was free here for it
       kill(with, made.pid);
       fail(EMFILE, "spawn " + wanted.file + ": a pidfd");

@@ -28,7 +28,8 @@ struct spawn_request {
 struct spawned_child {
   unique_fd pidfd;
   pid_t pid = -1;
-  std::string layers;  // of its sandbox, as sandbox::from_lines() reads them
+  std::string layers;      // of its sandbox, as sandbox::from_lines() reads them
+  bool uncounted = false;  // there is none: see `cgroup_settled`
 };
 
 class server_client {

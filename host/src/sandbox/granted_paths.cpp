@@ -1,8 +1,11 @@
 // See granted_paths.hpp. Paths are walked name by name, so that a place is known also when it is reached by another way.
 #include "sandbox/granted_paths.hpp"
 
+#include "sandbox/report_text.hpp"
+
 #include <cerrno>
 #include <climits>
+#include <cstring>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -10,7 +13,8 @@
 namespace bulkhead::sandbox {
 namespace {
 
-constexpr int links_limit = 40;  // the kernel's own
+constexpr int links_limit = 40;             // the kernel's own
+constexpr std::size_t missing_limit = 600;  // bytes told of what is not there, more or less: a report is short
 
 unique_fd top() { return unique_fd(::open("/", O_PATH | O_CLOEXEC)); }
 
@@ -56,7 +60,12 @@ unique_fd granted_paths::open(const std::string& path) {
     if (path.starts_with(each + "/") && (outer.empty() || each.size() < outer.size())) outer = each;
   unique_fd found = walk(top(), outer.empty() ? path : outer, false);
   if (found && !outer.empty()) found = walk(std::move(found), path.substr(outer.size()), true);
-  if (!found && errno == ELOOP)
+  const int error = errno;
+  // What profiles grant need not be there: it depends on what is installed.
+  static const std::set<std::string> expected = policy::network().granted().read;
+  if (!found && error != ELOOP && !expected.contains(path) && missing_.size() < missing_limit)
+    missing_ += (missing_.empty() ? "; " + std::string(not_there) : ", ") + path + " (" + std::strerror(error) + ")";
+  if (!found && error == ELOOP)
     refused_ +=
         (refused_.empty() ? "; not granted, for the plugin could have made a symbolic link that is in it: " : ", ") +
         path;

@@ -21,15 +21,15 @@ class granted_paths {
 
   // By O_PATH. None if there is nothing, or if a link stands in the way.
   unique_fd open(const std::string& path);
-  // What was not opened for a link, to go at the end of a layer's report; empty if there is none.
-  const std::string& refused() const { return refused_; }
+  // What was not opened, for a link or because it is not there, to go at the end of a layer's report; empty if there is none.
+  std::string left_out() const { return refused_ + missing_; }
 
  private:
   unique_fd walk(unique_fd from, std::string rest, bool changeable) const;
 
   const std::set<std::string> within_;
   std::set<std::pair<dev_t, ino_t>> changeable_;  // the directories beneath which a plugin may have made links
-  std::string refused_;
+  std::string refused_, missing_;
 };
 
 }  // namespace bulkhead::sandbox

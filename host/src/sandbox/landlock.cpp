@@ -122,7 +122,7 @@ landlock::landlock(const policy::values& granted, const std::string& library, in
     for (const auto number : granted.bind) port(number, tcp_bind);
   }
   status_.in_force = true;
-  status_.detail = enforces(abi_) + paths.refused();
+  status_.detail = enforces(abi_) + paths.left_out();
 }
 
 void landlock::move_descriptor(int lowest) {

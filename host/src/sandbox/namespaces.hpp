@@ -24,6 +24,11 @@ class namespaces {
   bool net() const { return net_; }
   bool pid() const { return pid_; }
   bool runs_as_root() const { return runs_as_root_; }
+  // Whether all are in force that a worker with this policy may have, but for the user's, whose place another user may take,
+  // and for those that are layers of their own.
+  bool complete(const policy::values& granted) const {
+    return (net_ || granted.needs_network()) && ipc_ && uts_ && cgroup_;
+  }
   // As it was for the host: the mount namespace in which foreign programs run and roots are put together.
   int host_view() const { return view_.get(); }
 

@@ -35,4 +35,11 @@ sandbox_report from_lines(std::string_view text) {
   return report;
 }
 
+std::string missing_grants(const sandbox_report& report) {
+  for (const sandbox_layer& each : report.layers)
+    if (const auto at = each.detail.find(not_there); each.in_force && at != std::string::npos)
+      return each.detail.substr(at);
+  return "";
+}
+
 }  // namespace bulkhead::sandbox

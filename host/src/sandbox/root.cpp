@@ -135,13 +135,13 @@ unique_fd make_tmpfs(const char* size) {
 
 void enter_mounts(int mount_namespace) { checked(::setns(mount_namespace, CLONE_NEWNS), "setns(mount namespace)"); }
 
-unique_fd build_root(const namespaces& spaces, const policy::values& granted, int library, std::string& refused) {
+unique_fd build_root(const namespaces& spaces, const policy::values& granted, int library, std::string& left_out) {
   enter_mounts(spaces.host_view());
   checked(::unshare(CLONE_NEWNS), "unshare(CLONE_NEWNS)");
   unique_fd made(checked(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), "open /proc/self/ns/mnt"));
   granted_paths paths(granted);
   const std::vector<source> sources = collect_all(granted, paths);
-  refused = paths.refused();
+  left_out = paths.left_out();
 
   const unique_fd root = make_tmpfs("520m");
   int attached = -1;

@@ -12,9 +12,9 @@ namespace bulkhead::sandbox {
 inline constexpr const char* library_in_root = "/plugin.so";
 
 // Builds one; `library` (or -1) is copied into it. Returns its mount namespace; the caller is inside it afterwards.
-// `refused` says which grants are not in it for a link (see granted_paths.hpp).
+// `left_out` says which grants are not in it (see granted_paths.hpp).
 // Throws std::system_error naming what failed; the caller may then be in a half-built one, and has to leave it.
-unique_fd build_root(const namespaces& spaces, const policy::values& granted, int library, std::string& refused);
+unique_fd build_root(const namespaces& spaces, const policy::values& granted, int library, std::string& left_out);
 
 // Into the mount namespace of a root, or the host's view.
 void enter_mounts(int mount_namespace);

@@ -32,7 +32,7 @@ void send_descriptor(int socket, int fd) {
 
 prepared::prepared(const namespaces& spaces, const policy& wanted, int library, bool supervised)
     : granted_(wanted.granted()),
-      network_namespace_(spaces.net()),
+      namespaces_complete_(spaces.complete(granted_)),
       own_user_namespace_(spaces.user()),
       namespaces_(spaces.status(granted_)),
       pid_(spaces.pid_status(granted_)),
@@ -47,11 +47,11 @@ prepared::prepared(const namespaces& spaces, const policy& wanted, int library, 
     root_status_.detail = "no root of its own: " + spaces.why();
   } else {
     try {
-      std::string refused;
-      root_ = build_root(spaces, granted_, library, refused);
+      std::string left_out;
+      root_ = build_root(spaces, granted_, library, left_out);
       if (library >= 0) library_ = library_in_root;
       root_status_.in_force = true;
-      root_status_.detail = "a read-only root with libraries and what is granted" + refused;
+      root_status_.detail = "a read-only root with libraries and what is granted" + left_out;
     } catch (const std::system_error& e) {
       root_status_.detail = std::string("no root of its own: ") + e.what();
       library_.clear();
@@ -100,8 +100,8 @@ sandbox_level prepared::level() const {
   if (!limits_.status().in_force || !privileges_.status().in_force) return sandbox_level::none;
   const bool files = root_status_.in_force || landlock_->confines_files();
   if (!seccomp_->status().in_force || !files || !not_held_.empty()) return sandbox_level::limited;
-  const bool every = namespaces_.in_force && (network_namespace_ || granted_.needs_network()) &&
-                     (root_status_.in_force || granted_.all_files) && pid_.in_force && landlock_->confines_files();
+  const bool every = namespaces_complete_ && (root_status_.in_force || granted_.all_files) && pid_.in_force &&
+                     landlock_->confines_files();
   return every ? sandbox_level::full : sandbox_level::confined;
 }
 
@@ -109,7 +109,8 @@ std::string prepared::shortcoming() const {
   std::string text = "the sandbox reaches the level '" + std::string(to_string(report_.level)) +
                      "', the policy requires '" + std::string(to_string(granted_.required)) + "'";
   for (const sandbox_layer& each : report_.layers)
-    if (!each.in_force || (each.name == landlock_->name() && !not_held_.empty()))
+    if (!each.in_force || (each.name == landlock_->name() && !not_held_.empty()) ||
+        (each.name == namespaces_.name && !namespaces_complete_))
       text += "; " + each.name + ": " + each.detail;
   return text + ". policy::at_least() accepts less";
 }

@@ -45,7 +45,7 @@ class prepared {
   std::string not_held() const;
 
   const policy::values granted_;
-  const bool network_namespace_, own_user_namespace_;
+  const bool namespaces_complete_, own_user_namespace_;
   sandbox_layer namespaces_, root_status_, pid_;
   unique_fd root_;
   std::string library_;

@@ -7,6 +7,7 @@
 #include "control_message.hpp"
 #include "denied_calls.hpp"
 #include "process/child_start.hpp"
+#include "sandbox/cgroup.hpp"
 #include "sandbox/report_text.hpp"
 #include <bulkhead/ipc/system.hpp>
 
@@ -245,11 +246,17 @@ class server {
   sandbox::prepared& prepare(const std::string& rules) {
     for (auto at = sandboxes_.begin(); at != sandboxes_.end(); ++at)
       if (at->first == rules) {
+        if (!sandbox::missing_grants(at->second.report()).empty()) {  // it may be there by now
+          sandboxes_.erase(at);
+          break;
+        }
         sandboxes_.splice(sandboxes_.begin(), sandboxes_, at);
         return at->second;
       }
+    policy wanted = policy::from_text(rules);
+    if (const unsigned threads = wanted.granted().threads) wanted.threads(threads + 1);  // its init is another
     sandboxes_.emplace_front(std::piecewise_construct, std::forward_as_tuple(rules),
-                             std::forward_as_tuple(*spaces_, policy::from_text(rules), -1, true));
+                             std::forward_as_tuple(*spaces_, wanted, -1, true));
     if (sandboxes_.size() > sandboxes_kept) sandboxes_.pop_back();
     return sandboxes_.front().second;
   }
@@ -280,7 +287,12 @@ class server {
         text = with.prepared->shortcoming();
         return {};
       }
-      text = sandbox::to_lines(with.prepared->report());
+      const sandbox_report report = with.prepared->report();
+      text = sandbox::to_lines(report);
+      if (!(in.head.flags & cgroup_settled) && sandbox::cgroup_maker::wanted(with.prepared->granted(), report)) {
+        out.uncounted = 1;
+        return {};
+      }
       with.supervisor = denied_.supervisor();
     }
     for (std::size_t i = 0; i < in.head.cgroups; ++i) with.cgroups.push_back(in.fds[joins + i].get());

@@ -15,10 +15,12 @@ import sys
 def main():
     table, document = sys.argv[1:]
     results = collections.defaultdict(lambda: collections.defaultdict(collections.Counter))
-    failed = 0
+    failed, impossible = 0, {}
     for line in open(table, encoding="utf-8"):
-        level, family, _, layer, _, verdict = line.rstrip("\n").split("\t")
-        if layer:
+        level, family, _, layer, got, verdict = line.rstrip("\n").split("\t")
+        if verdict == "not possible":
+            impossible[family] = got
+        elif layer:
             results[level][family][layer] += 1
             failed += verdict != "held"
     def stopped_by(layers):
@@ -28,6 +30,7 @@ def main():
     lines += ["| attempts | made | stopped by |", "|---|---:|---|"]
     for family, layers in results["full"].items():
         lines.append(f"| {family} | {layers.total()} | {stopped_by(layers)} |")
+    lines += [f"| {family} | none | not tried: {why} |" for family, why in impossible.items()]
     lines += ["", "In each situation, all kinds together:", ""]
     lines += ["| situation | made | stopped by |", "|---|---:|---|"]
     for level, families in results.items():

@@ -1,6 +1,7 @@
 // The escape suite under other circumstances than this machine's: as an ordinary user, with user namespaces off, without
 // Landlock, inside the filter of a container. Each is a process of its own that changes its circumstances, then runs
 // the hidden test cases of escape.cpp.
+#include <bulkhead/host.hpp>
 #include <bulkhead/ipc/system.hpp>
 
 #include <catch2/catch.hpp>
@@ -137,6 +138,15 @@ bool possible(int status, const std::string& situation) {
   return false;
 }
 
+// What is read from it up to its end; it is closed.
+std::string all_of(int pipe) {
+  std::string text;
+  char chunk[4096];
+  for (ssize_t n = 0; (n = ::read(pipe, chunk, sizeof chunk)) > 0;) text.append(chunk, static_cast<std::size_t>(n));
+  ::close(pipe);
+  return text;
+}
+
 // What `bulkhead doctor` says there, and its exit status.
 std::string doctor(const std::function<void()>& prepare, int& status, const char* option = nullptr) {
   int pipe[2];
@@ -153,12 +163,32 @@ std::string doctor(const std::function<void()>& prepare, int& status, const char
     ::_exit(not_possible);
   }
   ::close(pipe[1]);
-  std::string text;
-  char chunk[4096];
-  for (ssize_t n = 0; (n = ::read(pipe[0], chunk, sizeof chunk)) > 0;) text.append(chunk, static_cast<std::size_t>(n));
-  ::close(pipe[0]);
+  const std::string text = all_of(pipe[0]);
   ::waitpid(child, &status, 0);
   status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return text;
+}
+
+// What a host says there of a worker that is to have every layer; empty if it starts.
+std::string refusal_there(const std::function<void()>& prepare) {
+  int pipe[2];
+  bulkhead::checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::string text;
+    try {
+      prepare();
+      bulkhead::host host;
+      host.load(BULKHEAD_TEST_PLUGINS "/echo.so",
+                {.policy = bulkhead::policy{}.at_least(bulkhead::sandbox_level::full)});
+    } catch (const std::exception& e) {
+      text = e.what();
+    }
+    ::_exit(::write(pipe[1], text.data(), text.size()) < 0);
+  }
+  ::close(pipe[1]);
+  const std::string text = all_of(pipe[0]);
+  ::waitpid(child, nullptr, 0);
   return text;
 }
 
@@ -267,6 +297,24 @@ TEST_CASE("the suite holds where user namespaces give no rights") {
           calls.push_back({"clone3", ENOSYS});
           refuse(calls);
         });
+}
+
+TEST_CASE("a worker that lacks one of the namespaces has not all layers, and is told which") {
+  int status = 0;
+  if (doctor([] {}, status).find("strict      full") == std::string::npos) {
+    WARN("namespaces: not possible here");
+    return;
+  }
+  for (const auto& [flag, name] :
+       {std::pair(CLONE_NEWIPC, "ipc"), std::pair(CLONE_NEWUTS, "uts"), std::pair(CLONE_NEWCGROUP, "cgroup")}) {
+    const std::string lacking = std::string("no ") + name + " namespace: Operation not permitted";
+    const auto deny = [denied = static_cast<std::uint64_t>(flag)] { refuse({{"unshare", EPERM, denied}}); };
+    const std::string said = doctor(deny, status);
+    INFO(said);
+    CHECK(said.find(lacking) != std::string::npos);
+    CHECK(said.find("strict      confined") != std::string::npos);
+    CHECK(refusal_there(deny).find(lacking) != std::string::npos);
+  }
 }
 
 TEST_CASE("doctor says as whom workers run") {
