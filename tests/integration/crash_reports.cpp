@@ -86,7 +86,7 @@ struct expected_signal {
 const std::vector<expected_signal> expected_signals = {
     {"segfault", SIGSEGV, SEGV_MAPERR, "killed by SIGSEGV (SEGV_MAPERR, address 0x10) in", 0x10},
     {"jump_to_null", SIGSEGV, SEGV_MAPERR, "killed by SIGSEGV (SEGV_MAPERR, address 0x0) in", 0},
-    {"thread_stack_overflow", SIGSEGV, SEGV_ACCERR, "killed by SIGSEGV (SEGV_ACCERR, address 0x", {}},
+    {"write_to_code", SIGSEGV, SEGV_ACCERR, "killed by SIGSEGV (SEGV_ACCERR, address 0x", {}},
     {"abort", SIGABRT, SI_TKILL, "killed by SIGABRT in", 0},
 #if defined(__x86_64__)
     {"illegal_instruction", SIGILL, ILL_ILLOPN, "killed by SIGILL (ILL_ILLOPN, address 0x", {}},
