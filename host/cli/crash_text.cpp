@@ -62,6 +62,14 @@ std::string request_text(const std::vector<std::uint8_t>& request) {
   return fmt::format("{} bytes: {}", request.size(), text);
 }
 
+std::string signal_text(const crash_report& report) {
+  if (!report.signal) return "";
+  std::string text = signal_name(report.signal);
+  if (report.signal_code) text += fmt::format(", {}", signal_code_name(report.signal, *report.signal_code));
+  if (report.fault_address) text += fmt::format(", at address {:#x}", report.fault_address);
+  return text;
+}
+
 }  // namespace
 
 std::string local_time(std::chrono::system_clock::time_point time) {
@@ -121,6 +129,9 @@ void print_report(const crash_report& report) {
   print_field("phase", to_string(report.phase));
   print_field("method", report.method);
   print_field("request", request_text(report.request));
+  print_field("signal", signal_text(report));
+  if (!report.system_call.empty())
+    print_field("syscall", fmt::format("{}, number {}", report.system_call, report.system_call_number));
   if (report.instruction_pointer)
     print_field("registers", fmt::format("ip {:#x}, sp {:#x}", report.instruction_pointer, report.stack_pointer));
   std::string grants = report.policy;

@@ -34,6 +34,11 @@ std::int64_t number(const msgpack::object& value, std::int64_t most) {
   return static_cast<std::int64_t>(std::min<std::uint64_t>(value.via.u64, static_cast<std::uint64_t>(most)));
 }
 
+call_key key_of(const msgpack::object& value) {
+  if (value.type == msgpack::type::STR) return std::string_view(value.via.str.ptr, value.via.str.size);
+  return number(value, std::numeric_limits<std::int64_t>::max());
+}
+
 }  // namespace
 
 std::string peer::text() const { return fmt::format("pid {} of user {}", pid, uid); }
@@ -190,6 +195,7 @@ void connection::on_call(const ipc::message& request, std::vector<unique_fd> han
     const auto [id, ms] = std::exchange(next_deadline_, {});
     if (ms.count() > 0 && id == request.id) options.deadline = ms;
     else if (default_deadline_.count() > 0) options.deadline = default_deadline_;
+    if (const auto [of, key] = std::exchange(next_key_, {}); of == request.id) options.key = key;
     if (open_.contains(request.id)) throw std::invalid_argument("it used the id of a call that is open");
     full = open_.size() >= limits_.calls || open_bytes_ + bytes > limits_.call_bytes;
     if (!full) {
@@ -220,9 +226,10 @@ void connection::on_notification(const ipc::message& notification, std::vector<u
   try {
     const std::string_view method = notification.method;
     if (method == "$/shutdown") return close("");
-    if (method != "$/deadline" && method != "$/cancel" && method != "$/credit") return;  // of a later version
+    const bool of_next = method == "$/deadline" || method == "$/key";
+    if (!of_next && method != "$/cancel" && method != "$/credit") return;  // of a later version
     const msgpack::object_handle params = ipc::unpack(notification.params);
-    const auto given = elements(params.get(), method == "$/deadline" ? 2 : 1);
+    const auto given = elements(params.get(), of_next ? 2 : 1);
     const std::int64_t first = number(given[0], std::numeric_limits<std::uint32_t>::max());
     std::lock_guard held(mutex_);
     if (method == "$/credit") {
@@ -230,6 +237,8 @@ void connection::on_notification(const ipc::message& notification, std::vector<u
     } else if (method == "$/deadline") {
       const auto ms = std::max<std::int64_t>(1, number(given[1], longest_deadline_ms));
       next_deadline_ = {static_cast<std::uint32_t>(first), std::chrono::milliseconds(ms)};
+    } else if (method == "$/key") {
+      next_key_ = {static_cast<std::uint32_t>(first), key_of(given[1])};
     } else if (const auto found = open_.find(static_cast<std::uint32_t>(first)); found != open_.end()) {
       stop = found->second.stop;
     }

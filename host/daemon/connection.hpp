@@ -92,6 +92,7 @@ class connection final : public reactor::target,
   std::map<std::uint32_t, open_call> open_;
   std::size_t open_bytes_ = 0;
   std::pair<std::uint32_t, std::chrono::milliseconds> next_deadline_{};  // of the request that comes next; 0: none
+  std::pair<std::uint32_t, call_key> next_key_{};                        // likewise
   std::chrono::milliseconds default_deadline_{0};                        // 0: the plugin's
   std::vector<std::uint32_t> drains_;  // $/drain requests to answer when all calls are done
   std::int64_t credit_ = 0;            // of progress

@@ -181,7 +181,10 @@ void plugin_table::replace(const pointer& old, const plugin_config& with, std::c
     log_.info(fmt::format("plugin {}: reloaded from {}", with.name, with.file.string()));
     return;
   }
-  pointer made = load(with);
+  plugin_config next = with;
+  if (old->plugin && old->from.options.state.keep && next.options.state.keep)
+    next.options.state.initial = old->plugin.save_state();
+  pointer made = load(next);
   if (!made->plugin && old->plugin) throw call_error(outcome::unavailable, made->reason);
   put(with.name, made);
   retire(old, drain);

@@ -1,6 +1,7 @@
 // How a worker comes to an end, and what is made of it: one report, and an outcome for each call that it leaves. See
 // worker_process.hpp.
 #include "report/black_box_copy.hpp"
+#include "sandbox/violation_text.hpp"
 #include "worker_process.hpp"
 
 #include <csignal>
@@ -174,6 +175,7 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   if (box.recorded && !(condemned_ == exit_reason::protocol)) {
     report.reason = box.out_of_memory ? exit_reason::out_of_memory : exit_reason::signalled;
     report.signal = box.signal;
+    report.signal_code = box.code;
     report.fault_address = box.fault_address;
     report.stack = box.stack.frames;
     report.frames_omitted = box.stack.omitted;
@@ -199,6 +201,13 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   if (report.signal == SIGKILL && report.reason == exit_reason::signalled && cgroup_ && cgroup_->ran_out_of_memory())
     report.reason = exit_reason::out_of_memory;
   if (report.reason == exit_reason::signalled && report.signal == SIGSYS) report.reason = exit_reason::violation;
+  if (report.reason == exit_reason::violation && box.recorded && box.code > 0) {
+    report.system_call = sandbox::system_call_name(box.system_call_arch, box.system_call);
+    report.system_call_number = box.system_call;
+  } else if (report.reason == exit_reason::violation) {
+    report.system_call = killed_for_.system_call;
+    report.system_call_number = killed_for_.system_call_number;
+  }
   return report;
 }
 

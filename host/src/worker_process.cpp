@@ -278,7 +278,7 @@ void worker_process::read_reports(bool to_the_end) {
     if (!denied) continue;
     if (denied->result == "killed") {
       std::lock_guard also_held(mutex_);
-      if (condemned_ == exit_reason::unknown) condemned_ = exit_reason::violation;
+      if (condemned_ == exit_reason::unknown) condemned_ = exit_reason::violation, killed_for_ = *denied;
     }
     if (const auto owner = owner_.lock()) owner->on_violation(std::move(*denied));
   }

@@ -215,6 +215,7 @@ class worker_process final : public reactor::target,
   bool settling_ = false, is_settled_ = false;
   exit_reason condemned_ = exit_reason::unknown;
   std::string why_;
+  violation killed_for_;
   bool no_plugin_ = false;
   plugin_info description_;
   std::shared_ptr<const crash_report> report_;

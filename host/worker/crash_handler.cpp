@@ -41,8 +41,14 @@ void on_fatal_signal(int signal, siginfo_t* info, void* context) {
   if (box->recorded.compare_exchange_strong(unrecorded, 1)) {  // the first thread to crash tells the story
     box->signal = signal;
     box->code = info->si_code;
-    const bool has_address = signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE;
+    // Of a signal that somebody sent, the sender is told in the same place; and SI_KERNEL means that it is not known.
+    const bool has_address = (signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE) &&
+                             info->si_code > 0 && info->si_code != SI_KERNEL;
     box->fault_address = has_address ? reinterpret_cast<std::uint64_t>(info->si_addr) : 0;
+    if (signal == SIGSYS && info->si_code > 0) {
+      box->system_call = info->si_syscall;
+      box->system_call_arch = info->si_arch;
+    }
     if (method) {
       std::strncpy(box->crashed_method, method, sizeof box->crashed_method - 1);
       box->crashed_call = call;

@@ -13,6 +13,11 @@ void chaos_segfault(void) {
   *(volatile int*)address = 1;
 }
 
+void chaos_write_to_code(void) {
+  volatile uintptr_t address = (uintptr_t)&chaos_segfault;
+  *(volatile char*)address = 0;
+}
+
 /* The result is used after the inner call, so it can't be made into a loop. */
 static volatile int levels = 0x7fffffff;
 static int descend(volatile char* above) {
@@ -25,8 +30,8 @@ void chaos_stack_overflow(void) { (void)descend(NULL); }
 
 void chaos_divide_by_zero(void) {
 #if defined(__x86_64__) || defined(__i386__)
-  volatile int zero = 0;
-  volatile int result = 1 / zero;
+  volatile int one = 1, zero = 0; /* of a constant 1 a compiler makes a comparison */
+  volatile int result = one / zero;
   (void)result;
 #endif
   raise(SIGFPE); /* not every processor traps */

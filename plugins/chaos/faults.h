@@ -7,6 +7,7 @@ extern "C" {
 #endif
 
 void chaos_segfault(void);            /* SIGSEGV at address 0x10 */
+void chaos_write_to_code(void);       /* SIGSEGV: its own code, which it may not write to */
 void chaos_stack_overflow(void);      /* SIGSEGV by endless recursion */
 void chaos_divide_by_zero(void);      /* SIGFPE */
 void chaos_bus_error(void);           /* SIGBUS: a mapping past the end of its file */

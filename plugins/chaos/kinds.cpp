@@ -84,6 +84,7 @@ constexpr kind table[] = {
     {"smashed_return", chaos_smashed_return},
     {"smashed_everything", chaos_smashed_everything},
     {"thread_stack_overflow", thread_stack_overflow},
+    {"write_to_code", chaos_write_to_code},
 };
 
 }  // namespace

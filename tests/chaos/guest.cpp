@@ -63,16 +63,22 @@ void tear() {
   ::_exit(0);
 }
 
-void work(bulkhead::responder<std::uint64_t> responder, std::uint64_t id, int microseconds, const std::string& harm,
-          const std::string& step) {
-  // On the heap: what never comes back must not answer on its way out.
-  auto* answer = new bulkhead::responder<std::uint64_t>(std::move(responder));
-  mark(id, marks::begun);
-  const auto at = [&](const char* here) {
+struct grief {
+  const std::string& harm;
+  const std::string& step;
+  void operator()(const char* here) const {
     if (step != here) return;
     if (harm == "torn_answer") tear();
     if (const chaos::kind* kind = chaos::find(harm)) kind->act();
-  };
+  }
+};
+
+void work(bulkhead::responder<std::uint64_t> responder, std::uint64_t id, int microseconds, bool emits,
+          const std::string& harm, const std::string& step) {
+  // On the heap: what never comes back must not answer on its way out.
+  auto* answer = new bulkhead::responder<std::uint64_t>(std::move(responder));
+  mark(id, marks::begun);
+  const grief at{harm, step};
   at("begun");
   const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(microseconds);
   while (std::chrono::steady_clock::now() < end && !answer->cx().cancelled())
@@ -80,12 +86,45 @@ void work(bulkhead::responder<std::uint64_t> responder, std::uint64_t id, int mi
   if (answer->cx().cancelled()) {
     answer->fail("cancelled");
   } else {
+    if (emits) answer->cx().emit("working", id);
     mark(id, marks::finished);
     at("finished");
     answer->reply(chaos::answer_to(id));
     at("answered");
   }
   delete answer;
+}
+
+std::uint64_t flow(bulkhead::reader<std::uint64_t> in, bulkhead::writer<std::uint64_t> out, std::uint64_t id,
+                   const std::string& harm, const std::string& step) {
+  mark(id, marks::begun);
+  const grief at{harm, step};
+  at("begun");
+  std::uint64_t sum = chaos::answer_to(id);
+  for (unsigned taken = 0; const auto item = in.next(); ++taken) {
+    if (taken == 1) at("between");
+    out.send(~*item);
+    sum = chaos::with_item(sum, *item);
+  }
+  mark(id, marks::finished);
+  at("finished");
+  return sum;
+}
+
+bulkhead::blob invert(bulkhead::context& cx, std::uint64_t id, bulkhead::bytes_view in, const std::string& harm,
+                      const std::string& step) {
+  mark(id, marks::begun);
+  const grief at{harm, step};
+  at("begun");
+  bulkhead::blob out = cx.create_blob(in.size());
+  const auto to = out.writable();
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    if (i == in.size() / 2) at("between");
+    to[i] = static_cast<std::uint8_t>(~in[i]);
+  }
+  mark(id, marks::finished);
+  at("finished");
+  return out;
 }
 
 }  // namespace
@@ -100,6 +139,11 @@ BULKHEAD_PLUGIN("chaos_guest", "1.0.0") {
   plugin.on_destroy([] { at_moment(moment::destroy); });
   static std::vector<std::uint64_t> kept(512);
   plugin.state([] { return ++kept.front(), kept; }, [](std::vector<std::uint64_t> saved) { kept = std::move(saved); });
-  plugin.method("work", work, "Works, or comes to grief at a step", {"id", "microseconds", "harm", "step"});
-  plugin.method("again", work, "The same, and may be repeated", {"id", "microseconds", "harm", "step"}).idempotent();
+  // Each twice: the second may be repeated.
+  plugin.method("work", work, "Works, or comes to grief at a step");
+  plugin.method("work_again", work).idempotent();
+  plugin.method("flow", flow, "Gives back the complement of each item, and what they come to");
+  plugin.method("flow_again", flow).idempotent();
+  plugin.method("invert", invert, "Gives back the complement of the bytes");
+  plugin.method("invert_again", invert).idempotent();
 }

@@ -25,8 +25,9 @@ using chaos::record;
 constexpr std::size_t outcomes = 10;
 
 struct account {
-  std::uint8_t issued = 0, ended = 0, outcome = 0;
-  bool idempotent = false, right = false;
+  std::uint8_t issued = 0, ended = 0, outcome = 0, events = 0;
+  bool idempotent = false, emits = false, right = false, wrong = false;
+  std::uint16_t items = 0;
 };
 
 class ledger {
@@ -39,20 +40,29 @@ class ledger {
     if (each.kind == entry::issued) {
       ++mine.issued;
       mine.idempotent = each.idempotent;
+      mine.emits = each.emits;
+    } else if (each.kind == entry::event) {
+      if (mine.events < 255) ++mine.events;
     } else {
       if (mine.issued == 0) note("ended_before_it_was_issued", each.call);
       if (mine.ended < 255) ++mine.ended;
       mine.outcome = each.outcome;
       mine.right = each.right;
+      mine.wrong = each.wrong;
+      mine.items = each.items;
     }
   }
 
   nlohmann::json close(chaos::marks& marks) {
-    std::uint64_t issued = 0, begun_twice = 0;
+    std::uint64_t issued = 0, begun_twice = 0, items = 0, events = 0;
     std::array<std::uint64_t, outcomes> ends{};
     for (std::uint64_t id = 0; id < calls_.size(); ++id) {
       const account& mine = calls_[id];
       const unsigned mark = marks.of(id), begun = mark & chaos::marks::half, finished = mark >> 4;
+      items += mine.items;
+      events += mine.events;
+      if (mine.events > begun) note("more_events_than_it_was_begun", id);
+      if (mine.events > 0 && !mine.emits) note("an_event_that_it_does_not_emit", id);
       if (mine.issued == 0) {
         if (mark) note("ran_but_was_never_issued", id);
         continue;
@@ -65,8 +75,11 @@ class ledger {
       ++ends[mine.outcome];
       begun_twice += begun > 1;
       if (begun > 1 && !mine.idempotent) note("ran_twice_and_may_not", id);
+      if (mine.items > 0 && begun == 0) note("streamed_items_of_a_call_that_did_not_run", id);
+      if (mine.wrong) note("streamed_or_lent_what_is_not_its_own", id);
       switch (static_cast<outcome>(mine.outcome)) {
         case outcome::ok:
+          if (mine.emits && mine.events == 0) note("ok_but_its_event_never_came", id);
           if (finished == 0) note("ok_for_a_call_that_did_not_run", id);
           if (!mine.right) note("ok_with_the_result_of_another_call", id);
           break;
@@ -77,12 +90,16 @@ class ledger {
         case outcome::overloaded:
         case outcome::unavailable:
         case outcome::rejected:  // one that may be repeated may have been begun, and then found no other worker
-          if (begun > 0 && !mine.idempotent) note("ran_but_is_said_not_to_have_begun", id);
+          if (mine.items > 0 || (begun > 0 && !mine.idempotent)) note("ran_but_is_said_not_to_have_begun", id);
           break;
         default: break;  // it may have run or not
       }
     }
-    nlohmann::json out{{"calls", issued}, {"repeated", begun_twice}, {"violations", violations_}};
+    nlohmann::json out{{"calls", issued},
+                       {"repeated", begun_twice},
+                       {"items", items},
+                       {"events", events},
+                       {"violations", violations_}};
     for (std::size_t i = 0; i < outcomes; ++i)
       if (ends[i] > 0) out["outcomes"][std::string(to_string(static_cast<outcome>(i)))] = ends[i];
     return out;

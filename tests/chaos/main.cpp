@@ -128,9 +128,10 @@ void print(const json& report) {
              growth["error"].get<double>());
   const auto& late = report["later_than_deadline_by_50_ms"];
   fmt::print(
-      "\n{} calls, {} ends of workers in {:.0f} s, seed {}; {} calls ran more than once, as they may; {} outcomes "
+      "\n{} calls, {} streamed items, {} events, {} ends of workers in {:.0f} s, seed {}; {} calls ran more than once, as they may; {} outcomes "
       "came more than 50 ms after the deadline, the latest {:.0f} ms\n",
-      report["ledger"]["calls"].get<std::uint64_t>(), report["ends"].get<std::uint64_t>(),
+      report["ledger"]["calls"].get<std::uint64_t>(), report["ledger"]["items"].get<std::uint64_t>(),
+      report["ledger"]["events"].get<std::uint64_t>(), report["ends"].get<std::uint64_t>(),
       report["seconds"].get<double>(), report["seed"].get<std::uint64_t>(),
       report["ledger"]["repeated"].get<std::uint64_t>(), late["count"].get<std::uint64_t>(),
       late["latest_ms"].get<double>());

@@ -73,8 +73,17 @@ call_plan draw_call(dice& random, std::size_t harm_one_in, bool hostile) {
   out.cancelled = once_in(random, 50);
   if (once_in(random, 25)) out.deadline = std::chrono::milliseconds(1 + one_of(random, 20));
   if (once_in(random, 100)) out.microseconds = static_cast<int>(one_of(random, 2000));
+  switch (one_of(random, 16)) {
+    case 0: out.what = traffic::stream, out.size = static_cast<unsigned>(2 + one_of(random, 30)); break;
+    case 1: out.what = traffic::bytes, out.size = static_cast<unsigned>(1 + one_of(random, 64 << 10)); break;
+    case 2:
+    case 3: out.what = traffic::event; break;
+    default: break;
+  }
+  out.in_turns = once_in(random, 4);
   if (!once_in(random, harm_one_in)) return out;
-  constexpr const char* steps[] = {"begun", "finished", "answered"};
+  const bool on_the_way = out.what == traffic::stream || out.what == traffic::bytes;
+  const char* const steps[] = {"begun", "finished", on_the_way ? "between" : "answered"};
   out.idempotent = false;  // it would take its harm to one worker after the other
   out.step = steps[one_of(random, std::size(steps))];
   out.harm = hostile && once_in(random, 4) ? draw(random, hostile_ones) : draw(random, in_a_call);

@@ -18,7 +18,13 @@ using dice = std::mt19937_64;
 inline std::size_t one_of(dice& random, std::size_t below) { return random() % below; }
 inline bool once_in(dice& random, std::size_t times) { return random() % times == 0; }
 
+// What goes between a call and its worker besides arguments and result.
+enum class traffic { none, event, bytes, stream };
+
 struct call_plan {
+  traffic what = traffic::none;
+  unsigned size = 0;      // of the bytes; items of the stream
+  bool in_turns = false;  // of the stream: each item's result is taken before the next is sent
   bool async = false, idempotent = false, cancelled = false;
   std::chrono::milliseconds deadline{0};  // 0: the plugin's own
   int microseconds = 0;                   // of work

@@ -9,7 +9,7 @@
 
 namespace chaos {
 
-enum class entry : std::uint8_t { issued = 1, ended = 2, over = 3 };
+enum class entry : std::uint8_t { issued = 1, ended = 2, over = 3, event = 4 };
 
 // One record in the pipe; written whole, since it is smaller than PIPE_BUF.
 struct record {
@@ -18,7 +18,10 @@ struct record {
   std::uint8_t outcome = 0;     // ended
   std::uint8_t idempotent = 0;  // issued
   std::uint8_t right = 0;       // ended, ok: the result is that call's own
-  std::uint32_t unused = 0;
+  std::uint8_t emits = 0;       // issued: the call has an event on its way, if it comes to its end
+  std::uint8_t wrong =
+      0;  // ended: a streamed item was not the one that was due, or bytes lent to the call have changed
+  std::uint16_t items = 0;  // ended: streamed results taken
 };
 static_assert(sizeof(record) == 16);
 
@@ -49,5 +52,14 @@ static_assert(std::atomic<std::uint8_t>::is_always_lock_free);
 
 // The result of the call `id`: nothing that another call's answer could be taken for.
 constexpr std::uint64_t answer_to(std::uint64_t id) { return (id + 1) * 0x9e3779b97f4a7c15; }
+
+// What the call's streams carry: the arguments, for each the result that is its complement, and what a call makes of all.
+constexpr std::uint64_t item_of(std::uint64_t id, std::uint64_t index) { return answer_to(id) ^ index; }
+constexpr std::uint64_t with_item(std::uint64_t sum, std::uint64_t item) { return (sum ^ item) * 0x100000001b3; }
+
+// The bytes lent to the call; it gives back their complement.
+constexpr std::uint8_t byte_of(std::uint64_t id, std::uint64_t index) {
+  return static_cast<std::uint8_t>((answer_to(id) >> 32) + index * 7);
+}
 
 }  // namespace chaos

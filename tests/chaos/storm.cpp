@@ -24,35 +24,23 @@ using bulkhead::reply;
 
 constexpr unsigned warm_up = 2;  // rounds after which nothing may grow
 constexpr auto rest_limit = 60s;
+constexpr bulkhead::restart_intensity any_number{1'000'000'000, 10s};
 constexpr double slack = 0.05;  // of a round, that calls and ends may be apart
 
 #ifdef BULKHEAD_SANITIZED
 constexpr std::size_t worker_memory = 0;
-constexpr auto usual_deadline = 2s;
 #else
 constexpr std::size_t worker_memory = std::size_t{256} << 20;
-constexpr auto usual_deadline = 400ms;
 #endif
 
 std::string guest(const char* kind) { return std::string(BULKHEAD_TEST_PLUGINS) + "/chaos_" + kind + ".so"; }
 
 }  // namespace
 
-struct storm::flight {
-  storm* self;
-  std::uint64_t id;
-  clock::time_point due;
-  void operator()(boost::system::error_code, const reply& result) const {
-    self->ended(id, result, due);
-    self->in_flight_.release();
-    --self->open_;
-  }
-};
-
 storm::storm(storm_settings settings)
     : settings_(std::move(settings)),
       host_({.on_lifecycle = [this](const bulkhead::lifecycle_event& event) { on_lifecycle(event); },
-             .spawns = {4, {1'000'000, 10s}}}) {
+             .spawns = {4, any_number}}) {
   using dispatch = enum bulkhead::dispatch::kind;
   add("serial, one worker", guest("serial"), {});
   bulkhead::load_options with_spare{.instances = 3};
@@ -65,13 +53,20 @@ storm::storm(storm_settings settings)
   hostile.supervision.spares = 1;
   add("hostile, two and a spare", guest("parallel"), hostile, true);
   add("serial, keeps state", guest("serial"), {.state = {.keep = true, .every = 20ms}});
+  for (const auto strategy : {bulkhead::restart_strategy::one_for_all, bulkhead::restart_strategy::rest_for_one}) {
+    auto group = host_.group({strategy, any_number});
+    const std::string name = strategy == bulkhead::restart_strategy::one_for_all ? "one for all" : "rest for one";
+    add(name + ", serial", guest("serial"), {}, false, &group);
+    add(name + ", thread-safe", guest("parallel"), {.concurrency = 4}, false, &group);
+  }
 }
 
 storm::~storm() { host_.shutdown(); }  // what it still tells, it tells to members that go before it
 
-void storm::add(std::string name, std::string file, bulkhead::load_options options, bool hostile) {
+void storm::add(std::string name, std::string file, bulkhead::load_options options, bool hostile,
+                bulkhead::plugin_group* group) {
   auto& rules = options.supervision;
-  rules.intensity.restarts = 1'000'000'000;
+  rules.intensity = any_number;
   rules.backoff.first = 0s;
   rules.heartbeat = {.interval = 100ms, .silence = usual_deadline + 400ms};
   rules.restart = bulkhead::restart_kind::permanent;  // an exit(0) between calls has to be followed by another, too
@@ -80,13 +75,26 @@ void storm::add(std::string name, std::string file, bulkhead::load_options optio
   options.environment = {"CHAOS_MARKS=" + settings_.marks_file};
   options.policy = bulkhead::policy{}.allow_write(settings_.marks_file);
   options.start_timeout = 5s;
+  options.blobs = {.threshold = 16 << 10, .memory = 16 << 20, .idle = 50ms};  // none is left when all has come to rest
   const std::size_t instances = options.instances, workers = instances + rules.spares;
-  pools_.push_back({std::move(name), file, host_.load(file, std::move(options)), instances, workers, hostile});
+  auto made = group ? group->load(file, std::move(options)) : host_.load(file, std::move(options));
+  made.on_event([this](const std::string&, const msgpack::object& value) {
+    write({.call = value.as<std::uint64_t>(), .kind = entry::event});
+  });
+  pools_.push_back({std::move(name), file, std::move(made), instances, workers, hostile});
+}
+
+// Whether it is lost unless somebody brings it back; what stops with its group may come back with it.
+bool storm::needs_reset(const bulkhead::plugin& which) {
+  using state = enum bulkhead::plugin_status::state;
+  const auto status = which.status();
+  return status.state != state::running && (status.state != state::stopped || !status.reason.empty());
 }
 
 void storm::on_lifecycle(const bulkhead::lifecycle_event& event) {
   using kind = enum bulkhead::lifecycle_event::kind;
-  if (event.kind == kind::quarantined || event.kind == kind::gave_up) needs_reset_ = true;
+  const bool out_with_group = event.kind == kind::regrouped && !event.text.empty();
+  if (event.kind == kind::quarantined || event.kind == kind::gave_up || out_with_group) needs_reset_ = true;
   if (event.kind != kind::exited) return;
   std::lock_guard held(mutex_);
   ++results_.exits[std::string(to_string(event.report->reason))];
@@ -155,49 +163,6 @@ void storm::call_on(dice random, std::uint64_t until) {
   }
 }
 
-void storm::make_call(std::uint64_t id, pool& to, const call_plan& plan) {
-  if (!plan.harm.empty()) count(plan.harm + " in a call: " + plan.step);
-  const std::string method = plan.idempotent ? "again" : "work";
-  bulkhead::call_options options;
-  options.key = id % 64;
-  if (plan.deadline.count() > 0) options.deadline = plan.deadline;
-  std::stop_source stop;
-  if (plan.cancelled) options.stop = stop.get_token();
-  std::jthread other;
-  write({.call = id, .kind = entry::issued, .idempotent = plan.idempotent});
-  const auto due = clock::now() + options.deadline.value_or(usual_deadline);
-  if (plan.async) {
-    in_flight_.acquire();
-    ++open_;
-    to.plugin.async_call<reply>(method, std::tuple(id, plan.microseconds, plan.harm, plan.step), flight{this, id, due},
-                                options);
-    if (plan.cancelled) stop.request_stop();
-  } else {
-    if (plan.cancelled) other = std::jthread([&stop] { stop.request_stop(); });
-    ended(id, to.plugin.with(options).try_call(method, id, plan.microseconds, plan.harm, plan.step), due);
-  }
-}
-
-void storm::ended(std::uint64_t id, const reply& result, clock::time_point due) {
-  const auto late = std::chrono::duration_cast<std::chrono::microseconds>(clock::now() - due).count();
-  record out{.call = id, .kind = entry::ended, .outcome = static_cast<std::uint8_t>(result.outcome())};
-  try {
-    out.right = result && result.as<std::uint64_t>() == answer_to(id);
-  } catch (const std::exception&) {
-    out.right = 0;
-  }
-  write(out);
-  if (late <= 50'000) return;
-  ++late_;
-  for (std::uint64_t most = latest_us_; most < static_cast<std::uint64_t>(late);)
-    if (latest_us_.compare_exchange_weak(most, static_cast<std::uint64_t>(late))) break;
-}
-
-void storm::write(const record& what) const {
-  if (::write(settings_.ledger, &what, sizeof what) != sizeof what)
-    throw std::system_error(errno, std::generic_category(), "the ledger");
-}
-
 void storm::count(const std::string& harm) {
   std::lock_guard held(mutex_);
   ++results_.harm[harm];
@@ -209,7 +174,7 @@ void storm::harm_workers(dice random, const std::stop_token& stop) {
   for (std::uint64_t turn = 0; !stop.stop_requested(); ++turn) {
     if (needs_reset_.exchange(false))
       for (pool& each : pools_)
-        if (each.plugin.status().state != bulkhead::plugin_status::state::running) each.plugin.reset();
+        if (needs_reset(each.plugin)) each.plugin.reset();
     const bool calls_are_made = next_call_ - calls_before_ >= calls_in_round_;
     if (pace() <= (calls_are_made ? 0 : -slack)) {
       std::this_thread::sleep_for(200us);
@@ -257,11 +222,12 @@ void storm::strike(dice& random, blow what) {
 bool storm::at_rest() {
   if (open_ > 0) return false;
   for (pool& each : pools_) {
-    const auto status = each.plugin.status();
-    if (status.state != bulkhead::plugin_status::state::running) {
+    if (needs_reset(each.plugin)) {
       each.plugin.reset();
       return false;
     }
+    const auto status = each.plugin.status();
+    if (status.state != bulkhead::plugin_status::state::running) return false;
     const auto workers = each.plugin.workers();
     if (status.serving != each.instances || status.waiting > 0 || workers.size() != each.workers) return false;
     // Heartbeats are outstanding, too, now with this worker and now with that: each has to be seen without once.

@@ -17,6 +17,12 @@
 
 namespace chaos {
 
+#ifdef BULKHEAD_SANITIZED
+constexpr std::chrono::seconds usual_deadline{2};
+#else
+constexpr std::chrono::milliseconds usual_deadline{400};
+#endif
+
 struct storm_settings {
   std::uint64_t seed = 1;
   std::uint64_t kills = 2000, calls = 200'000;
@@ -56,15 +62,21 @@ class storm {
     bool hostile;
   };
   struct flight;  // an asynchronous call
+  using time_point = std::chrono::steady_clock::time_point;
 
-  void add(std::string name, std::string file, bulkhead::load_options options, bool hostile = false);
+  void add(std::string name, std::string file, bulkhead::load_options options, bool hostile = false,
+           bulkhead::plugin_group* group = nullptr);
+  static bool needs_reset(const bulkhead::plugin& which);
   void on_lifecycle(const bulkhead::lifecycle_event& event);
   void round(unsigned number);
   void call_on(dice random, std::uint64_t until);
   void make_call(std::uint64_t id, pool& to, const call_plan& plan);
+  void lend_bytes(std::uint64_t id, const bulkhead::plugin::bound& to, const call_plan& plan,
+                  const bulkhead::shared_blob& in, time_point due);
+  void stream(std::uint64_t id, const bulkhead::plugin::bound& to, const call_plan& plan, time_point due);
   void harm_workers(dice random, const std::stop_token& stop);
   void strike(dice& random, blow what);
-  void ended(std::uint64_t id, const bulkhead::reply& result, std::chrono::steady_clock::time_point due);
+  void ended(record what, const bulkhead::reply& result, time_point due);
   void write(const record& what) const;
   void count(const std::string& harm);
   double pace() const;  // how much of the round's calls are made, less how much of its ends

@@ -83,7 +83,7 @@ const std::vector<expected_failure> failures = {
     {{"chaos", "misbehave", "no such way"}, 1, "there is no kind of misbehaviour called 'no such way'"},
     {{"chaos", "sleep_ms", "100000", "--deadline", "50ms"}, 10, "timeout: no answer before the deadline"},
 #ifndef BULKHEAD_SANITIZED  // a sanitizer reports it in its own way
-    {{"chaos", "misbehave", "segfault"}, 13, "was killed by SIGSEGV (address 0x"},
+    {{"chaos", "misbehave", "segfault"}, 13, "was killed by SIGSEGV (SEGV_MAPERR, address 0x10)"},
 #endif
     {{"chaos", "misbehave", "exit_3"}, 13, "exited with status 3 in method 'misbehave'"},
     {{"chaos", "misbehave", "garbage_on_channel"}, 14, "protocol: "},

@@ -166,8 +166,11 @@ TEST_CASE("a crash shows its stack with names, down to the plugin's own frames")
   CHECK_THAT(lost.err.substr(second), Contains("misbehave(") && Contains(" more of the worker's own\n"));
   CHECK_THAT(lost.err, !Contains("bulkhead::session"));
   const json object = json::parse(run({"bulkhead", "call", "chaos", "misbehave", "segfault", "--json"}).out);
+  CHECK(object["report"]["signal_code"] == "SEGV_MAPERR");
+  CHECK(object["report"]["fault_address"] == "0x10");
   CHECK(object["report"]["stack"][0]["function"] == "chaos_segfault");
-  CHECK_THAT(run({"bulkhead", "report", reports(folder).at(0)}).out, Contains("bulkhead::session::serve()"));
+  CHECK_THAT(run({"bulkhead", "report", reports(folder).at(0)}).out,
+             Contains("bulkhead::session::serve()") && Contains("  signal    SIGSEGV, SEGV_MAPERR, at address 0x10\n"));
 }
 
 TEST_CASE("an endless recursion is told in few lines, from its cause to its end") {

@@ -66,6 +66,31 @@ TEST_CASE("a client speaks the host's side of the protocol") {
   CHECK(client.closed());
 }
 
+TEST_CASE("sticky calls with the same key wait for the same worker, however many others are idle") {
+  const running_daemon daemon(plugin_table("chaos", "instances = 3\ndispatch = \"sticky\""));
+  raw_client client(daemon.socket());
+  client.hello();
+  const auto call_two = [&](int ms, const auto& key, const auto& other) {
+    client.notify("$/key", 1, key);
+    client.request(1, "chaos.sleep_ms", ms);
+    client.notify("$/key", 2, other);
+    client.request(2, "chaos.echo", 7);
+  };
+  const auto next_answered = [&] { return client.read().value()[1].get<int>(); };
+  call_two(100, "a customer", "a customer");
+  CHECK(next_answered() == 1);
+  CHECK(next_answered() == 2);
+  call_two(100, 3, 3);
+  CHECK(next_answered() == 1);
+  CHECK(next_answered() == 2);
+  call_two(60'000, 2, 3);  // two keys of different workers
+  CHECK(next_answered() == 2);
+  client.notify("$/cancel", 1);
+  CHECK(client.answer(1)[2]["code"] == "cancelled");
+  client.notify("$/key", 3, -1);
+  CHECK(client.closed());
+}
+
 TEST_CASE("a client that breaks the protocol loses its own connection and no other") {
   const running_daemon daemon(plugin_table("echo") + plugin_table("chaos"));
   raw_client good(daemon.socket());

@@ -108,6 +108,27 @@ TEST_CASE("SIGHUP loads what is new, replaces what has changed, and drains what 
   CHECK(daemon.call({"own.pid"}).status == 0);
 }
 
+TEST_CASE("a plugin that keeps its state goes on from it after a new file, other settings and a restart") {
+  running_daemon daemon(plugin_table("echo"));
+  const auto file = daemon.folder() / "own.so";
+  const auto put = [&](const char* plugin) {
+    std::filesystem::copy_file(std::string(BULKHEAD_TEST_PLUGINS) + "/" + plugin + ".so", file.string() + ".new");
+    std::filesystem::rename(file.string() + ".new", file);
+  };
+  const std::string own = "[plugins.own]\nfile = \"" + file.string() + "\"\nstate = { keep = true, every = 0 }\n";
+  put("counter");
+  daemon.reload(own);
+  CHECK(daemon.call({"own.add", "5"}).out == "5\n");
+  put("counter_2");
+  daemon.reload(own);
+  CHECK(daemon.call({"own.version"}).out == "2\n");
+  CHECK(daemon.call({"own.add", "2"}).out == "7\n");
+  daemon.reload(own + "deadline = \"9s\"\n");
+  CHECK(daemon.call({"own.add", "1"}).out == "8\n");
+  CHECK(daemon.run({"restart", "own"}).status == 0);
+  CHECK(daemon.call({"own.total"}).out == "8\n");
+}
+
 TEST_CASE("a call in flight on a plugin whose settings change ends well") {
   running_daemon daemon("drain = \"60s\"\n" + plugin_table("chaos"));
   held_call held(daemon);

@@ -1,5 +1,5 @@
 // What a crash report says: the stack of the worker that died, as far as it can be had, in whatever state it died.
-#include "fixture.hpp"
+#include "watched_host.hpp"
 
 #include <algorithm>
 #include <csignal>
@@ -7,6 +7,7 @@
 #include <random>
 
 #include <elf.h>
+#include <sys/syscall.h>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
@@ -75,6 +76,50 @@ TEST_CASE("a crash report has the whole stack, from the instruction that crashed
   }
 }
 
+struct expected_signal {
+  const char* how;
+  int signal, code;
+  const char* text;
+  std::optional<std::uint64_t> address;  // none: whatever it is
+};
+
+const std::vector<expected_signal> expected_signals = {
+    {"segfault", SIGSEGV, SEGV_MAPERR, "killed by SIGSEGV (SEGV_MAPERR, address 0x10) in", 0x10},
+    {"jump_to_null", SIGSEGV, SEGV_MAPERR, "killed by SIGSEGV (SEGV_MAPERR, address 0x0) in", 0},
+    {"write_to_code", SIGSEGV, SEGV_ACCERR, "killed by SIGSEGV (SEGV_ACCERR, address 0x", {}},
+    {"abort", SIGABRT, SI_TKILL, "killed by SIGABRT in", 0},
+#if defined(__x86_64__)
+    {"illegal_instruction", SIGILL, ILL_ILLOPN, "killed by SIGILL (ILL_ILLOPN, address 0x", {}},
+    {"divide_by_zero", SIGFPE, FPE_INTDIV, "killed by SIGFPE (FPE_INTDIV, address 0x", {}},
+    {"smashed_return", SIGSEGV, SI_KERNEL, "killed by SIGSEGV (SI_KERNEL) in", 0},  // the processor tells no address
+#endif
+};
+
+TEST_CASE("a crash report says why the signal came, and for which address") {
+  const auto wanted = GENERATE(from_range(expected_signals));
+  host host;
+  auto chaos = host.load(plugin_path("chaos"));
+  const auto report = crash(chaos, wanted.how);
+  INFO(wanted.how << " " << shown(*report));
+  CHECK(report->signal == wanted.signal);
+  CHECK(report->signal_code.value_or(-100) == wanted.code);
+  if (wanted.address) CHECK(report->fault_address == *wanted.address);
+  else CHECK(report->fault_address != 0);
+  CHECK_THAT(report->summary(), Catch::Matchers::Contains(wanted.text));
+}
+
+TEST_CASE("a signal that somebody sent has no address in its report") {
+  watched_host host;
+  auto chaos = host.self.load(plugin_path("chaos"));
+  REQUIRE(::kill(chaos.workers().at(0).pid, SIGSEGV) == 0);
+  REQUIRE(host.saw(watched_host::kind::exited));
+  const auto report = host.last(watched_host::kind::exited).report;
+  CHECK(report->signal == SIGSEGV);
+  CHECK(report->signal_code.value_or(-100) == SI_USER);
+  CHECK(report->fault_address == 0);
+  CHECK(report->summary().starts_with("was killed by SIGSEGV (SI_USER) in phase "));
+}
+
 TEST_CASE("threads of the plugin's have a stack in the report, too") {
   host host;
   auto chaos = host.load(plugin_path("chaos"));
@@ -139,6 +184,8 @@ TEST_CASE("a worker killed for what its policy denies leaves its stack, too") {
   const auto report = crash(chaos, "bus_error");
   INFO(shown(*report));
   CHECK(report->reason == exit_reason::violation);
+  CHECK(report->system_call == "memfd_create");
+  CHECK(report->system_call_number == SYS_memfd_create);
   CHECK(of(*report, code_origin::plugin).size() >= 3);
   CHECK(report->stack.back().origin == code_origin::worker);
 }
@@ -332,6 +379,7 @@ TEST_CASE("each crash is written to a file of its own, as all that is known of i
   CHECK(read.time <= std::chrono::system_clock::now());
   CHECK(read.reason == report->reason);
   CHECK(read.signal == report->signal);
+  CHECK(read.signal_code == report->signal_code);
   CHECK(read.fault_address == report->fault_address);
   CHECK(read.phase == phase::call);
   CHECK(read.method == "misbehave");
@@ -362,6 +410,27 @@ TEST_CASE("there are as many report files as are wanted: the oldest go, and noth
   REQUIRE(files.size() == 3);
   for (std::size_t i = 0; i < 3; ++i) CHECK(read_crash_report(files[i]).pid == pids[4 - i]);
   CHECK(entries(folder.path) == 3 + 3 + 1);
+}
+
+TEST_CASE("the call that a worker was killed for is kept in a report's file, and every code has a name") {
+  const scratch_folder folder;
+  crash_report report;
+  report.plugin = "p";
+  report.reason = exit_reason::violation;
+  report.signal = SIGSYS;
+  report.signal_code = 1;
+  report.system_call = "socket";
+  report.system_call_number = SYS_socket;
+  const crash_report read = read_crash_report(write_crash_report(folder.path, report));
+  CHECK(read.signal_code.value_or(0) == 1);
+  CHECK(read.system_call == "socket");
+  CHECK(read.system_call_number == SYS_socket);
+  CHECK_THAT(to_json(report), Catch::Matchers::Contains(R"("signal_code": "SYS_SECCOMP")") &&
+                                  Catch::Matchers::Contains(R"("system_call": "socket")"));
+  CHECK_FALSE(read_crash_report(write_crash_report(folder.path, {})).signal_code);
+  CHECK(signal_code_name(SIGFPE, SI_TKILL) == "SI_TKILL");
+  CHECK(signal_code_name(SIGFPE, SEGV_ACCERR) == "FPE_INTOVF");
+  CHECK(signal_code_name(SIGSEGV, 99) == "code 99");
 }
 
 TEST_CASE("what is no crash report is said to be none") {

@@ -25,6 +25,7 @@ const expectation expectations[] = {
     {"abort", outcome::worker_lost, signalled, SIGABRT},
     {"stack_overflow", outcome::worker_lost, signalled, SIGSEGV},
     {"bus_error", outcome::worker_lost, signalled, SIGBUS},
+    {"write_to_code", outcome::worker_lost, signalled, SIGSEGV},
     {"illegal_instruction", outcome::worker_lost, signalled, SIGILL},
     {"exit_0", outcome::worker_lost, exited, 0},
     {"exit_3", outcome::worker_lost, exited, 3},

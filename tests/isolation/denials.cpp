@@ -67,7 +67,11 @@ TEST_CASE("a denial may be told to kill, and the report says that it was one") {
   CHECK(error.outcome() == outcome::worker_lost);
   CHECK(error.report()->reason == exit_reason::violation);
   CHECK(error.report()->signal == SIGSYS);
-  CHECK(error.message().find("did what its policy denies and was killed in method 'connect_to'") != std::string::npos);
+  CHECK(error.report()->signal_code == 1);  // SYS_SECCOMP
+  CHECK(error.report()->system_call == "socket");
+  CHECK(error.report()->system_call_number == SYS_socket);
+  CHECK(error.message().find("did what its policy denies (socket) and was killed in method 'connect_to'") !=
+        std::string::npos);
   REQUIRE(seen.wait_for(1));
   CHECK(seen.values().front().result == "killed");
 }
@@ -79,7 +83,10 @@ TEST_CASE("a denial that no signal handler can report kills, too, when it is tol
   const auto error = failure_of([&] { plain.call("make_child", "fork"); });
   CHECK(error.outcome() == outcome::worker_lost);
   CHECK(error.report()->reason == exit_reason::violation);
-  CHECK(error.message().find("did what its policy denies and was killed in method 'make_child'") != std::string::npos);
+  CHECK(error.report()->system_call == "clone");
+  CHECK(error.report()->system_call_number == SYS_clone);
+  CHECK(error.message().find("did what its policy denies (clone) and was killed in method 'make_child'") !=
+        std::string::npos);
   REQUIRE(seen.wait_for(1));
   CHECK(seen.values().front().system_call == "clone");
   CHECK(seen.values().front().result == "killed");

@@ -96,7 +96,9 @@ void read_load_options(table_reader& from, load_options& out, const std::filesys
   from.number("poison_limit", out.poison_limit, 0);
   from.size("keep_requests", out.keep_requests);
   from.choice("dispatch", out.dispatch.kind,
-              {{"least_loaded", dispatch::kind::least_loaded}, {"round_robin", dispatch::kind::round_robin}});
+              {{"least_loaded", dispatch::kind::least_loaded},
+               {"round_robin", dispatch::kind::round_robin},
+               {"sticky", dispatch::kind::sticky}});
   if (from.text("sha256", out.sha256) &&
       (out.sha256.size() != 64 || out.sha256.find_first_not_of("0123456789abcdef") != std::string::npos))
     from.wrong(*from.node("sha256"), from.full("sha256") + ": allowed are 64 hexadecimal digits, lower case");
@@ -120,6 +122,10 @@ void read_load_options(table_reader& from, load_options& out, const std::filesys
       in.wrong(*in.node("ring"), in.full("ring") + ": allowed is a power of two from \"4KiB\" to \"16MiB\"");
     in.duration("spin", out.lanes.spin, true);
     in.real("cpu_budget", out.lanes.cpu_budget, 0, 1);
+  });
+  from.table("state", [&](table_reader& in) {
+    in.flag("keep", out.state.keep);
+    in.duration("every", out.state.every, true);
   });
   read_policy(from, out, base);
   from.table("supervision", [&](table_reader& in) { read_supervision(in, out.supervision); });

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -81,8 +82,12 @@ struct crash_report {
   pid_t pid = -1;                                // as the host saw it
   exit_reason reason = exit_reason::unknown;     // why it ended
   int exit_code = 0;                             // exited
-  int signal = 0;                   // signalled: as the worker's crash handler saw it, else as the kernel reported it
-  std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE
+  int signal = 0;  // signalled: as the worker's crash handler saw it, else as the kernel reported it
+  // Why the signal came (siginfo's si_code), as the crash handler saw it: see signal_code_name().
+  std::optional<int> signal_code;
+  std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE of the processor's; 0 also where it did not say
+  std::string system_call;          // violation: the call that it died for, "socket"; "x32:12" by a foreign table
+  int system_call_number = -1;      // in its table
   bulkhead::phase phase = phase::spawn;  // how far it had come
   std::string method;                    // in progress when it died; may be empty
   // The arguments of the call that it died in, one MessagePack array: when load_options::keep_requests allows, else empty.
@@ -100,11 +105,13 @@ struct crash_report {
   std::uint64_t stack_pointer = 0;        // the same
   // The plugin's file as it was loaded, for host::symbolized(); null in a report that was read from a file.
   std::shared_ptr<const unique_fd> image;
-  // What became of the worker, for people: "was killed by SIGSEGV (address 0x0) in method 'decode'".
+  // What became of the worker, for people: "was killed by SIGSEGV (SEGV_MAPERR, address 0x0) in method 'decode'".
   std::string summary() const;
 };
 // "SIGSEGV" for 11; "signal 99" for what has no name.
 std::string signal_name(int signal);
+// "SEGV_MAPERR" for SIGSEGV's 1, "SI_TKILL" for any signal's -6; "code 99" for what has no name.
+std::string signal_code_name(int signal, int code);
 
 // One JSON object, all of the report but `image` and the bytes of `request`.
 std::string to_json(const crash_report& report);

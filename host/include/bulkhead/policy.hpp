@@ -50,6 +50,7 @@ struct violation {
   std::string program;             // what runs in it, if the plugin has started it; empty for the worker itself
   std::string method;              // in progress on the dispatch thread; may be empty
   std::string system_call;         // "openat"; "x32:12" or "i386:11" for calls by another table
+  int system_call_number = -1;     // in its table
   std::string arguments;           // decoded: "AF_INET, SOCK_STREAM, 0"
   std::string result;              // "EPERM", "killed", or in learning mode "allowed"
   std::string grant;               // the line that would allow it: "connect:443"; empty when nothing does

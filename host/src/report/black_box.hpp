@@ -46,6 +46,8 @@ struct black_box {
   std::int32_t code;
   std::uint32_t out_of_memory;
   std::uint64_t fault_address;
+  std::int32_t system_call;  // SIGSYS of a filter: the call that it denied, by the table of
+  std::uint32_t system_call_arch;
   char crashed_method[64];  // of the thread that crashed; empty: it ran none
   std::uint32_t crashed_call;
 

@@ -21,8 +21,10 @@ struct black_box_copy {
   std::uint32_t call = 0;
   std::string method, message;
   bool recorded = false, out_of_memory = false;
-  int signal = 0;
+  int signal = 0, code = 0;
   std::uint64_t fault_address = 0;
+  int system_call = -1;
+  std::uint32_t system_call_arch = 0;
   unsigned violations = 0;
   recorded_stack stack;
 
@@ -42,7 +44,10 @@ struct black_box_copy {
     const auto& name = knows_call ? box->crashed_method : box->method;
     method = ipc::sanitised({name, ::strnlen(name, sizeof name)});
     out_of_memory = recorded && box->out_of_memory;
+    code = box->code;
     fault_address = box->fault_address;
+    system_call = box->system_call;
+    system_call_arch = box->system_call_arch;
     violations = box->violations + box->supervised_violations;
     if (recorded) stack = read_stack(*box);
   }

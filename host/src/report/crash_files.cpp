@@ -110,7 +110,15 @@ json to_object(const crash_report& report) {
   if (report.signal != 0) {
     made["signal"] = signal_name(report.signal);
     made["signal_number"] = report.signal;
+    if (report.signal_code) {
+      made["signal_code"] = signal_code_name(report.signal, *report.signal_code);
+      made["signal_code_number"] = *report.signal_code;
+    }
     made["fault_address"] = hexadecimal(report.fault_address);
+  }
+  if (!report.system_call.empty()) {
+    made["system_call"] = report.system_call;
+    made["system_call_number"] = report.system_call_number;
   }
   if (!report.request.empty()) made["request_bytes"] = report.request.size();
   made["stack"] = json::array();
@@ -140,6 +148,9 @@ crash_report from_object(const json& from) {
   made.log_tail = from.at("log_tail");
   made.exit_code = from.value("exit_code", 0);
   made.signal = from.value("signal_number", 0);
+  if (from.contains("signal_code_number")) made.signal_code = from["signal_code_number"].get<int>();
+  made.system_call = from.value("system_call", "");
+  made.system_call_number = from.value("system_call_number", -1);
   if (from.contains("fault_address")) made.fault_address = number(from["fault_address"]);
   for (const json& each : from.at("stack")) made.stack.push_back(read_frame(each));
   made.frames_omitted = from.value("frames_omitted", std::uint64_t{0});

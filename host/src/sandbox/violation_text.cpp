@@ -201,22 +201,24 @@ std::optional<violation> parse(std::string_view line, violation made) {
   const std::string object = decoded(next_word(line));
   while (!line.empty() && made.stack.size() < 8) made.stack.push_back(ipc::sanitised(decoded(next_word(line)), 100));
 
-  const bool x32 = arch == AUDIT_ARCH_X86_64 && (number & 0x40000000);
-  if (arch == native_arch && !x32) {
-    made.system_call = syscall_name(static_cast<int>(number));
-    describe_call(made, arguments, object, mode == 'l');
-  } else {
-    made.system_call = (x32                       ? "x32:"
-                        : arch == AUDIT_ARCH_I386 ? "i386:"
-                                                  : "foreign:") +
-                       std::to_string(number & 0x3fffffff);
-  }
+  const denied_call call{static_cast<std::uint32_t>(arch), static_cast<int>(number), {}};
+  made.system_call = system_call_name(call.arch, call.number);
+  made.system_call_number = call.number;
+  if (call.native()) describe_call(made, arguments, object, mode == 'l');
   const char* name = ::strerrorname_np(static_cast<int>(error));
   made.result = mode == 'k' ? "killed" : mode == 'l' ? "allowed" : name ? name : std::to_string(error);
   return made;
 }
 
 }  // namespace
+
+std::string system_call_name(std::uint32_t arch, int number) {
+  if (denied_call{arch, number, {}}.native()) return syscall_name(number);
+  return (arch == AUDIT_ARCH_X86_64 ? "x32:"
+          : arch == AUDIT_ARCH_I386 ? "i386:"
+                                    : "foreign:") +
+         std::to_string(number & 0x3fffffff);
+}
 
 std::optional<violation> parse_violation(std::string_view line) { return parse(line, {}); }
 

@@ -15,6 +15,9 @@ namespace bulkhead::sandbox {
 // the method or "-", the call's path or address percent-encoded or "-", and frames as file+offset.
 inline constexpr std::string_view violation_mark = "#!bulkhead-violation ";
 
+// A system call by the table of an architecture (AUDIT_ARCH_…): "openat"; "x32:12" and the like by a foreign table.
+std::string system_call_name(std::uint32_t arch, int number);
+
 // Nothing when it is no such line. `plugin` and `pid` are left for the caller to fill in.
 std::optional<violation> parse_violation(std::string_view line);
 

@@ -176,6 +176,9 @@ void on_denied(int, siginfo_t* info, void* context) {
     std::uint32_t unrecorded = 0;
     if (box->recorded.compare_exchange_strong(unrecorded, 1)) {
       box->signal = SIGSYS;
+      box->code = info->si_code;
+      box->system_call = s.number;
+      box->system_call_arch = s.arch;
       box->recorded.store(2, std::memory_order_release);
       record_stack(*box, ucontext);
       box->stack_done.store(1, std::memory_order_release);
