@@ -119,14 +119,11 @@ void worker_process::take_event(const ipc::message& notification, const std::sha
       [self = shared_from_this(), event, name, progress, came, size = value.size(),
        packed = progress ? std::vector<std::uint8_t>() : std::vector<std::uint8_t>(value.begin(), value.end())] {
         std::vector<unique_fd> none;
-        try {
-      if (progress) progress->deliver();
-      else if (const auto owner = self->owner_.lock(); owner && event)
-        owner->on_event(name, ipc::unpack(packed).get(), came ? came->handles : none);
-    } catch (const std::exception& e) {
-      self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(),
-                         ipc::clock::now());
-    }
+        self->core_->run(self->settings_->name, [&] {
+          if (progress) progress->deliver();
+          else if (const auto owner = self->owner_.lock(); owner && event)
+            owner->on_event(name, ipc::unpack(packed).get(), came ? came->handles : none);
+        });
         self->return_event_credit(size);
       });
 }
