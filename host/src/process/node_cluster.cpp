@@ -4,6 +4,7 @@
 #include "closer.hpp"
 #include "process/node_listener.hpp"
 #include "supervision/restart_window.hpp"
+#include "usable_cpus.hpp"
 #include <bulkhead/node_cluster.hpp>
 
 #include <boost/asio/steady_timer.hpp>
@@ -14,7 +15,6 @@
 #include <map>
 #include <set>
 
-#include <sched.h>
 #include <sys/socket.h>
 
 namespace bulkhead {
@@ -53,12 +53,6 @@ void kill_all_of(const child& process) {
     process.kill_tree(SIGKILL);
   } catch (const boost::system::system_error&) {  // it has become another user
   }
-}
-
-unsigned processors() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof set, &set) != 0) return std::max(1u, std::thread::hardware_concurrency());
-  return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
 }
 
 }  // namespace
@@ -411,7 +405,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   const std::shared_ptr<closer> closer_ = std::make_shared<closer>();
   const std::string script_;
   node_cluster_options options_;
-  const unsigned count_ = options_.workers > 0 ? options_.workers : processors();
+  const unsigned count_ = options_.workers > 0 ? options_.workers : usable_cpus();
   std::mutex mutex_;
   supervision::restart_window restarts_;
   std::map<unsigned, worker> workers_;
