@@ -4,8 +4,6 @@
 #include "usable_cpus.hpp"
 #include <bulkhead/cluster.hpp>
 
-#include <cstring>
-
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>

@@ -10,7 +10,6 @@
 #include "sandbox_cache.hpp"
 #include <bulkhead/ipc/system.hpp>
 
-#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstring>
