@@ -4,7 +4,6 @@
 #include "exit_codes.hpp"
 
 #include <csignal>
-#include <cstdint>
 
 #include <poll.h>
 #include <sys/eventfd.h>

@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cctype>
 #include <cstdlib>
 #include <filesystem>
 #include <sstream>

@@ -12,8 +12,6 @@
 #include <boost/asio/io_context.hpp>
 #include <fmt/format.h>
 
-#include <thread>
-
 namespace bulkhead::cli {
 namespace {
 

@@ -11,7 +11,6 @@
 #include <fmt/format.h>
 
 #include <csignal>
-#include <map>
 
 #include <poll.h>
 #include <sys/ioctl.h>

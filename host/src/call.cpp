@@ -1,7 +1,6 @@
 // See call.hpp.
 #include <bulkhead/call.hpp>
 
-#include <algorithm>
 #include <mutex>
 
 #include <fcntl.h>

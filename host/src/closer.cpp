@@ -3,7 +3,6 @@
 
 #include "signals_blocked.hpp"
 
-#include <csignal>
 #include <utility>
 
 #include <poll.h>

@@ -175,19 +175,13 @@ void host_core::shutdown() {
   }
   run_handlers();  // nothing is left, unless no thread was to be had
   closer.stop();
-  std::lock_guard held(mutex_);
-  silent_ = true;
-  callbacks_.reset();  // a part of the embedder's context, which may be gone before this is
+  callbacks_.close();
 }
 
 // Posts it to the application's callbacks, in order.
 template <class F>
 void host_core::tell(F callback) {
-  const auto executor = handlers();
-  std::lock_guard held(mutex_);
-  if (silent_) return;
-  if (!callbacks_) callbacks_.emplace(boost::asio::make_strand(executor));
-  boost::asio::post(*callbacks_, [weak = weak_from_this(), callback = std::move(callback)] {
+  callbacks_.post([weak = weak_from_this(), callback = std::move(callback)] {
     if (const auto self = weak.lock()) callback(*self);
   });
 }

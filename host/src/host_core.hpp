@@ -9,11 +9,11 @@
 #include "sandbox/cgroup.hpp"
 #include "sandbox/manifest_requests.hpp"
 #include "sandbox/plugin_file.hpp"
+#include "serial_queue.hpp"
 #include "supervision/spawner.hpp"
 #include <bulkhead/host.hpp>
 
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/strand.hpp>
 
 #include <array>
 #include <optional>
@@ -86,12 +86,12 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   boost::asio::io_context handler_io_;
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> handler_work_;
   std::vector<std::thread> handler_threads_;
-  std::optional<boost::asio::strand<boost::asio::any_io_executor>> callbacks_;
+  serial_queue callbacks_{[this] { return handlers(); }};
   std::vector<std::weak_ptr<plugin_pool>> plugins_;
   std::array<std::uint64_t, 2> fork_server_watches_{};  // the second: with a network
   std::atomic<unsigned> queued_logs_{0}, queued_violations_{0};
   std::atomic<std::uint64_t> lost_logs_{0};
-  bool stopped_ = false, silent_ = false;
+  bool stopped_ = false;
 };
 
 }  // namespace bulkhead

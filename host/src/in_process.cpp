@@ -203,17 +203,7 @@ void in_process_instance::progress(bulkhead_call& call, ipc::byte_span value) {
   call.cancelled = call.cancelled || waiting->cancelled;
   if (!waiting->progress) return;
   waiting->progress->add(value);
-  post([progress = waiting->progress] { progress->deliver(); });
-}
-
-// To the application's handlers, one at a time and in order. False when there is nobody any more.
-template <class F>
-bool in_process_instance::post(F what) {
-  std::lock_guard held(strand_mutex_);
-  if (silent_) return false;
-  if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
-  boost::asio::post(*strand_, std::move(what));
-  return true;
+  callbacks_.post([progress = waiting->progress] { progress->deliver(); });
 }
 
 void in_process_instance::poll(bulkhead_call& call) {
@@ -230,7 +220,7 @@ bool in_process_instance::emit(std::string_view name, ipc::byte_span value, std:
   if (!owner) return false;
   auto copy = std::make_shared<std::vector<std::uint8_t>>(value.begin(), value.end());
   auto passed = std::make_shared<std::vector<unique_fd>>(std::move(handles));
-  return post([core = core_, plugin = name_, owner, name = std::string(name), copy, passed] {
+  return callbacks_.post([core = core_, plugin = name_, owner, name = std::string(name), copy, passed] {
     core->run(plugin, [&] {
       const msgpack::object_handle handle = ipc::unpack(*copy);
       owner->on_event(name, handle.get(), *passed);
@@ -300,9 +290,7 @@ void in_process_instance::end(ipc::time_point deadline) {
   } catch (...) {
     log(BULKHEAD_LOG_ERROR, "its destroy() threw");
   }
-  std::lock_guard held(strand_mutex_);
-  silent_ = true;
-  strand_.reset();  // which belongs to an executor that may be gone before this is
+  callbacks_.close();
 }
 
 }  // namespace bulkhead

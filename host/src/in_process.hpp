@@ -39,8 +39,6 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
  private:
   struct pending;
   bool admit();
-  template <class F>
-  bool post(F what);
   std::string unloaded() const { return "plugin " + name_ + " has been unloaded"; }
   std::string reentered() const;
   void ended_one();
@@ -69,9 +67,7 @@ class in_process_instance final : plugin_runtime::link, public std::enable_share
   std::condition_variable idle_;
   bool closing_ = false;            // with idle_mutex_: no call is taken any more
   std::atomic<bool> ended_{false};  // and none is begun: with dispatch_, the plugin may be gone
-  std::mutex strand_mutex_;
-  std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;
-  bool silent_ = false;  // the plugin is gone
+  serial_queue callbacks_{[this] { return core_->handlers(); }};  // until the plugin is gone
   struct streaming {
     std::weak_ptr<call_stream> stream;
     std::atomic<bool> done{false};

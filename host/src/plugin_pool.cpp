@@ -1,10 +1,9 @@
 // The life of a loaded plugin: its file and policy, its versions, its end. See plugin_pool.hpp.
 #include "pool_queue.hpp"
 #include "sandbox/violation_text.hpp"
+#include "usable_cpus.hpp"
 
 #include <algorithm>
-
-#include <sched.h>
 
 namespace bulkhead {
 namespace {
@@ -29,13 +28,6 @@ unique_fd open_plugin(host_core& core, const std::filesystem::path& file, const 
 policy effective_policy(const load_options& options, bool program) {
   policy rules = options.policy.value_or(program ? policy::program() : policy::strict());
   return rules.granted().memory == 0 ? rules.default_memory_limit(options.memory_limit) : rules;
-}
-
-unsigned usable_cpus() {
-  cpu_set_t usable;
-  CPU_ZERO(&usable);
-  const bool known = ::sched_getaffinity(0, sizeof usable, &usable) == 0;
-  return std::max(1u, known ? static_cast<unsigned>(CPU_COUNT(&usable)) : std::thread::hardware_concurrency());
 }
 
 load_options checked_options(load_options options) {

@@ -110,26 +110,22 @@ void worker_process::take_event(const ipc::message& notification, const std::sha
   const std::uint32_t id = event ? 0 : key.get().as<std::uint32_t>();
   if (!spend_event_credit(value.size())) throw std::runtime_error("more events than it had credit for");
   std::shared_ptr<progress_reports> progress;
-  {
+  if (!event) {
     std::lock_guard held(mutex_);
-    if (!strand_) strand_.emplace(boost::asio::make_strand(core_->handlers()));
-    if (const auto found = progress_.find(id); !event && found != progress_.end()) progress = found->second;
+    if (const auto found = progress_.find(id); found != progress_.end()) progress = found->second;
   }
   if (progress) progress->add(value);
-  boost::asio::post(*strand_, [self = shared_from_this(), event, name, progress, came, size = value.size(),
-                               packed = progress ? std::vector<std::uint8_t>()
-                                                 : std::vector<std::uint8_t>(value.begin(), value.end())] {
-    std::vector<unique_fd> none;
-    try {
-      if (progress) progress->deliver();
-      else if (const auto owner = self->owner_.lock(); owner && event)
-        owner->on_event(name, ipc::unpack(packed).get(), came ? came->handles : none);
-    } catch (const std::exception& e) {
-      self->log_->record(log_level::error, std::string("a handler in the application threw: ") + e.what(),
-                         ipc::clock::now());
-    }
-    self->return_event_credit(size);
-  });
+  callbacks_.post(
+      [self = shared_from_this(), event, name, progress, came, size = value.size(),
+       packed = progress ? std::vector<std::uint8_t>() : std::vector<std::uint8_t>(value.begin(), value.end())] {
+        std::vector<unique_fd> none;
+        self->core_->run(self->settings_->name, [&] {
+          if (progress) progress->deliver();
+          else if (const auto owner = self->owner_.lock(); owner && event)
+            owner->on_event(name, ipc::unpack(packed).get(), came ? came->handles : none);
+        });
+        self->return_event_credit(size);
+      });
 }
 
 // A worker stops when what it has sent and knows nothing of has as many bytes as one message may have.

@@ -204,7 +204,7 @@ class worker_process final : public reactor::target,
   std::pair<std::uint32_t, ipc::time_point> next_deadline_{0, ipc::never};  // of the call to the host that comes next
   std::atomic<unsigned> events_{0};                                         // that wait for their handler
   std::atomic<std::size_t> event_bytes_{0};
-  unsigned events_to_credit_ = 0;  // handled; of the strand alone, as are their bytes
+  unsigned events_to_credit_ = 0;  // handled; by callbacks_ alone, as are their bytes
   std::size_t bytes_to_credit_ = 0;
 
   std::mutex reading_reports_;
@@ -222,7 +222,7 @@ class worker_process final : public reactor::target,
   std::optional<std::uint32_t> fatal_call_;
   std::map<std::uint32_t, std::shared_ptr<progress_reports>> progress_;
   std::map<std::uint32_t, std::shared_ptr<call_stream>> streams_;  // of calls that the worker has not answered
-  std::optional<boost::asio::strand<boost::asio::any_io_executor>> strand_;
+  serial_queue callbacks_{[this] { return core_->handlers(); }};
 };
 
 }  // namespace bulkhead

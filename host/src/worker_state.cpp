@@ -2,8 +2,6 @@
 // restored before the next one gets calls. Of a pool's workers one at a time holds the state that counts.
 #include "worker_set.hpp"
 
-#include <algorithm>
-
 namespace bulkhead {
 
 using namespace supervision;

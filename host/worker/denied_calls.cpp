@@ -5,7 +5,7 @@
 #include "sandbox/violation_line.hpp"
 #include <bulkhead/ipc/attachment.hpp>
 
-#include <cerrno>
+#include <algorithm>
 #include <charconv>
 #include <csignal>
 #include <cstddef>
@@ -59,9 +59,14 @@ void denied_calls::watch(int fd, int operation, std::uint32_t events) const {
   ::epoll_ctl(epoll_, operation, fd, &event);
 }
 
-void denied_calls::expect(worker born) {
-  const pid_t pid = born.pid;
-  expected_[pid] = std::move(born);
+void denied_calls::expect(pid_t pid, int pidfd, const policy::values& granted, unique_fd reports, unique_fd black_box) {
+  expected_[pid] = {.pid = pid,
+                    .pidfd = unique_fd(granted.kill ? ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0) : -1),
+                    .reports = std::move(reports),
+                    .black_box = std::move(black_box),
+                    .kills = granted.kill,
+                    .learns = granted.learn,
+                    .reads = granted.explain || granted.learn};
 }
 
 bool denied_calls::serve(int fd) {

@@ -9,11 +9,11 @@
 #pragma once
 
 #include <bulkhead/ipc/system.hpp>
+#include <bulkhead/policy.hpp>
 
 #include <chrono>
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <set>
 #include <string>
 
@@ -24,20 +24,13 @@ namespace bulkhead::fork_server {
 
 class denied_calls {
  public:
-  struct worker {
-    pid_t pid = -1;
-    unique_fd pidfd, reports, black_box;
-    bool kills = false, learns = false;
-    bool reads = false;  // what its calls name
-  };
-
   // `epoll`: where the descriptors to be served are watched, by their numbers.
   explicit denied_calls(int epoll);
 
   // The end of a socket that new workers hand their listeners over by.
   int supervisor() const { return theirs_.get(); }
   // A worker was born that will hand over a listener; and one has died, which may not have come to it.
-  void expect(worker born);
+  void expect(pid_t pid, int pidfd, const policy::values& granted, unique_fd reports, unique_fd black_box = {});
   void died(pid_t pid) { expected_.erase(pid); }
 
   // False when it is none of ours.
@@ -47,6 +40,12 @@ class denied_calls {
 
  private:
   using clock = std::chrono::steady_clock;
+  struct worker {
+    pid_t pid = -1;
+    unique_fd pidfd, reports, black_box;
+    bool kills = false, learns = false;
+    bool reads = false;  // what its calls name
+  };
   struct supervised {
     worker who;
     clock::time_point period{};  // for which these are counted

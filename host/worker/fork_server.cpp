@@ -9,24 +9,18 @@
 #include "denied_calls.hpp"
 #include "fork_requests.hpp"
 #include "sandbox/report_text.hpp"
-#include "sandbox/sandbox.hpp"
-#include <bulkhead/error.hpp>
+#include "sandbox_cache.hpp"
 #include <bulkhead/ipc/system.hpp>
 
 #include <csignal>
-#include <list>
 #include <map>
-#include <vector>
 
-#include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -35,7 +29,6 @@ namespace {
 
 using namespace fork_server;
 
-constexpr std::size_t sandboxes_kept = 64;
 constexpr int dying_ms = 300;
 
 struct living {
@@ -50,7 +43,7 @@ class server {
       : control_(control),
         epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         denied_(epoll_.get()),
-        spaces_(options) {
+        sandboxes_(options) {
     watch(control);
   }
 
@@ -135,39 +128,11 @@ class server {
 
   void examine(const incoming& in, answer& out, std::string& text) {
     try {
-      text = sandbox::to_lines(prepare(in).report());
+      text = sandbox::to_lines(sandboxes_.prepare(in.policy(), -1).report());
     } catch (const std::exception& e) {
       out.refused = 1;
       text = e.what();
     }
-  }
-
-  // The sandbox for a policy and a plugin's file: made once, then kept for the workers to come.
-  sandbox::prepared& prepare(const incoming& in) {
-    std::string key = in.policy();
-    int library = -1;
-    if (in.head.kind == request_kind::spawn_plugin) {
-      library = in.fds[plugin_index].get();
-      struct stat file {};
-      checked(::fstat(library, &file), "fstat");
-      for (const auto part : {static_cast<std::uint64_t>(file.st_dev), static_cast<std::uint64_t>(file.st_ino),
-                              static_cast<std::uint64_t>(file.st_size), static_cast<std::uint64_t>(file.st_ctim.tv_sec),
-                              static_cast<std::uint64_t>(file.st_ctim.tv_nsec)})
-        key += " " + std::to_string(part);
-    }
-    for (auto at = sandboxes_.begin(); at != sandboxes_.end(); ++at)
-      if (at->first == key) {
-        if (!sandbox::missing_grants(at->second.report()).empty()) {  // it may be there by now
-          sandboxes_.erase(at);
-          break;
-        }
-        sandboxes_.splice(sandboxes_.begin(), sandboxes_, at);
-        return at->second;
-      }
-    sandboxes_.emplace_front(std::piecewise_construct, std::forward_as_tuple(key),
-                             std::forward_as_tuple(spaces_, policy::from_text(in.policy()), library, true));
-    if (sandboxes_.size() > sandboxes_kept) sandboxes_.pop_back();
-    return sandboxes_.front().second;
   }
 
   unique_fd clone_worker(incoming& in, answer& out, std::string& text) {
@@ -177,20 +142,12 @@ class server {
       out.error = EINVAL;
       return {};
     }
-    sandbox::prepared* prepared = nullptr;
-    try {
-      prepared = &prepare(in);
-    } catch (const std::exception& e) {
+    sandbox::prepared* const prepared =
+        sandboxes_.for_child(in.policy(), plugin ? in.fds[plugin_index].get() : -1, text);
+    if (!prepared) {
       out.refused = 1;
-      text = std::string("its sandbox could not be prepared: ") + e.what();
       return {};
     }
-    if (!prepared->sufficient()) {
-      out.refused = 1;
-      text = prepared->shortcoming();
-      return {};
-    }
-    text = sandbox::to_lines(prepared->report());
     int pidfd = -1;
     // glibc keeps the thread's id in memory that only its own fork() updates; the kernel tells where (prctl(2)).
     int* thread_id = nullptr;
@@ -207,25 +164,17 @@ class server {
     if (pid == 0) become_worker(in, *prepared, denied_.supervisor());
     if (pid < 0) out.error = errno;
     out.pid = static_cast<std::int32_t>(pid);
-    if (pid > 0 && prepared->listens()) {
-      const auto& granted = prepared->granted();
-      denied_.expect({.pid = out.pid,
-                      .pidfd = unique_fd(granted.kill ? ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0) : -1),
-                      .reports = std::move(in.fds[reports_index]),
-                      .black_box = std::move(in.fds[black_box_index]),
-                      .kills = granted.kill,
-                      .learns = granted.learn,
-                      .reads = granted.explain || granted.learn});
-    }
+    if (pid > 0 && prepared->listens())
+      denied_.expect(out.pid, pidfd, prepared->granted(), std::move(in.fds[reports_index]),
+                     std::move(in.fds[black_box_index]));
     return unique_fd(pidfd);
   }
 
   const int control_;
   unique_fd epoll_;
   denied_calls denied_;
-  sandbox::namespaces spaces_;
-  std::list<std::pair<std::string, sandbox::prepared>> sandboxes_;  // the last used first
-  std::map<int, living> workers_;                                   // by their pidfds
+  sandbox_cache sandboxes_;
+  std::map<int, living> workers_;  // by their pidfds
 };
 
 }  // namespace

@@ -9,12 +9,12 @@
 #include <malloc.h>
 
 #include <charconv>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 #include <thread>
 
 #include <fcntl.h>
-#include <sys/resource.h>
 
 namespace bulkhead {
 namespace {

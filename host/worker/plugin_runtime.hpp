@@ -106,7 +106,8 @@ class plugin_runtime {
   const manifest& read() const { return manifest_; }
 
  private:
-  struct vtable;  // the C ABI's functions
+  struct functions;  // of the C ABI, which the plugin calls
+  static bulkhead_host_t functions_for(link& link);
   static void release(bulkhead_call* call);
   bool end(bulkhead_call* call);
   bool find_blobs(bulkhead_call& call);

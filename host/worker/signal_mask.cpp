@@ -1,7 +1,7 @@
 // The worker's own pthread_sigmask() and sigprocmask(), which its plugin's calls are bound to: they never block SIGSYS.
 // A denied system call in a thread that blocks every signal would otherwise not fail but kill, for the kernel can't call
-// the handler then. This
-// protects nothing, which is the filter's business; it makes honest plugins fail in the way that was promised.
+// the handler then. This protects nothing, which is the filter's business; it makes honest plugins fail in the way that was
+// promised.
 #include <cerrno>
 #include <csignal>
 

@@ -74,21 +74,23 @@ static const char* read_header(const uint8_t* data, size_t size, struct header* 
   return h->depth == 255 ? NULL : "only 8-bit images are supported";
 }
 
-static void info(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method, bulkhead_call_t* call,
-                 const uint8_t* arguments, size_t size) {
-  (void)method;
+/* The one bin argument of [bin] and its header; NULL when the call has failed. */
+static const uint8_t* image_argument(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method,
+                                     bulkhead_call_t* call, const uint8_t* arguments, size_t size, struct header* h) {
   const uint8_t* data = NULL;
   size_t length = 0;
+  char usage[64];
+  snprintf(usage, sizeof usage, "%s: takes 1 argument: bin", method->name);
+  const char* wrong = bin_argument(arguments, size, &data, &length) ? read_header(data, length, h) : usage;
+  if (!wrong) return data;
+  fail(plugin, call, wrong);
+  return NULL;
+}
+
+static void info(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method, bulkhead_call_t* call,
+                 const uint8_t* arguments, size_t size) {
   struct header h;
-  if (!bin_argument(arguments, size, &data, &length)) {
-    fail(plugin, call, "info: takes 1 argument: bin");
-    return;
-  }
-  const char* wrong = read_header(data, length, &h);
-  if (wrong) {
-    fail(plugin, call, wrong);
-    return;
-  }
+  if (!image_argument(plugin, method, call, arguments, size, &h)) return;
   uint8_t out[64], *end = out;
   *end++ = 0x82;
   memcpy(end, "\xa5width", 6), end += 6;
@@ -101,19 +103,9 @@ static void info(const bulkhead_plugin_t* plugin, const bulkhead_method_t* metho
 /* decode(bin) -> [width, height, bin rgb] */
 static void decode(const bulkhead_plugin_t* plugin, const bulkhead_method_t* method, bulkhead_call_t* call,
                    const uint8_t* arguments, size_t size) {
-  (void)method;
-  const uint8_t* data = NULL;
-  size_t length = 0;
   struct header h;
-  if (!bin_argument(arguments, size, &data, &length)) {
-    fail(plugin, call, "decode: takes 1 argument: bin");
-    return;
-  }
-  const char* wrong = read_header(data, length, &h);
-  if (wrong) {
-    fail(plugin, call, wrong);
-    return;
-  }
+  const uint8_t* data = image_argument(plugin, method, call, arguments, size, &h);
+  if (!data) return;
   const size_t pixels = (size_t)h.width * (size_t)h.height; /* as the file says */
   uint8_t* out = malloc(32 + 3 * pixels);
   uint8_t* end = out;
@@ -121,7 +113,7 @@ static void decode(const bulkhead_plugin_t* plugin, const bulkhead_method_t* met
   end = put_u32(end, 0xce, (uint32_t)h.width);
   end = put_u32(end, 0xce, (uint32_t)h.height);
   end = put_u32(end, 0xc6, (uint32_t)(3 * pixels));
-  const uint8_t* from = data + h.pixels; /* and never a look at `length` */
+  const uint8_t* from = data + h.pixels; /* and never a look at how much there is */
   for (size_t i = 0; i < pixels; ++i, from += h.channels)
     for (int c = 0; c < 3; ++c) *end++ = from[h.channels == 3 ? c : 0];
   host_of(plugin)->reply(host_of(plugin), call, out, (size_t)(end - out));

@@ -290,8 +290,7 @@ TEST_CASE("a worker that is granted handles and abuses it costs one error and no
     CHECK(neighbour.call<int>("add", 20, 22) == 42);
   }
   // They are closed by a thread that may block, in its own time.
-  const auto limit = std::chrono::steady_clock::now() + 10s;
-  while (entries("/proc/self/fd") != fds && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  eventually([&] { return entries("/proc/self/fd") == fds; });
   CHECK(entries("/proc/self/fd") == fds);
 }
 

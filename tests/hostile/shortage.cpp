@@ -34,8 +34,7 @@ TEST_CASE("without descriptors no worker starts, the error says so, and all is w
     }
     ::setrlimit(RLIMIT_NOFILE, &before);
   }
-  const auto limit = std::chrono::steady_clock::now() + 10s;
-  while (entries("/proc/self/fd") > baseline && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  eventually([&] { return entries("/proc/self/fd") <= baseline; });
   CHECK(entries("/proc/self/fd") <= baseline);
   auto again = host.load(plugin_path("echo"));
   CHECK(again.call<int>("add", 1, 2) == 3);
@@ -78,15 +77,11 @@ TEST_CASE("a worker that ignores the end of its channel dies with its host") {
   REQUIRE(::read(pipe[0], &worker, sizeof worker) == sizeof worker);
   ::kill(child, SIGKILL);
   ::waitpid(child, nullptr, 0);
-  const auto limit = std::chrono::steady_clock::now() + 10s;
-  bool gone = false;
-  while (!gone && std::chrono::steady_clock::now() < limit) {
+  CHECK(eventually([&] {
     std::ifstream stat("/proc/" + std::to_string(worker) + "/stat");
     std::string number, name, state;
-    gone = !(stat >> number >> name >> state) || state == "Z" || state == "X";
-    std::this_thread::yield();
-  }
-  CHECK(gone);
+    return !(stat >> number >> name >> state) || state == "Z" || state == "X";
+  }));
   ::close(pipe[0]);
   ::close(pipe[1]);
 }
@@ -110,8 +105,7 @@ TEST_CASE("200 births and deaths leave nothing behind") {
   const auto server_fds = entries(server);
   for (int i = 0; i < 200; ++i) cycle(i);
   // The last threads to look at a worker may let go of it a moment after its end was told.
-  const auto limit = std::chrono::steady_clock::now() + 10s;
-  while (entries("/proc/self/fd") > fds && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+  eventually([&] { return entries("/proc/self/fd") <= fds; });
   CHECK(entries("/proc/self/fd") <= fds);
   CHECK(entries("/proc/self/task") == threads);
 #ifdef BULKHEAD_SANITIZED
@@ -121,7 +115,7 @@ TEST_CASE("200 births and deaths leave nothing behind") {
   constexpr std::size_t heap = 4;  // the allocator may have grown it
 #endif
   CHECK(count("/proc/self/maps") <= maps + heap);
-  while (entries(server) > server_fds) std::this_thread::yield();  // it hears of deaths in its own time
+  CHECK(eventually([&] { return entries(server) <= server_fds; }));  // it hears of deaths in its own time
   int status = 0;
   CHECK(::waitpid(-1, &status, WNOHANG | __WALL) == 0);  // the fork server, alive, and no other child
 }

@@ -24,15 +24,6 @@ std::size_t mappings(const std::string& name, const std::string& process = "self
 
 std::size_t shared_mappings() { return mappings("bulkhead-arguments") + mappings("bulkhead-results"); }
 
-template <class F>
-bool becomes(F wanted) {
-  for (const auto end = std::chrono::steady_clock::now() + 20s; !wanted();) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
 bytes numbered(std::size_t size) {
   bytes made(size);
   for (std::size_t i = 0; i < size; ++i) made[i] = static_cast<std::uint8_t>(i * 7 + (i >> 12));
@@ -297,15 +288,15 @@ TEST_CASE("memory that no blob is in is given back, by the worker too") {
       return shared_mappings() == 0 &&
              mappings("bulkhead-arguments", worker) + mappings("bulkhead-results", worker) == 0;
     };
-    CHECK(becomes(none_left));
+    CHECK(eventually(none_left));
     CHECK(entries("/proc/self/fd") == before);
 
     plugin.call("hoard", mib);  // one that the plugin has made and may still send
     CHECK(plugin.call<bytes>("fill", 3 * mib, 1).size() == 3 * mib);
-    CHECK(becomes([&] { return mappings("bulkhead-results") == 1; }));
+    CHECK(eventually([&] { return mappings("bulkhead-results") == 1; }));
     plugin.call("let_go");
     CHECK(plugin.call<bytes>("fill", 100 * kib, 1).size() == 100 * kib);
-    CHECK(becomes(none_left));
+    CHECK(eventually(none_left));
   }
   CHECK(entries("/proc/self/fd") == descriptors);
 }

@@ -100,8 +100,7 @@ TEST_CASE("a call that is cancelled ends all of the calls to the application tha
   auto chaos = host.load(plugin_path("chaos"), {.functions = lent});
   const pid_t pid = chaos.workers().at(0).pid;
   std::stop_source stop;
-  chaos.async_call<reply>("call_host_at_once", std::tuple{"wait", std::tuple{}, 3},
-                          [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); },
+  chaos.async_call<reply>("call_host_at_once", std::tuple{"wait", std::tuple{}, 3}, outcome_to(ended),
                           {.stop = stop.get_token()});
   REQUIRE(begun.wait_for(3));
   stop.request_stop();
@@ -333,8 +332,7 @@ TEST_CASE("more calls than the queue holds are overloaded, each at once, and the
   auto chaos = host.load(plugin_path("chaos"), {.queue_limit = 192});
   mailbox<outcome> ended;
   for (int i = 0; i < 400; ++i)  // 64 are sent to the worker, 192 wait
-    chaos.async_call<reply>("sleep_ms", std::tuple{i == 0 ? 300 : 0},
-                            [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); });
+    chaos.async_call<reply>("sleep_ms", std::tuple{i == 0 ? 300 : 0}, outcome_to(ended));
   REQUIRE(ended.wait_for(400));
   const auto all = ended.values();
   CHECK(std::count(all.begin(), all.end(), outcome::overloaded) == 144);

@@ -83,14 +83,7 @@ wrk_result wrk(std::uint16_t port, int seconds) {
   return out;
 }
 
-template <class F>
-bool eventually(F wanted) {
-  const auto deadline = std::chrono::steady_clock::now() + 30s;
-  while (!wanted())
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    else std::this_thread::sleep_for(1ms);
-  return true;
-}
+constexpr const char *first_half = "GET / HTTP/1.1\r\nHos", *second_half = "t: a\r\n\r\n";
 
 }  // namespace
 
@@ -129,11 +122,7 @@ TEST_CASE("round robin gives connections to the workers in turn") {
 
 TEST_CASE("a connection that is idle when its worker is killed goes on in another") {
   fixture at;
-  std::vector<http_client> clients;
-  for (int i = 0; i < 20; ++i) {
-    clients.push_back(at.connect());
-    REQUIRE(clients.back().get("/"));
-  }
+  std::vector<http_client> clients = at.idle(20);
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 0; }));
   at.kill_all();
   for (http_client& each : clients) {
@@ -148,13 +137,7 @@ TEST_CASE("a connection that is idle when its worker is killed goes on in anothe
 
 TEST_CASE("the requests that are in progress when a worker is killed are lost with it, and counted") {
   fixture at(with(schedule::round_robin, 1));
-  std::vector<http_client> halves, idle;
-  for (int i = 0; i < 5; ++i) {
-    halves.push_back(at.connect());
-    REQUIRE(halves.back().send("GET / HTTP/1.1\r\nHos"));
-    idle.push_back(at.connect());
-    REQUIRE(idle.back().get("/"));
-  }
+  std::vector<http_client> halves = at.that_sent(first_half, 5), idle = at.idle(5);
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 5; }));
   at.kill_all();
   for (http_client& each : halves) CHECK_FALSE(each.receive());
@@ -164,11 +147,7 @@ TEST_CASE("the requests that are in progress when a worker is killed are lost wi
 
 TEST_CASE("a handler that crashes costs its own connection only") {
   fixture at(with(schedule::round_robin, 1));
-  std::vector<http_client> others;
-  for (int i = 0; i < 5; ++i) {
-    others.push_back(at.connect());
-    REQUIRE(others.back().get("/"));
-  }
+  std::vector<http_client> others = at.idle(5);
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 0; }));
   http_client one = at.connect();
   CHECK_FALSE(one.get("/crash"));
@@ -184,11 +163,7 @@ TEST_CASE("connections that no worker has taken yet survive its death") {
   fixture at(with(schedule::round_robin, 1));
   const pid_t pid = at.site->stats().workers.at(0).pid;
   ::kill(pid, SIGSTOP);
-  std::vector<http_client> clients;
-  for (int i = 0; i < 10; ++i) {
-    clients.push_back(at.connect());
-    REQUIRE(clients.back().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
-  }
+  std::vector<http_client> clients = at.that_sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 10);
   REQUIRE(at.until([](const auto& stats) { return stats.accepted == 10; }));
   ::kill(pid, SIGKILL);
   for (http_client& each : clients) CHECK(each.receive());
@@ -210,13 +185,7 @@ TEST_CASE("a worker that heeds its connections no more is killed as hung, and co
 
 TEST_CASE("recycling hands every connection on, idle or not, and none notices") {
   fixture at;
-  std::vector<http_client> clients, halves;
-  for (int i = 0; i < 10; ++i) {
-    clients.push_back(at.connect());
-    REQUIRE(clients.back().get("/status"));
-    halves.push_back(at.connect());
-    REQUIRE(halves.back().send("GET /status HTTP/1.1\r\nHos"));
-  }
+  std::vector<http_client> clients = at.idle(10), halves = at.that_sent(first_half, 10);
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 10; }));
   const auto before = pids(at.site->loaded());
   REQUIRE(at.site->loaded().recycle());
@@ -224,7 +193,7 @@ TEST_CASE("recycling hands every connection on, idle or not, and none notices") 
     return std::any_of(stats.workers.begin(), stats.workers.end(), [](const auto& each) { return !each.serving; });
   }));
   for (http_client& each : halves) {
-    REQUIRE(each.send("t: a\r\n\r\n"));
+    REQUIRE(each.send(second_half));
     CHECK(each.receive());
   }
   REQUIRE(at.until([&](const auto& stats) {
@@ -298,7 +267,7 @@ TEST_CASE("a request that outlasts the time to drain ends with its worker, and i
   options.load.supervision.drain = {.calls = 100ms, .shutdown = 100ms};
   fixture at(options);
   http_client half = at.connect();
-  REQUIRE(half.send("GET / HTTP/1.1\r\nHos"));
+  REQUIRE(half.send(first_half));
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 1; }));
   REQUIRE(at.site->loaded().recycle());
   CHECK_FALSE(half.receive());
@@ -310,15 +279,11 @@ TEST_CASE("where connections is 1, a handler that crashes leaves requests in pro
   cluster_options options = with(schedule::round_robin, 3);
   options.connections = 1;
   fixture at(options);
-  std::vector<http_client> halves;
-  for (int i = 0; i < 2; ++i) {
-    halves.push_back(at.connect());
-    REQUIRE(halves.back().send("GET / HTTP/1.1\r\nHos"));
-  }
+  std::vector<http_client> halves = at.that_sent(first_half, 2);
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 2; }));
   CHECK_FALSE(at.connect().get("/crash"));
   for (http_client& each : halves) {
-    REQUIRE(each.send("t: a\r\n\r\n"));
+    REQUIRE(each.send(second_half));
     const auto answer = each.receive();
     REQUIRE(answer);
     CHECK(answer->body == "hello");
@@ -417,11 +382,7 @@ TEST_CASE("under load, of workers killed at random exactly the requests in progr
 
 TEST_CASE("shared: a dead worker takes its own connections along, no other, and both kinds are counted") {
   fixture at(with(schedule::shared, 1));
-  std::vector<http_client> idle;
-  for (int i = 0; i < 3; ++i) {
-    idle.push_back(at.connect());
-    REQUIRE(idle.back().get("/"));
-  }
+  std::vector<http_client> idle = at.idle(3);
   http_client half = at.connect();
   REQUIRE(half.send("GET / HT"));
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 1 && fixture::open(stats) == 4; }));
@@ -439,16 +400,13 @@ TEST_CASE("more connections than the workers take wait in the backlog for their 
   cluster_options options = with(schedule::round_robin, 2);
   options.connections = 2;
   fixture at(options);
-  std::vector<http_client> clients;
-  for (int i = 0; i < 8; ++i) {
-    clients.push_back(at.connect());
-    REQUIRE(clients.back().send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
-  }
+  constexpr const char* only_request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+  std::vector<http_client> clients = at.that_sent(only_request, 8);
   for (http_client& each : clients) {
     CHECK(each.receive());
     CHECK(each.ended());
     each = at.connect();
-    REQUIRE(each.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+    REQUIRE(each.send(only_request));
   }
   for (http_client& each : clients) CHECK(each.receive());
 }
@@ -498,11 +456,7 @@ TEST_CASE("a plugin that can't serve is told at once, with its reason, and a rel
 TEST_CASE("nothing is left of workers and connections that have come and gone") {
   fixture at;
   const auto round = [&] {
-    std::vector<http_client> clients;
-    for (int i = 0; i < 10; ++i) {
-      clients.push_back(at.connect());
-      REQUIRE(clients.back().get("/"));
-    }
+    std::vector<http_client> clients = at.idle(10);
     REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 0; }));
     at.kill_all();
     for (http_client& each : clients) REQUIRE(each.get("/"));

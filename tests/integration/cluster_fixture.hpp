@@ -39,16 +39,28 @@ struct cluster_fixture {
   }
 
   http_client connect() { return http_client(site->port()); }
+  // So many clients, each with a connection that has had an answer and is idle.
+  std::vector<http_client> idle(int count) {
+    std::vector<http_client> clients;
+    for (int i = 0; i < count; ++i) {
+      clients.push_back(connect());
+      REQUIRE(clients.back().get("/"));
+    }
+    return clients;
+  }
+  // So many clients, each of which has sent this.
+  std::vector<http_client> that_sent(std::string_view text, int count) {
+    std::vector<http_client> clients;
+    for (int i = 0; i < count; ++i) {
+      clients.push_back(connect());
+      REQUIRE(clients.back().send(text));
+    }
+    return clients;
+  }
   // Waits until the statistics are as wanted.
   template <class F>
   bool until(F wanted) {
-    const auto deadline = std::chrono::steady_clock::now() + 20s;
-    while (!wanted(site->stats())) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      std::this_thread::yield();
-      std::this_thread::sleep_for(1ms);
-    }
-    return true;
+    return eventually([&] { return wanted(site->stats()); });
   }
   static std::size_t serving(const cluster_stats& stats) {
     return static_cast<std::size_t>(

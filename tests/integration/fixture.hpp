@@ -69,6 +69,26 @@ class mailbox {
   std::vector<T> values_;
 };
 
+// What to do with the reply of an asynchronous call of which the outcome alone is of interest.
+inline auto outcome_to(mailbox<outcome>& to) {
+  return [&to](boost::system::error_code, const reply& result) { to.put(result.outcome()); };
+}
+
+// Waits for what nobody tells of.
+template <class F>
+bool eventually(F wanted) {
+  const auto limit = std::chrono::steady_clock::now() + 30s;
+  while (!wanted()) {
+    if (std::chrono::steady_clock::now() > limit) return false;
+    std::this_thread::sleep_for(1ms);
+  }
+  return true;
+}
+
+inline bool gets_into_call(const plugin& of) {
+  return eventually([&] { return of.workers().at(0).phase == phase::call; });
+}
+
 inline std::size_t entries(const std::string& directory) {
   std::size_t count = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(directory)) ++count;

@@ -43,8 +43,7 @@ TEST_CASE("a plugin in this process that has been unloaded is unavailable to cal
   CHECK(failure_of([&] { chaos.call("echo", 1); }).outcome() == outcome::unavailable);
   CHECK(chaos.open("echo", 1).finish().outcome() == outcome::unavailable);
   mailbox<outcome> ended;
-  chaos.async_call<reply>("echo", std::tuple{1},
-                          [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); });
+  chaos.async_call<reply>("echo", std::tuple{1}, outcome_to(ended));
   REQUIRE(ended.wait_for(1));
   CHECK(ended.values()[0] == outcome::unavailable);
   chaos.unload();

@@ -52,9 +52,8 @@ class trial {
       CHECK(happen(moment, kind, hangs ? 1s * slowness : 20s) == account{reason, number, where});
       CHECK(std::chrono::steady_clock::now() - began < 20s);
       CHECK(neighbour_.call<int>("add", 20, 22) == 42);
-      const auto limit = std::chrono::steady_clock::now() + 10s;  // threads of the host let go of the last of it
-      while (entries("/proc/self/fd") != descriptors_ && std::chrono::steady_clock::now() < limit)
-        std::this_thread::yield();
+      // Threads of the host let go of the last of it.
+      eventually([&] { return entries("/proc/self/fd") == descriptors_; });
       CHECK(entries("/proc/self/fd") == descriptors_);
       CHECK(entries("/proc/self/task") == threads_);
     }

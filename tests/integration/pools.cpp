@@ -1,9 +1,8 @@
 // How calls find a worker: dispatch, the queue, what moves to another worker, what is repeated, what is refused.
-#include "fixture.hpp"
+#include "watched_host.hpp"
 
 #include <csignal>
 #include <future>
-#include <set>
 
 #include <sched.h>
 
@@ -14,12 +13,9 @@ TEST_CASE("calls that were not begun move to another worker when theirs dies, th
   auto chaos = host.load(plugin_path("chaos"), untiring());
   const pid_t pid = chaos.workers().at(0).pid;
   mailbox<outcome> first, rest;
-  chaos.async_call<reply>("sleep_ms", std::tuple{60'000},
-                          [&](boost::system::error_code, const reply& result) { first.put(result.outcome()); });
-  for (int i = 0; i < 100; ++i)
-    chaos.async_call<reply>("echo", std::tuple{i},
-                            [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); });
-  while (chaos.workers().at(0).phase != phase::call) std::this_thread::yield();
+  chaos.async_call<reply>("sleep_ms", std::tuple{60'000}, outcome_to(first));
+  for (int i = 0; i < 100; ++i) chaos.async_call<reply>("echo", std::tuple{i}, outcome_to(rest));
+  REQUIRE(gets_into_call(chaos));
   ::kill(pid, SIGKILL);
   REQUIRE(rest.wait_for(100));
   REQUIRE(first.wait_for(1));
@@ -56,7 +52,7 @@ TEST_CASE("what is repeated by itself is repeated so many times, also when no ca
   }
   SECTION("a call whose workers die before they begin it") {
     constexpr unsigned calls = 30;  // each of them kills the worker that the others wait in
-    const auto take = [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); };
+    const auto take = outcome_to(ended);
     chaos.async_call<reply>("call_host", std::tuple{"hold", std::tuple{}},
                             [](boost::system::error_code, const reply&) {});
     REQUIRE(held.wait_for(1));
@@ -72,21 +68,16 @@ TEST_CASE("what is repeated by itself is repeated so many times, also when no ca
 }
 
 TEST_CASE("a call that has killed three workers is refused, others are served") {
-  mailbox<lifecycle_event> poisoned;
-  host host({.on_lifecycle =
-                 [&](const lifecycle_event& event) {
-                   if (event.kind == lifecycle_event::kind::poisoned) poisoned.put(event);
-                 },
-             .spawns = any_number_of_spawns});
+  watched_host host;
   load_options options = untiring();
   options.poison_limit = 3;
-  auto chaos = host.load(plugin_path("chaos"), options);
+  auto chaos = host.self.load(plugin_path("chaos"), options);
   for (int i = 0; i < 3; ++i) CHECK(chaos.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
   const auto refused = failure_of([&] { chaos.call("misbehave", "abort"); });
   CHECK(refused.outcome() == outcome::rejected);
   CHECK(refused.message().find("has killed 3 workers") != std::string::npos);
-  REQUIRE(poisoned.wait_for(1));
-  CHECK(poisoned.values()[0].text == "misbehave");
+  REQUIRE(host.saw(lifecycle_event::kind::poisoned));
+  CHECK(host.last(lifecycle_event::kind::poisoned).text == "misbehave");
   CHECK(chaos.try_call("misbehave", "exit_3").outcome() == outcome::worker_lost);  // not the same call
   CHECK(chaos.call<int>("echo", 1) == 1);
   chaos.reset();
@@ -99,9 +90,7 @@ TEST_CASE("a call that was beside one that killed its worker is not blamed, thou
   options.poison_limit = 1;
   auto parallel = host.load(plugin_path("parallel"), options);
   mailbox<outcome> ended;
-  for (const bool deadly : {true, false})
-    parallel.async_call<reply>("beside", std::tuple{deadly},
-                               [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); });
+  for (const bool deadly : {true, false}) parallel.async_call<reply>("beside", std::tuple{deadly}, outcome_to(ended));
   REQUIRE(ended.wait_for(2));
   CHECK(ended.values() == std::vector{outcome::worker_lost, outcome::worker_lost});
   CHECK(parallel.with({.deadline = 50ms}).try_call("beside", false).outcome() == outcome::timeout);
@@ -109,26 +98,21 @@ TEST_CASE("a call that was beside one that killed its worker is not blamed, thou
 }
 
 TEST_CASE("a call that hangs until its worker is killed counts as one that has killed it") {
-  mailbox<lifecycle_event> poisoned;
-  host host({.on_lifecycle =
-                 [&](const lifecycle_event& event) {
-                   if (event.kind == lifecycle_event::kind::poisoned) poisoned.put(event);
-                 },
-             .spawns = any_number_of_spawns});
+  watched_host host;
   load_options options = untiring();
   options.poison_limit = 1;
-  auto chaos = host.load(plugin_path("chaos"), options);
+  auto chaos = host.self.load(plugin_path("chaos"), options);
   mailbox<outcome> late;
   std::stop_source stop;
-  const auto take = [&](boost::system::error_code, const reply& result) { late.put(result.outcome()); };
+  const auto take = outcome_to(late);
   chaos.async_call<reply>("misbehave", std::tuple{"ignore_cancel"}, take, {.stop = stop.get_token()});
   chaos.async_call<reply>("echo", std::tuple{1}, take, {.stop = stop.get_token()});  // behind it, and innocent
-  while (chaos.workers().at(0).phase != phase::call) std::this_thread::yield();
+  REQUIRE(gets_into_call(chaos));
   stop.request_stop();
   REQUIRE(late.wait_for(2));
   CHECK(late.values() == std::vector{outcome::cancelled, outcome::cancelled});
-  REQUIRE(poisoned.wait_for(1));
-  CHECK(poisoned.values()[0].text == "misbehave");
+  REQUIRE(host.saw(lifecycle_event::kind::poisoned));
+  CHECK(host.last(lifecycle_event::kind::poisoned).text == "misbehave");
   CHECK(chaos.try_call("misbehave", "ignore_cancel").outcome() == outcome::rejected);
   CHECK(chaos.call<int>("echo", 1) == 1);
 }
@@ -142,10 +126,8 @@ TEST_CASE("calls that wait while their like kills workers are refused with it, o
   constexpr unsigned calls = 20;
   mailbox<outcome> deadly, harmless;
   for (unsigned i = 0; i < calls; ++i) {
-    chaos.async_call<reply>("misbehave", std::tuple{"abort"},
-                            [&](boost::system::error_code, const reply& result) { deadly.put(result.outcome()); });
-    chaos.async_call<reply>("echo", std::tuple{i},
-                            [&](boost::system::error_code, const reply& result) { harmless.put(result.outcome()); });
+    chaos.async_call<reply>("misbehave", std::tuple{"abort"}, outcome_to(deadly));
+    chaos.async_call<reply>("echo", std::tuple{i}, outcome_to(harmless));
   }
   REQUIRE(deadly.wait_for(calls));
   REQUIRE(harmless.wait_for(calls));
@@ -162,21 +144,16 @@ TEST_CASE("a call that waits for a worker ends by its deadline, by its caller, o
   host host;
   auto chaos = host.load(plugin_path("chaos"), {.queue_limit = 2, .sent_ahead = 0});
   mailbox<outcome> first, rest;
-  chaos.async_call<reply>("sleep_ms", std::tuple{700},
-                          [&](boost::system::error_code, const reply& result) { first.put(result.outcome()); });
+  chaos.async_call<reply>("sleep_ms", std::tuple{700}, outcome_to(first));
   SECTION("its deadline") {
     CHECK(chaos.with({.deadline = 20ms}).try_call("echo", 1).outcome() == outcome::timeout);
-    chaos.async_call<reply>("echo", std::tuple{1},
-                            [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); },
-                            {.deadline = 20ms});
+    chaos.async_call<reply>("echo", std::tuple{1}, outcome_to(rest), {.deadline = 20ms});
     REQUIRE(rest.wait_for(1));
     CHECK(rest.values()[0] == outcome::timeout);
   }
   SECTION("its caller") {
     std::stop_source stop;
-    chaos.async_call<reply>("echo", std::tuple{1},
-                            [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); },
-                            {.stop = stop.get_token()});
+    chaos.async_call<reply>("echo", std::tuple{1}, outcome_to(rest), {.stop = stop.get_token()});
     std::jthread other([&] {
       while (chaos.status().waiting < 2) std::this_thread::yield();
       stop.request_stop();
@@ -186,9 +163,7 @@ TEST_CASE("a call that waits for a worker ends by its deadline, by its caller, o
     CHECK(rest.values()[0] == outcome::cancelled);
   }
   SECTION("overloaded") {
-    for (int i = 0; i < 2; ++i)
-      chaos.async_call<reply>("echo", std::tuple{1},
-                              [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); });
+    for (int i = 0; i < 2; ++i) chaos.async_call<reply>("echo", std::tuple{1}, outcome_to(rest));
     const auto refused = failure_of([&] { chaos.call("echo", 1); });
     CHECK(refused.outcome() == outcome::overloaded);
     CHECK(refused.message().find("2 calls wait") != std::string::npos);
@@ -213,7 +188,7 @@ TEST_CASE("calls that wait have a limit of bytes together") {
     return go_on.wait_for(1);
   });
   auto chaos = host.load(plugin_path("chaos"), options);
-  const auto take = [&](boost::system::error_code, const reply& result) { rest.put(result.outcome()); };
+  const auto take = outcome_to(rest);
   chaos.async_call<reply>("call_host", std::tuple{"hold", std::tuple{}}, take);
   REQUIRE(held.wait_for(1));
   for (int i = 0; i < 2; ++i) chaos.async_call<reply>("echo", std::tuple{std::string(150'000, 'x')}, take);
@@ -238,10 +213,8 @@ TEST_CASE("a call that times out behind another one costs neither that one nor t
   const pid_t pid = chaos.workers().at(0).pid;
   mailbox<outcome> running, behind;
   chaos.async_call<reply>("sleep_ms", std::tuple{1300},  // longer than the grace
-                          [&](boost::system::error_code, const reply& result) { running.put(result.outcome()); });
-  chaos.async_call<reply>("echo", std::tuple{1},
-                          [&](boost::system::error_code, const reply& result) { behind.put(result.outcome()); },
-                          {.deadline = 50ms});
+                          outcome_to(running));
+  chaos.async_call<reply>("echo", std::tuple{1}, outcome_to(behind), {.deadline = 50ms});
   REQUIRE(running.wait_for(1));
   CHECK(running.values()[0] == outcome::ok);
   REQUIRE(behind.wait_for(1));
@@ -265,8 +238,7 @@ TEST_CASE("asynchronous calls that wait end each by its own deadline, in whichev
                             },
                             {.deadline = deadline});
   };
-  chaos.async_call<reply>("call_host", std::tuple{"wait", std::tuple{}},
-                          [&](boost::system::error_code, const reply& result) { running.put(result.outcome()); });
+  chaos.async_call<reply>("call_host", std::tuple{"wait", std::tuple{}}, outcome_to(running));
   call(1, 25s);
   call(2, 80ms);
   call(3, 20ms);
@@ -289,9 +261,7 @@ TEST_CASE("idle workers share calls: none waits behind a slow one while another 
   auto chaos = host.load(plugin_path("chaos"), {.instances = 2});
   mailbox<outcome> slow;
   std::stop_source stop;
-  chaos.async_call<reply>("sleep_ms", std::tuple{20'000},
-                          [&](boost::system::error_code, const reply& result) { slow.put(result.outcome()); },
-                          {.stop = stop.get_token()});
+  chaos.async_call<reply>("sleep_ms", std::tuple{20'000}, outcome_to(slow), {.stop = stop.get_token()});
   for (int i = 0; i < 50; ++i) CHECK(chaos.with({.deadline = 10s}).call<int>("echo", i) == i);
   CHECK(slow.values().empty());
   stop.request_stop();
@@ -379,9 +349,7 @@ TEST_CASE("an embedder's dispatch that throws lets calls wait, and the log says 
                        [](const auto& text) { return text.find("choose() threw: no choice") != std::string::npos; });
   }));
   mailbox<outcome> waited;
-  for (int i = 0; i < 2; ++i)
-    chaos.async_call<reply>("echo", std::tuple{i},
-                            [&](boost::system::error_code, const reply& result) { waited.put(result.outcome()); });
+  for (int i = 0; i < 2; ++i) chaos.async_call<reply>("echo", std::tuple{i}, outcome_to(waited));
   CHECK(chaos.status().waiting == 2);
   throws = false;
   CHECK(chaos.call<int>("echo", 2) == 2);
@@ -428,18 +396,14 @@ TEST_CASE(
 }
 
 TEST_CASE("a worker that says it must go is replaced first, and no call is lost") {
-  mailbox<lifecycle_event> events;
-  host host({.on_lifecycle = [&](const lifecycle_event& event) { events.put(event); }});
-  auto parallel = host.load(plugin_path("parallel"));
+  watched_host host;
+  auto parallel = host.self.load(plugin_path("parallel"));
   const pid_t before = parallel.workers().at(0).pid;
   CHECK(parallel.call<int>("leave") == 1);
   for (int i = 0; i < 100; ++i) CHECK(parallel.call<int>("add", i, 1) == i + 1);
-  REQUIRE(events.wait([](const auto& all) {
-    return std::any_of(all.begin(), all.end(),
-                       [](const auto& event) { return event.kind == lifecycle_event::kind::exited; });
-  }));
+  REQUIRE(host.saw(lifecycle_event::kind::exited));
   std::vector<pid_t> ready;
-  for (const auto& event : events.values()) {
+  for (const auto& event : host.events.values()) {
     if (event.kind == lifecycle_event::kind::ready) ready.push_back(event.pid);
     if (event.kind != lifecycle_event::kind::exited) continue;
     CHECK(event.pid == before);

@@ -28,15 +28,6 @@ share published_share(const std::string& process) {
   return found;
 }
 
-template <class F>
-bool becomes(F wanted) {
-  for (const auto end = std::chrono::steady_clock::now() + 20s; !wanted();) {
-    if (std::chrono::steady_clock::now() > end) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
-
 using version_and_sum = std::pair<std::uint64_t, std::uint64_t>;
 
 }  // namespace
@@ -178,7 +169,7 @@ TEST_CASE("a table costs its memory once, however many workers read it, and noth
 
     for (int i = 0; i < 50; ++i) host.publish("table", bytes(1000, 1));  // nobody holds the old ones
     host.unpublish("table");
-    CHECK(becomes([&] {
+    CHECK(eventually([&] {
       return std::all_of(workers.begin(), workers.end(),
                          [](const auto& each) { return published_share(std::to_string(each.pid)).mappings == 0; });
     }));

@@ -10,10 +10,6 @@ namespace {
 using kind = enum lifecycle_event::kind;
 using state = enum plugin_status::state;
 
-void wait_until_in_call(const plugin& of) {
-  while (of.workers().at(0).phase != phase::call) std::this_thread::yield();
-}
-
 }  // namespace
 
 TEST_CASE("a plugin that was given up is tried again with one worker, and comes back if that one stays well") {
@@ -55,9 +51,8 @@ TEST_CASE("a worker whose calls don't end while it drains is killed, and that is
   auto chaos = host.self.load(plugin_path("chaos"), options);
   const pid_t before = chaos.workers().at(0).pid;
   mailbox<outcome> ended;
-  chaos.async_call<reply>("misbehave", std::tuple{"ignore_cancel"},
-                          [&](boost::system::error_code, const reply& result) { ended.put(result.outcome()); });
-  wait_until_in_call(chaos);
+  chaos.async_call<reply>("misbehave", std::tuple{"ignore_cancel"}, outcome_to(ended));
+  REQUIRE(gets_into_call(chaos));
   CHECK(chaos.recycle());
   REQUIRE(host.saw(kind::exited));
   CHECK(host.last(kind::exited).pid == before);
@@ -77,7 +72,7 @@ TEST_CASE("a call in a worker that is waited for no longer ends, without a deadl
   auto call = std::async(std::launch::async, [&] {
     return chaos.with({.deadline = no_deadline}).try_call("misbehave", "ignore_cancel").outcome();
   });
-  wait_until_in_call(chaos);
+  REQUIRE(gets_into_call(chaos));
   CHECK(chaos.recycle());
   REQUIRE(host.saw(kind::undead));
   CHECK(call.get() == outcome::worker_lost);

@@ -28,13 +28,11 @@ pid_t program_of(const child& of) {
 
 // Waits for it: of that nobody but its parent is told.
 bool is_stopped(pid_t pid) {
-  for (const auto until = std::chrono::steady_clock::now() + 10s; std::chrono::steady_clock::now() < until;) {
+  return eventually([&] {
     std::ifstream status("/proc/" + std::to_string(pid) + "/stat");
     const std::string text(std::istreambuf_iterator<char>(status), {});
-    if (text.substr(text.rfind(')') + 1).starts_with(" T")) return true;
-    std::this_thread::yield();
-  }
-  return false;
+    return text.substr(text.rfind(')') + 1).starts_with(" T");
+  });
 }
 
 }  // namespace

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
+#include <random>
 #include <system_error>
 
 #include <sys/mman.h>

@@ -6,7 +6,6 @@
 #include <bulkhead/call.hpp>
 
 #include <cstdint>
-#include <random>
 #include <string>
 #include <vector>
 

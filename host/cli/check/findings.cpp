@@ -58,8 +58,9 @@ status result::status() const {
 void result::fail(std::string text) { add(failures, std::move(text)); }
 void result::warn(std::string text) { add(warnings, std::move(text)); }
 
-bool report::any(check::status wanted) const {
-  return std::any_of(results.begin(), results.end(), [&](const result& each) { return each.status() == wanted; });
+std::size_t report::count(check::status wanted) const {
+  return static_cast<std::size_t>(
+      std::count_if(results.begin(), results.end(), [&](const result& each) { return each.status() == wanted; }));
 }
 
 void report::print() const {
@@ -75,9 +76,6 @@ void report::print() const {
     print_findings(each.failures, 10);
     print_findings(each.warnings, 10);
   }
-  const auto count = [&](check::status wanted) {
-    return std::count_if(results.begin(), results.end(), [&](const result& each) { return each.status() == wanted; });
-  };
   fmt::print("\n{} passed, {} with warnings, {} failed, {} skipped\n", count(status::passed), count(status::warned),
              count(status::failed), count(status::skipped));
 }
@@ -95,7 +93,7 @@ std::string report::json() const {
                  {"version", version},
                  {"file", file},
                  {"seed", seed},
-                 {"passed", !any(status::failed)},
+                 {"passed", count(status::failed) == 0},
                  {"checks", list}}) +
          "\n";
 }
@@ -103,9 +101,6 @@ std::string report::json() const {
 std::string report::junit() const {
   double seconds = 0;
   for (const result& each : results) seconds += each.ms / 1000;
-  const auto count = [&](check::status wanted) {
-    return std::count_if(results.begin(), results.end(), [&](const result& each) { return each.status() == wanted; });
-  };
   std::string out = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
   out += fmt::format(
       "<testsuite name=\"bulkhead check {}\" tests=\"{}\" failures=\"{}\" errors=\"0\" skipped=\"{}\" time=\"{:.3f}\">\n",

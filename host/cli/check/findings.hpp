@@ -1,6 +1,7 @@
 // What `bulkhead check` has found, and how it is told: a table for people, JSON, JUnit's XML for CI.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -28,7 +29,7 @@ struct report {
   std::uint64_t seed = 0;
   std::vector<result> results{};
 
-  bool any(check::status status) const;
+  std::size_t count(check::status status) const;  // of the results
   void print() const;
   std::string json() const;
   std::string junit() const;

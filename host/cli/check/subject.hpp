@@ -5,7 +5,6 @@
 #include "check/arguments.hpp"
 #include <bulkhead/host.hpp>
 
-#include <map>
 #include <mutex>
 #include <set>
 

@@ -6,8 +6,6 @@
 
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
-
 #include <fcntl.h>
 
 namespace bulkhead::cli {

@@ -94,6 +94,7 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
     done_handler done;
     unsigned attempts = 0;
     bool retransmits = false;
+    bool ahead = false;  // not held by a handle that is not acknowledged, or two peers might wait for each other
     bool quiet = false;  // the channel's, or its user's of Node's own kind: nobody else is told what becomes of it
   };
   node_channel(const boost::asio::any_io_executor& executor, unique_fd socket, node_channel_options options);
@@ -104,7 +105,7 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
   void take_line(std::string_view line);
   void take_internal(nlohmann::json& message);
   void take_handle(nlohmann::json& envelope);
-  void queue(outgoing item, bool ahead);
+  void queue(outgoing item);
   void reply(const nlohmann::json& message);
   void write();
   bool write_some();

@@ -1,27 +1,19 @@
 // See bulkhead/cluster.hpp: the listening socket, and what a plugin gets to serve it.
 #include "cluster/distributor.hpp"
 #include "plugin_pool.hpp"
+#include "usable_cpus.hpp"
 #include <bulkhead/cluster.hpp>
-
-#include <cstring>
 
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 
 namespace bulkhead {
 namespace {
 
 constexpr int backlog = 4096;             // the kernel's own limit may be lower
 constexpr unsigned own_descriptors = 64;  // a worker's, beside its connections
-
-unsigned processors() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof set, &set) != 0) return std::max(1u, std::thread::hardware_concurrency());
-  return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
-}
 
 unique_fd bind_to(const std::string& address, std::uint16_t port) {
   sockaddr_storage where{};
@@ -79,7 +71,7 @@ void check(const cluster_options& options) {
 }
 
 cluster_options prepared(cluster_options options) {
-  options.load.instances = options.workers > 0 ? options.workers : processors();
+  options.load.instances = options.workers > 0 ? options.workers : usable_cpus();
   policy rules = options.load.policy.value_or(policy::strict());
   rules.descriptors(std::max(rules.granted().descriptors, options.connections + own_descriptors));
   if (options.schedule == schedule::shared) rules.allow_syscalls("passed-listeners");

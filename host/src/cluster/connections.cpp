@@ -2,8 +2,6 @@
 #include "cluster/distributor.hpp"
 #include "cluster/keys.hpp"
 
-#include <algorithm>
-
 #include <sys/epoll.h>
 #include <sys/socket.h>
 

@@ -4,8 +4,6 @@
 #include "sandbox/refuse_descriptors.hpp"
 #include <bulkhead/ipc/attachment.hpp>
 
-#include <cstring>
-
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>

@@ -1,6 +1,7 @@
 // See child_core.hpp.
 #include "process/child_core.hpp"
 
+#include "process/node_wire.hpp"
 #include "sandbox/report_text.hpp"
 #include "sandbox/violation_text.hpp"
 #include <bulkhead/crash_report.hpp>
@@ -144,9 +145,7 @@ void child_core::add_channel(unique_fd socket, std::function<void(std::vector<un
     if (!(events_.*member)) return nullptr;
     return [weak = weak_from_this(), member, discard](const nlohmann::json& message, passed_handle handle) {
       if (const auto self = weak.lock()) return (self->events_.*member)(message, std::move(handle));
-      std::vector<unique_fd> unwanted;
-      unwanted.push_back(handle.release());
-      discard(std::move(unwanted));
+      discard(node::descriptor_of(std::move(handle)));
     };
   };
   node_channel_options options;

@@ -2,8 +2,8 @@
 #include <bulkhead/child_stream.hpp>
 
 #include <cerrno>
+#include <csignal>
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 

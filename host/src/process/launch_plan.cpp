@@ -90,7 +90,7 @@ spawn_request plan(const std::string& file, const std::vector<std::string>& argu
   check(out.directory, "a directory");
   out.user = options.uid.value_or(0);
   out.group = options.gid.value_or(0);
-  const bool namespaced = options.policy ? true : options.scope == kill_scope::pid_namespace;
+  const bool namespaced = options.policy || options.scope == kill_scope::pid_namespace;
   out.flags = (options.uid ? has_user : 0u) | (options.gid ? has_group : 0u) | (options.detached ? detached : 0u) |
               (options.scope != kill_scope::child ? own_process_group : 0u) | (options.policy ? sandboxed : 0u) |
               (namespaced ? own_pid_namespace : 0u);

@@ -6,7 +6,8 @@
 
 namespace bulkhead::process {
 
-// Throws std::invalid_argument when options don't go together. `streams`, `reports` and `status` are left to the caller.
+// Throws std::invalid_argument when options don't go together. `streams`, `reports`, `end` and `cgroups` are left to
+// the caller.
 spawn_request plan(const std::string& file, const std::vector<std::string>& arguments, const process_options& options);
 
 // The application's environment, or what the options say, with their additions.

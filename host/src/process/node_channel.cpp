@@ -5,7 +5,6 @@
 #include <bulkhead/node_channel.hpp>
 
 #include <cstdlib>
-#include <cstring>
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -103,7 +102,7 @@ bool node_channel::start_send(const nlohmann::json& message, passed_handle handl
   item.quiet = internal;
   const bool room = (unsent_ += item.line.size()) < high_water;
   boost::asio::post(strand_, [self = shared_from_this(), queued = std::make_shared<outgoing>(std::move(item))] {
-    self->queue(std::move(*queued), false);
+    self->queue(std::move(*queued));
   });
   return room;
 }
@@ -111,15 +110,14 @@ bool node_channel::start_send(const nlohmann::json& message, passed_handle handl
 void node_channel::reply(const nlohmann::json& message) {
   outgoing item;
   item.line = node::to_line(message);
-  item.quiet = true;
+  item.ahead = item.quiet = true;
   unsent_ += item.line.size();
-  queue(std::move(item), true);
+  queue(std::move(item));
 }
 
-// `ahead`: not held by a handle that is not acknowledged, or two peers might wait for each other.
-void node_channel::queue(outgoing item, bool ahead) {
+void node_channel::queue(outgoing item) {
   if (closed_ || deaf_) return finish(item, boost::asio::error::not_connected);
-  if (!ahead && (unacknowledged_ || !held_.empty())) return held_.push_back(std::move(item));
+  if (!item.ahead && (unacknowledged_ || !held_.empty())) return held_.push_back(std::move(item));
   ready_.push_back(std::move(item));
   write();
 }
@@ -166,13 +164,7 @@ bool node_channel::write_some() {
   if (next.handle) {
     unacknowledged_ = std::move(next);
     ready_.pop_front();
-    // What was queued behind it waits; acknowledgements of ours do not.
-    std::deque<outgoing> behind;
-    behind.swap(ready_);
-    for (outgoing& each : behind) {
-      const bool ours = !each.handle && !each.done && each.line.starts_with("{\"cmd\":\"NODE_HANDLE_");
-      (ours ? ready_ : held_).push_back(std::move(each));
-    }
+    for (outgoing& each : std::exchange(ready_, {})) (each.ahead ? ready_ : held_).push_back(std::move(each));
     return true;
   }
   finish(next, {});
@@ -187,11 +179,7 @@ void node_channel::acknowledged(bool taken) {
   if (!taken && item.retransmits && ++item.attempts <= retransmits_limit) {
     ready_.push_back(std::move(item));
   } else {
-    if (options_.discard) {
-      std::vector<unique_fd> done;
-      done.push_back(item.handle.release());
-      options_.discard(std::move(done));
-    }
+    if (options_.discard) options_.discard(node::descriptor_of(std::move(item.handle)));
     item.handle = {};
     finish(item, taken ? boost::system::error_code() : boost::asio::error::bad_descriptor);
     // Up to the next handle; the rest is held again when that has been written.
@@ -310,11 +298,7 @@ void node_channel::take_handle(nlohmann::json& envelope) {
   } else if (options_.on_internal) {
     return options_.on_internal(message, std::move(handle));
   }
-  if (options_.discard) {
-    std::vector<unique_fd> unwanted;
-    unwanted.push_back(handle.release());
-    options_.discard(std::move(unwanted));
-  }
+  if (options_.discard) options_.discard(node::descriptor_of(std::move(handle)));
 }
 
 // Node's server.close() waits until its sockets are closed, wherever they are.

@@ -3,7 +3,9 @@
 // then. All state is under one mutex; what the application is told is told without it.
 #include "closer.hpp"
 #include "process/node_listener.hpp"
+#include "process/node_wire.hpp"
 #include "supervision/restart_window.hpp"
+#include "usable_cpus.hpp"
 #include <bulkhead/node_cluster.hpp>
 
 #include <boost/asio/steady_timer.hpp>
@@ -14,7 +16,6 @@
 #include <map>
 #include <set>
 
-#include <sched.h>
 #include <sys/socket.h>
 
 namespace bulkhead {
@@ -42,10 +43,7 @@ std::optional<std::int64_t> number_in(const json& message, const char* name) {
 
 // Its last close may block, and the launcher's thread must not.
 void drop(closer& by, passed_handle handle) {
-  if (!handle) return;
-  std::vector<unique_fd> unwanted;
-  unwanted.push_back(handle.release());
-  by.take(std::move(unwanted));
+  if (handle) by.take(node::descriptor_of(std::move(handle)));
 }
 
 void kill_all_of(const child& process) {
@@ -53,12 +51,6 @@ void kill_all_of(const child& process) {
     process.kill_tree(SIGKILL);
   } catch (const boost::system::system_error&) {  // it has become another user
   }
-}
-
-unsigned processors() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof set, &set) != 0) return std::max(1u, std::thread::hardware_concurrency());
-  return static_cast<unsigned>(std::max(1, CPU_COUNT(&set)));
 }
 
 }  // namespace
@@ -146,15 +138,15 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     bool watching = false;
   };
 
-  // What is to be done without the lock.
-  class told {
+  // Holds the lock; the calls are made when it is given up.
+  class deferred {
    public:
-    explicit told(core& of) : held_(of.mutex_) {}
-    ~told() {
+    explicit deferred(core& of) : held_(of.mutex_) {}
+    ~deferred() {
       held_.unlock();
-      for (const auto& each : later) each();
+      for (const auto& each : calls) each();
     }
-    std::vector<std::function<void()>> later;
+    std::vector<std::function<void()>> calls;
 
    private:
     std::unique_lock<std::mutex> held_;
@@ -184,21 +176,21 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     return number;
   }
 
-  void restart(told& tell) {
+  void restart(deferred& later) {
     if (stopping_ || counts_.gave_up) return;
-    if (!restarts_.admit(std::chrono::steady_clock::now())) return give_up(tell, "workers have ended too often");
+    if (!restarts_.admit(std::chrono::steady_clock::now())) return give_up(later, "workers have ended too often");
     try {
       start_worker();
       ++counts_.restarts;
     } catch (const std::exception& e) {
-      give_up(tell, e.what());
+      give_up(later, e.what());
     }
   }
 
-  void give_up(told& tell, const std::string& why) {
+  void give_up(deferred& later, const std::string& why) {
     counts_.gave_up = true;
     if (options_.on_gave_up)
-      tell.later.emplace_back([self = shared_from_this(), why] { self->options_.on_gave_up(why); });
+      later.calls.emplace_back([self = shared_from_this(), why] { self->options_.on_gave_up(why); });
   }
 
   void say(worker& to, json message, passed_handle handle = {}) {
@@ -210,7 +202,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   }
 
   void on_internal(unsigned number, const json& message) {
-    told tell(*this);
+    deferred later(*this);
     const auto found = workers_.find(number);
     if (found == workers_.end() || text_in(message, "cmd") != "NODE_CLUSTER") return;
     worker& from = found->second;
@@ -224,8 +216,8 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       if (const auto old = workers_.find(std::exchange(from.succeeds, 0)); old != workers_.end())
         leave(old->first, old->second);
       if (options_.on_listening)
-        tell.later.emplace_back([self = shared_from_this(), number, address = text_in(message, "address"),
-                                 port = static_cast<std::uint16_t>(number_in(message, "port").value_or(0))] {
+        later.calls.emplace_back([self = shared_from_this(), number, address = text_in(message, "address"),
+                                  port = static_cast<std::uint16_t>(number_in(message, "port").value_or(0))] {
           self->options_.on_listening(number, address, port);
         });
     } else if (act == "close") {
@@ -242,7 +234,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       if (!from.listening || from.succeeded || stopping_ || counts_.gave_up || workers_.size() >= 2 * count_) return;
       from.succeeded = true;
       // One that leaves soon counts, too: else workers could come and go without end.
-      if (std::chrono::steady_clock::now() - from.listening_since < soon) return restart(tell);
+      if (std::chrono::steady_clock::now() - from.listening_since < soon) return restart(later);
       try {
         start_worker();
       } catch (const std::exception&) {
@@ -252,7 +244,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   }
 
   void on_exit(unsigned number, const exit_status& status) {
-    told tell(*this);
+    deferred later(*this);
     const auto found = workers_.find(number);
     if (found == workers_.end()) return;
     worker gone = std::move(found->second);
@@ -260,9 +252,9 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     for (auto& [key, each] : servers_) forget_user(each, number);
     for (auto& [seq, each] : gone.handoffs) take_back(std::move(each));
     if (options_.on_exit)
-      tell.later.emplace_back([self = shared_from_this(), number, status] { self->options_.on_exit(number, status); });
+      later.calls.emplace_back([self = shared_from_this(), number, status] { self->options_.on_exit(number, status); });
     if (gone.succeeds != 0 && workers_.contains(gone.succeeds)) workers_.at(gone.succeeds).succeeded = false;
-    else if (!gone.succeeded) restart(tell);
+    else if (!gone.succeeded) restart(later);
   }
 
   void leave(unsigned number, worker& from) {
@@ -411,7 +403,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   const std::shared_ptr<closer> closer_ = std::make_shared<closer>();
   const std::string script_;
   node_cluster_options options_;
-  const unsigned count_ = options_.workers > 0 ? options_.workers : processors();
+  const unsigned count_ = options_.workers > 0 ? options_.workers : usable_cpus();
   std::mutex mutex_;
   supervision::restart_window restarts_;
   std::map<unsigned, worker> workers_;

@@ -1,6 +1,7 @@
 // See node_wire.hpp.
 #include "process/node_wire.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include <sys/socket.h>
@@ -81,6 +82,12 @@ nlohmann::json envelope(const nlohmann::json& message, const passed_handle& hand
       out["type"] = "net.Native";
   }
   return out;
+}
+
+std::vector<unique_fd> descriptor_of(passed_handle handle) {
+  std::vector<unique_fd> alone;
+  alone.push_back(handle.release());
+  return alone;
 }
 
 }  // namespace bulkhead::node

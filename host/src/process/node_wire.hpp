@@ -7,6 +7,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace bulkhead::node {
 
@@ -25,5 +26,8 @@ std::string to_line(const nlohmann::json& message);
 // {"cmd":"NODE_HANDLE",…} around a message with this handle. Throws std::invalid_argument for one that Node can't take,
 // unless `any`.
 nlohmann::json envelope(const nlohmann::json& message, const passed_handle& handle, bool any);
+
+// The handle's descriptor, to be discarded.
+std::vector<unique_fd> descriptor_of(passed_handle handle);
 
 }  // namespace bulkhead::node

@@ -1,7 +1,6 @@
 // See child_start.hpp.
 #include "process/child_start.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <system_error>
@@ -115,8 +114,7 @@ void be_init(start& with) {
 void enter_sandbox(start& with) {
   static black_box unused;
   with.prepared->enter_files();
-  if (*with.directory) attempt(with, step::directory, ::chdir(with.directory));
-  else attempt(with, step::directory, ::chdir("/"));
+  attempt(with, step::directory, ::chdir(*with.directory ? with.directory : "/"));
   with.prepared->enter();
   with.prepared->seal(unused, -1, unique_fd(with.supervisor));
 }

@@ -8,10 +8,9 @@
 #include "denied_calls.hpp"
 #include "process/child_start.hpp"
 #include "sandbox/cgroup.hpp"
-#include "sandbox/report_text.hpp"
+#include "sandbox_cache.hpp"
 #include <bulkhead/ipc/system.hpp>
 
-#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -37,7 +36,6 @@ namespace {
 
 using namespace process;
 
-constexpr std::size_t sandboxes_kept = 64;
 constexpr unsigned signal_group = 4;             // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.9
 constexpr std::chrono::milliseconds dying{800};  // of the second that the host waits
 constexpr int dying_turn_ms = 10;
@@ -95,8 +93,8 @@ class server {
         epoll_(checked(::epoll_create1(EPOLL_CLOEXEC), "epoll_create1")),
         denied_(epoll_.get()) {
     if (kind != process_server_kind::plain)
-      spaces_.emplace(
-          sandbox::namespaces::options{.network = kind == process_server_kind::isolated, .unprivileged = user});
+      sandboxes_.emplace(
+          sandbox::namespaces::options{.network = kind == process_server_kind::isolated, .unprivileged = user}, 1);
     // One descriptor for each child, which itself gets the host's limit.
     ::getrlimit(RLIMIT_NOFILE, &files_);
     const rlimit most{files_.rlim_max, files_.rlim_max};
@@ -243,24 +241,6 @@ class server {
     return control_message::send<1>(control_, out, text, {&pidfd, pidfd >= 0 ? std::size_t{1} : 0}) >= 0;
   }
 
-  sandbox::prepared& prepare(const std::string& rules) {
-    for (auto at = sandboxes_.begin(); at != sandboxes_.end(); ++at)
-      if (at->first == rules) {
-        if (!sandbox::missing_grants(at->second.report()).empty()) {  // it may be there by now
-          sandboxes_.erase(at);
-          break;
-        }
-        sandboxes_.splice(sandboxes_.begin(), sandboxes_, at);
-        return at->second;
-      }
-    policy wanted = policy::from_text(rules);
-    if (const unsigned threads = wanted.granted().threads) wanted.threads(threads + 1);  // its init is another
-    sandboxes_.emplace_front(std::piecewise_construct, std::forward_as_tuple(rules),
-                             std::forward_as_tuple(*spaces_, wanted, -1, true));
-    if (sandboxes_.size() > sandboxes_kept) sandboxes_.pop_back();
-    return sandboxes_.front().second;
-  }
-
   unique_fd spawn(incoming& in, answer& out, std::string& text) {
     const bool confined = in.head.flags & sandboxed, has_init = in.head.flags & own_pid_namespace;
     const std::size_t reports = 2, joins = confined ? 3 : 2;
@@ -275,21 +255,13 @@ class server {
     with.failure_pipe = in.fds[0].get();
     if (has_init) with.end_pipe = in.fds[1].get();
     if (confined) {
-      try {
-        with.prepared = &prepare(*string++);
-      } catch (const std::exception& e) {
+      with.prepared = sandboxes_->for_child(*string++, -1, text);
+      if (!with.prepared) {
         out.refused = 1;
-        text = std::string("its sandbox could not be prepared: ") + e.what();
         return {};
       }
-      if (!with.prepared->sufficient()) {
-        out.refused = 1;
-        text = with.prepared->shortcoming();
-        return {};
-      }
-      const sandbox_report report = with.prepared->report();
-      text = sandbox::to_lines(report);
-      if (!(in.head.flags & cgroup_settled) && sandbox::cgroup_maker::wanted(with.prepared->granted(), report)) {
+      if (!(in.head.flags & cgroup_settled) &&
+          sandbox::cgroup_maker::wanted(with.prepared->granted(), with.prepared->report())) {
         out.uncounted = 1;
         return {};
       }
@@ -318,16 +290,8 @@ class server {
 #endif
     if (pid < 0) return out.error = errno, unique_fd();
     out.pid = pid;
-    if (confined && with.prepared->listens()) {
-      const auto& granted = with.prepared->granted();
-      denied_.expect({.pid = pid,
-                      .pidfd = unique_fd(granted.kill ? ::fcntl(pidfd, F_DUPFD_CLOEXEC, 0) : -1),
-                      .reports = std::move(in.fds[reports]),
-                      .black_box = {},
-                      .kills = granted.kill,
-                      .learns = granted.learn,
-                      .reads = granted.explain || granted.learn});
-    }
+    if (confined && with.prepared->listens())
+      denied_.expect(pid, pidfd, with.prepared->granted(), std::move(in.fds[reports]));
     return unique_fd(pidfd);
   }
 
@@ -352,12 +316,11 @@ class server {
   const bool detached_;
   unique_fd epoll_, ended_;  // ended_: SIGCHLD
   fork_server::denied_calls denied_;
-  std::optional<sandbox::namespaces> spaces_;
+  std::optional<sandbox_cache> sandboxes_;
   rlimit files_{};
   char* stack_top_ = nullptr;
-  std::list<std::pair<std::string, sandbox::prepared>> sandboxes_;  // the last used first
-  std::map<int, living> children_;                                  // by their pidfds
-  std::map<pid_t, int> own_;                                        // of those, this process's own
+  std::map<int, living> children_;  // by their pidfds
+  std::map<pid_t, int> own_;        // of those, this process's own
 };
 
 }  // namespace
