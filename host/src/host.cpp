@@ -2,6 +2,7 @@
 #include "group_core.hpp"
 #include "plugin_pool.hpp"
 #include "report/symbolize.hpp"
+#include "sandbox/own_cgroup.hpp"
 #include "sandbox/refuse_descriptors.hpp"
 #include "sandbox/report_text.hpp"
 #include "signals_blocked.hpp"
@@ -38,6 +39,7 @@ std::string_view to_string(enum lifecycle_event::kind kind) {
 
 host_core::host_core(host_options given, std::optional<boost::asio::any_io_executor> executor)
     : options(std::move(given)),
+      cpu_quota(sandbox::cpu_quota()),
       forks(options.worker_path, options.worker_user),
       cgroups(options.cgroup),
       spawner(options.spawns),

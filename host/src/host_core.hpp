@@ -56,6 +56,8 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   void on_timer() override;  // no thread was to be had for handlers: another try
 
   const host_options options;
+  // Of the host and its workers together, if a cgroup limits it; as it was when the host was made.
+  const std::optional<double> cpu_quota;
   fork_server::client forks;
   sandbox::plugin_files files;
   sandbox::manifest_requests requests;

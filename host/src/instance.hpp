@@ -11,7 +11,8 @@ class progress_reports;
 
 // A call on its way; shared by whoever may still look at it while another thread already completes it.
 struct call_request {
-  std::string method;
+  std::string_view method;  // of whoever waits for the call, or else in `name`
+  std::string name;
   packed_arguments arguments;
   ipc::time_point deadline = ipc::never;
   bool default_deadline = false;  // the worker knows it already

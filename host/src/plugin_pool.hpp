@@ -99,7 +99,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   void abandon_waiting(std::uint64_t ticket);
   void wake_by(ipc::time_point deadline);  // (locked)
   bool may_be_noted(const call_request& request) const;
-  void note_killer(std::size_t fingerprint, const std::string& method);  // (locked)
+  void note_killer(std::size_t fingerprint, std::string_view method);  // (locked)
   static std::size_t fingerprint(const call_request& request);
   static void count_end(const call_request& request, const reply& result);
   class counted_handler;

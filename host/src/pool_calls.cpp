@@ -81,7 +81,7 @@ std::optional<ipc::completion> plugin_pool::refusal(const call_request& request)
   if (found == suspects_.end() || found->second.killed < options_.poison_limit ||
       ipc::clock::now() - found->second.since > poison_memory)
     return std::nullopt;
-  return ipc::completion::failed(outcome::rejected, "this call of '" + request.method + "' has killed " +
+  return ipc::completion::failed(outcome::rejected, "this call of '" + std::string(request.method) + "' has killed " +
                                                         std::to_string(found->second.killed) + " workers of plugin " +
                                                         name_ + " and is refused (load_options::poison_limit)");
 }
@@ -272,7 +272,7 @@ bool plugin_pool::goes_on(const call_request& request, const reply& result, work
     if (!may_be_noted(request)) return false;
     const std::size_t mark = fingerprint(request);
     std::lock_guard held(*mutex_);
-    worker.given_up.push_back({request.id, mark, request.method});
+    worker.given_up.push_back({request.id, mark, std::string(request.method)});
     if (worker.given_up.size() > most_given_up) worker.given_up.pop_front();
     return false;
   }
@@ -308,7 +308,7 @@ bool plugin_pool::may_be_noted(const call_request& request) const {
   return options_.poison_limit > 0 && request.arguments.handles.empty();
 }
 
-void plugin_pool::note_killer(std::size_t fingerprint, const std::string& method) {
+void plugin_pool::note_killer(std::size_t fingerprint, std::string_view method) {
   const auto now = ipc::clock::now();
   std::erase_if(suspects_, [&](const auto& each) { return now - each.second.since > poison_memory; });
   if (suspects_.size() >= most_suspects)
@@ -317,7 +317,7 @@ void plugin_pool::note_killer(std::size_t fingerprint, const std::string& method
   suspect& found = suspects_[fingerprint];
   found.since = now;
   if (++found.killed != options_.poison_limit) return;
-  core_->lifecycle({.kind = lifecycle_event::kind::poisoned, .plugin = name_, .text = method});
+  core_->lifecycle({.kind = lifecycle_event::kind::poisoned, .plugin = name_, .text = std::string(method)});
 }
 
 reply plugin_pool::call(std::string_view method, packed_arguments arguments, const call_options& options) {
@@ -350,7 +350,8 @@ reply plugin_pool::call_worker(call_request& request) {
 void plugin_pool::async_call(std::string_view method, packed_arguments arguments, const call_options& options,
                              std::unique_ptr<reply_handler> handler) {
   const auto request = std::make_shared<call_request>();
-  begin(*request, method, std::move(arguments), options);
+  request->name = method;
+  begin(*request, request->name, std::move(arguments), options);
   if (local_) {
     return local_->async_call(request,
                               std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler)));
@@ -365,7 +366,8 @@ std::shared_ptr<call_stream> plugin_pool::open(std::string_view method, packed_a
   if (options.stream_window == 0 || options.stream_window > most)
     throw std::invalid_argument("call_options::stream_window must be from 1 to " + std::to_string(most));
   const auto request = std::make_shared<call_request>();
-  begin(*request, method, std::move(arguments), options);
+  request->name = method;
+  begin(*request, request->name, std::move(arguments), options);
   request->stream =
       std::make_shared<call_stream>(core_, core_->needs_help() && !local_, options.stream_window, request->deadline);
   request->stop = request->stream->token();

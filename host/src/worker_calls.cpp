@@ -90,10 +90,10 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
 std::string worker_process::not_started(outcome code, const call_request& request, const ipc::limits& limits) {
   switch (code) {
     case outcome::rejected:
-      return "the call of '" + request.method + "' has " + std::to_string(request.arguments.params.view().size()) +
-             " bytes of arguments and " + std::to_string(request.arguments.handles.size()) +
-             " handles; the limits are " + std::to_string(limits.frame) + " bytes and " +
-             std::to_string(limits.handles);
+      return "the call of '" + std::string(request.method) + "' has " +
+             std::to_string(request.arguments.params.view().size()) + " bytes of arguments and " +
+             std::to_string(request.arguments.handles.size()) + " handles; the limits are " +
+             std::to_string(limits.frame) + " bytes and " + std::to_string(limits.handles);
     case outcome::overloaded:
       return "too many calls or bytes wait for this worker, or no descriptor is free; try again later";
     default: return "the worker was gone before the call could be sent";

@@ -205,8 +205,8 @@ void session::take_up(queued request) {
   }
   auto call = std::make_unique<bulkhead_call>();
   call->tag = request.id;
-  call->storage.bytes = std::move(request.params);
-  call->arguments = call->storage.bytes;
+  call->storage.bytes = std::move(request.bytes);
+  call->arguments = request.params;
   call->handles = std::move(request.handles);
   call->deadline = request.deadline;
   call->stream = std::move(request.stream);
@@ -236,7 +236,8 @@ void session::take_up_reserved(const queued& request) {
     packer.pack_nil();
   } else {
     channel_.send(
-        ipc::make_error_response(request.id, {outcome::rejected, "no such request: " + request.method, {}}).take());
+        ipc::make_error_response(request.id, {outcome::rejected, "no such request: " + std::string(request.method), {}})
+            .take());
     return;
   }
   channel_.send(ipc::make_response(request.id, result.view()).take());
@@ -278,8 +279,12 @@ void session::restore_state(ipc::byte_span params) {
 void session::on_request(const ipc::message& request, std::vector<unique_fd> handles) {
   queued added;
   added.id = request.id;
-  added.method = request.method;
-  (added.params = ipc::take_spare_bytes()).assign(request.params.begin(), request.params.end());
+  added.bytes = ipc::take_spare_bytes();
+  added.bytes.reserve(request.method.size() + request.params.size());
+  added.bytes.assign(request.method.begin(), request.method.end());
+  added.bytes.insert(added.bytes.end(), request.params.begin(), request.params.end());
+  added.method = {reinterpret_cast<const char*>(added.bytes.data()), request.method.size()};
+  added.params = ipc::byte_span(added.bytes).subspan(request.method.size());
   added.handles = std::move(handles);
   added.blobs = request.blobs;
   {

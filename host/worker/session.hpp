@@ -59,8 +59,9 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
  private:
   struct queued {
     std::uint32_t id = 0;
-    std::string method;
-    std::vector<std::uint8_t> params;
+    std::vector<std::uint8_t> bytes;  // of these two
+    std::string_view method;
+    ipc::byte_span params;
     std::vector<unique_fd> handles;
     ipc::time_point deadline = ipc::never;
     std::shared_ptr<ipc::stream> stream;

@@ -1,16 +1,21 @@
 // What a call allocates on the thread that makes it. (On the worker's side: tests/protocol/worker.cpp.)
 #include "fixture.hpp"
 
+#include <boost/asio/io_context.hpp>
+
 extern "C" std::uint64_t bulkhead_test_allocations();
 
 namespace bulkhead::testing {
 namespace {
 
+constexpr const char* long_name = "add_by_a_name_of_some_length";
+constexpr int counted_calls = 1000;
+
 template <class F>
 std::uint64_t allocated_by(F&& calls) {
   for (int i = 0; i < 200; ++i) calls();  // warm
   const std::uint64_t before = bulkhead_test_allocations();
-  for (int i = 0; i < 1000; ++i) calls();
+  for (int i = 0; i < counted_calls; ++i) calls();
   return bulkhead_test_allocations() - before;
 }
 
@@ -32,6 +37,27 @@ TEST_CASE("a synchronous call allocates nothing on its thread once it is warm") 
   CHECK(allocated_by([&] { wrong += echo.try_call("echo", some).size() != 18; }) == 0);
   const auto patient = echo.with({.deadline = std::chrono::seconds(30)});
   CHECK(allocated_by([&] { wrong += patient.call<int>("add", 20, 22) != 42; }) == 0);
+  auto counting = host.load(plugin_path("counting"));
+  CHECK(allocated_by([&] { wrong += counting.call<int>(long_name, 20, 22) != 42; }) == 0);
+  CHECK(wrong == 0);
+}
+
+// All of it on one thread, which runs the host's event loop and the handler, too.
+TEST_CASE("an asynchronous call allocates six times, and twice more for a long name") {
+  boost::asio::io_context context;
+  host host(context.get_executor());
+  auto counting = host.load(plugin_path("counting"));
+  int wrong = 0;
+  const auto call = [&](const char* method) {
+    bool done = false;
+    counting.async_call<int>(method, std::tuple{20, 22}, [&](boost::system::error_code failed, int sum) {
+      wrong += failed || sum != 42;
+      done = true;
+    });
+    while (!done) context.run_one();
+  };
+  CHECK(allocated_by([&] { call("add"); }) <= 6 * counted_calls);
+  CHECK(allocated_by([&] { call(long_name); }) <= 8 * counted_calls);
   CHECK(wrong == 0);
 }
 

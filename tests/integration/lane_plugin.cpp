@@ -4,11 +4,16 @@
 
 #include <chrono>
 #include <random>
+#include <thread>
+#include <utility>
+#include <vector>
 
 namespace {
 
-// Random words and bytes all over the memory, or over its first page, where the control words are.
-void scribble(std::uint64_t address, std::uint64_t size, unsigned seed, std::chrono::milliseconds time) {
+// Random words and bytes all over the memory, or over its first page, where the control words are. That others use it
+// meanwhile is the point of it.
+__attribute__((no_sanitize("thread"))) void scribble(std::uint64_t address, std::uint64_t size, unsigned seed,
+                                                     std::chrono::milliseconds time) {
   auto* const bytes = reinterpret_cast<volatile std::uint8_t*>(address);
   auto* const words = reinterpret_cast<volatile std::uint32_t*>(address);
   std::mt19937 random(seed);
@@ -33,6 +38,24 @@ BULKHEAD_PLUGIN("lane_attacker", "1.0.0") {
     scribble(address, size, seed, std::chrono::milliseconds(ms));
     return true;
   });
+  // The same on a thread of its own, over each of several memories in turn, while methods run.
+  plugin.method("scribble_along",
+                [](std::vector<std::pair<std::uint64_t, std::uint64_t>> memories, unsigned seed, int ms) {
+                  std::thread([memories = std::move(memories), seed, ms] {
+                    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(ms);
+                    for (unsigned i = 0; std::chrono::steady_clock::now() < end; ++i) {
+                      const auto& [address, size] = memories[i % memories.size()];
+                      scribble(address, size, seed + i, std::chrono::milliseconds(0));
+                    }
+                  }).detach();
+                });
+  plugin.method("flow",
+                [](bulkhead::context& cx, bulkhead::reader<bulkhead::bytes> in, bulkhead::writer<bulkhead::bytes> out) {
+                  while (auto next = in.next()) {
+                    cx.emit("item", next->size());
+                    out.send(*next);
+                  }
+                });
   plugin.method("write", [](std::uint64_t address) { *reinterpret_cast<volatile std::uint8_t*>(address) = 1; });
   plugin.method("echo", [](bulkhead::bytes data) { return data; });
 }

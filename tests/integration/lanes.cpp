@@ -2,6 +2,8 @@
 // All other tests of calls run over them, too.
 #include "fixture.hpp"
 
+#include <boost/asio/io_context.hpp>
+
 #include <csignal>
 #include <ctime>
 #include <random>
@@ -15,11 +17,12 @@ struct mapping {
   std::string rights{};
 };
 
-std::vector<mapping> lanes_of(pid_t pid) {
+// What a worker has mapped of shared memory of a name that begins so.
+std::vector<mapping> shared_by(pid_t pid, const std::string& name) {
   std::vector<mapping> found;
   std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
   for (std::string line; std::getline(maps, line);) {
-    if (line.find("bulkhead-lane") == std::string::npos) continue;
+    if (line.find("/memfd:" + name) == std::string::npos) continue;
     std::istringstream in(line);
     mapping each;
     std::uint64_t end = 0;
@@ -32,7 +35,7 @@ std::vector<mapping> lanes_of(pid_t pid) {
 }
 
 mapping lane_of(pid_t pid, const std::string& rights) {
-  for (const mapping& each : lanes_of(pid))
+  for (const mapping& each : shared_by(pid, "bulkhead-lane"))
     if (each.rights == rights) return each;
   FAIL("the worker has no lane mapped " << rights);
   return {};
@@ -60,7 +63,7 @@ TEST_CASE("a worker has two lanes and may write to one of them, and no descripto
   auto echo = host.load(plugin_path("echo"));
   CHECK(echo.call<int>("add", 1, 2) == 3);
   const pid_t pid = echo.workers().at(0).pid;
-  const auto lanes = lanes_of(pid);
+  const auto lanes = shared_by(pid, "bulkhead-lane");
   REQUIRE(lanes.size() == 2);
   CHECK(lane_of(pid, "rw-s").size > 0);
   CHECK(lane_of(pid, "r--s").size > 0);
@@ -76,7 +79,7 @@ TEST_CASE("calls work without lanes, without spinning, and through the smallest 
   SECTION("large") { options.lanes.ring = 1 << 20; }
   host host;
   auto echo = host.load(plugin_path("echo"), options);
-  CHECK(lanes_of(echo.workers().at(0).pid).empty() == !options.lanes.enabled);
+  CHECK(shared_by(echo.workers().at(0).pid, "bulkhead-lane").empty() == !options.lanes.enabled);
   for (const std::size_t size : {0, 16, 100'000, 2'000'000}) {
     const bytes data(size, 7);
     CHECK(echo.call<bytes>("echo", data) == data);
@@ -175,9 +178,13 @@ TEST_CASE("a plugin that writes into what comes from the host dies of it") {
 }
 
 // BULKHEAD_SCRIBBLE_SECONDS=N goes on for so long (default 2).
-TEST_CASE("a plugin that scribbles over its lane harms its own calls only, and each of them ends", "[scribble]") {
+std::chrono::steady_clock::time_point scribble_end() {
   const char* given = std::getenv("BULKHEAD_SCRIBBLE_SECONDS");
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(given ? std::atoi(given) : 2);
+  return std::chrono::steady_clock::now() + std::chrono::seconds(given ? std::atoi(given) : 2);
+}
+
+TEST_CASE("a plugin that scribbles over its lane harms its own calls only, and each of them ends", "[scribble]") {
+  const auto end = scribble_end();
   host host;
   auto neighbour = host.load(plugin_path("echo"));
   std::mt19937 random(std::random_device{}());
@@ -200,6 +207,61 @@ TEST_CASE("a plugin that scribbles over its lane harms its own calls only, and e
     CHECK(ended == 20);
     CHECK(neighbour.call<int>("add", 20, 22) == 42);
   } while (std::chrono::steady_clock::now() < end);
+  CHECK(broken > 0);
+}
+
+// The host's event loop reads: its own, or the application's, which looks at the ring in between. Lanes, arenas for
+// results and the black box change all the time.
+TEST_CASE("a plugin that scribbles over all memory it shares harms its own asynchronous calls, streams and events only",
+          "[scribble]") {
+  const auto end = scribble_end();
+  boost::asio::io_context context;
+  const auto working = boost::asio::make_work_guard(context);
+  std::jthread runs([&](const std::stop_token& over) {
+    std::stop_callback stop(over, [&] { context.stop(); });
+    context.run();
+  });
+  host own, embedded(context.get_executor());
+  const plugin neighbours[] = {own.load(plugin_path("echo")), embedded.load(plugin_path("echo"))};
+  std::mt19937 random(std::random_device{}());
+  std::size_t broken = 0;
+  unsigned rounds = 0;
+  do {
+    auto options = untiring();
+    options.deadline = 500ms;
+    const unsigned which = rounds++ % 2;
+    const plugin attacker = (which ? embedded : own).load(plugin_path("lane_attacker"), options);
+    attacker.on_event([](const std::string&, const msgpack::object&) {});
+    const auto arena = attacker.with({.deadline = 20s}).call<bytes>("echo", bytes(1'000'000));
+    REQUIRE(arena.size() == 1'000'000);  // so there is one now
+    std::vector<std::pair<std::uint64_t, std::uint64_t>> memories;
+    for (const mapping& each : shared_by(attacker.workers().at(0).pid, "bulkhead-"))
+      if (each.rights == "rw-s") memories.emplace_back(each.address, each.size);
+    REQUIRE(memories.size() >= 3);
+    attacker.try_call("scribble_along", memories, static_cast<unsigned>(random()), 50);
+
+    constexpr std::size_t calls = 40;
+    mailbox<bool> ended;
+    for (std::size_t i = 0; i < calls; ++i)
+      attacker.async_call<bytes>("echo", std::tuple(bytes(i % 8 ? 1000 : 200'000)),
+                                 [&](boost::system::error_code failed, const bytes&) { ended.put(!failed); });
+    auto stream = attacker.open("flow");
+    std::jthread sender([&] {
+      for (int i = 0; i < 200 && stream.send(bytes(1000)); ++i) continue;
+      stream.close();
+    });
+    try {
+      while (stream.next_packed()) continue;
+    } catch (const call_error&) {
+      ++broken;
+    }
+    sender.join();
+    broken += !stream.finish();
+    REQUIRE(ended.wait_for(calls));
+    const auto outcomes = ended.values();
+    broken += static_cast<std::size_t>(std::ranges::count(outcomes, false));
+    for (const plugin& each : neighbours) CHECK(each.call<int>("add", 20, 22) == 42);
+  } while (std::chrono::steady_clock::now() < end || rounds < 2);
   CHECK(broken > 0);
 }
 

@@ -11,5 +11,6 @@ BULKHEAD_PLUGIN("counting", "1.0.0") {
     return count();
   });
   plugin.method("add", [](int a, int b) { return a + b; });
+  plugin.method("add_by_a_name_of_some_length", [](int a, int b) { return a + b; });
   plugin.method("text", [](std::string_view text, std::optional<double>) { return text.size(); });
 }

@@ -173,6 +173,7 @@ TEST_CASE("a worker allocates nothing for a call once it is warm") {
     const std::uint64_t before = allocations();
     for (int i = 0; i < calls; ++i) {
       CHECK(call("add", std::vector{i % 50, 7}) == value(i % 50 + 7));
+      CHECK(call("add_by_a_name_of_some_length", std::vector{i % 50, 7}) == value(i % 50 + 7));
       call("text", std::tuple(std::string("sixteen bytes..."), 0.5));
     }
     return allocations() - before;

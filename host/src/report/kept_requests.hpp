@@ -7,6 +7,7 @@
 #include <mutex>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace bulkhead {
@@ -22,12 +23,12 @@ class kept_requests {
   explicit kept_requests(std::size_t limit) : limit_(limit) {}
 
   bool wanted() const { return limit_ > 0; }
-  void keep(std::uint32_t call, const std::string& method, std::span<const std::uint8_t> arguments) {
+  void keep(std::uint32_t call, std::string_view method, std::span<const std::uint8_t> arguments) {
     if (arguments.size() > limit_) return;
     std::lock_guard held(mutex_);
     while (size_ + arguments.size() > limit_) erase(requests_.find(oldest_.begin()->second));
     oldest_[next_] = call;
-    requests_[call] = {next_++, {method, {arguments.begin(), arguments.end()}}};
+    requests_[call] = {next_++, {std::string(method), {arguments.begin(), arguments.end()}}};
     size_ += arguments.size();
   }
   void forget(std::uint32_t call) {

@@ -2,13 +2,13 @@
 #include "sandbox/cgroup.hpp"
 
 #include "sandbox/limits.hpp"
+#include "sandbox/own_cgroup.hpp"
 #include <bulkhead/ipc/system.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
-#include <fstream>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -41,66 +41,12 @@ void try_put(const fs::path& file, const std::string& text) {
   }
 }
 
-std::string contents(const fs::path& file) {
-  std::ifstream in(file);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
-
-bool has_word(const std::string& text, const std::string& word) {
-  std::istringstream in(text);
-  for (std::string each; in >> each;)
-    if (each == word) return true;
-  return false;
-}
-
 std::set<pid_t> members(const fs::path& directory) {
   std::set<pid_t> out;
   std::istringstream in(contents(directory / "cgroup.procs"));
   for (pid_t each = 0; in >> each;)
     if (each > 0) out.insert(each);  // 0: of a PID namespace that this process does not see
   return out;
-}
-
-struct mounted {
-  fs::path root, point;
-  std::string options;
-};
-
-// Of /proc/self/mountinfo (proc_pid_mountinfo(5)): the mounts of a type of file system.
-std::vector<mounted> mounts(const std::string& type) {
-  std::vector<mounted> found;
-  std::ifstream in("/proc/self/mountinfo");
-  for (std::string line; std::getline(in, line);) {
-    const std::size_t dash = line.find(" - ");
-    if (dash == std::string::npos) continue;
-    std::istringstream before(line), after(line.substr(dash + 3));
-    std::string skipped, root, point, kind, source, options;
-    before >> skipped >> skipped >> skipped >> root >> point;
-    after >> kind >> source >> options;
-    if (kind == type) found.push_back({root, point, options});
-  }
-  return found;
-}
-
-// This process's path in the hierarchy of `controller` (version 2: ""), as /proc/self/cgroup has it.
-std::string own_path(const std::string& controller) {
-  std::ifstream in("/proc/self/cgroup");
-  for (std::string line; std::getline(in, line);) {
-    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    std::string names = line.substr(first + 1, second - first - 1);
-    std::replace(names.begin(), names.end(), ',', ' ');
-    if (controller.empty() ? names.empty() : has_word(names, controller)) return line.substr(second + 1);
-  }
-  return "/";
-}
-
-// A mount may show a part of the hierarchy only, as in a container.
-fs::path directory(const mounted& where, const std::string& path) {
-  const fs::path below = fs::path(path).lexically_relative(where.root);
-  return below.empty() || *below.begin() == ".." ? where.point : (where.point / below).lexically_normal();
 }
 
 }  // namespace
@@ -218,7 +164,8 @@ void cgroup_maker::find_bases() {
   // A machine with both has its controllers in version 1.
   find_legacy();
   if (!bases_.empty()) return;
-  if (const auto unified = mounts("cgroup2"); !unified.empty()) find_unified(directory(unified.front(), own_path("")));
+  if (const auto unified = cgroup_mounts("cgroup2"); !unified.empty())
+    find_unified(unified.front().directory(own_cgroup("")));
   else why_not_ = "no cgroup file system is mounted";
 }
 
@@ -247,12 +194,9 @@ void cgroup_maker::find_unified(const fs::path& base) {
 }
 
 void cgroup_maker::find_legacy() {
-  for (const mounted& each : mounts("cgroup"))
-    for (const char* controller : controllers) {
-      std::string options = each.options;
-      std::replace(options.begin(), options.end(), ',', ' ');
-      if (has_word(options, controller)) bases_[controller] = directory(each, own_path(controller));
-    }
+  for (const cgroup_mount& each : cgroup_mounts("cgroup"))
+    for (const char* controller : controllers)
+      if (has_controller(each, controller)) bases_[controller] = each.directory(own_cgroup(controller));
 }
 
 bool cgroup_maker::wanted(const policy::values& granted, const sandbox_report& rest) {

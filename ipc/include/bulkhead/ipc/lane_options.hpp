@@ -14,7 +14,8 @@ struct lane_options {
   std::size_t ring = std::size_t{32} << 10;
   // How long a side that waits for the other looks for it before it goes to sleep, if its last waits were about as short.
   // It may look for twice the time that waking the other takes on this machine, if that is longer, but for no more than
-  // four times as long as stated here. 0: it goes to sleep at once.
+  // four times as long as stated here. 0: it goes to sleep at once; so it does where a cgroup gives the host less than two
+  // CPUs' time, or the worker less than one's.
   std::chrono::nanoseconds spin = std::chrono::microseconds(50);
   // The share of a CPU that each side may spend so in the long run, beyond what going to sleep would have cost: 0 to 1.
   double cpu_budget = 0.5;
