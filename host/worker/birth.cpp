@@ -52,8 +52,8 @@ void note_phase(phase reached) {
 
 [[noreturn]] void exec_program(incoming& in, sandbox::prepared& prepared) {
   ::fcntl(black_box_fd, F_SETFD, FD_CLOEXEC);
-  std::vector<char*> argv;
-  for (std::string& each : in.arguments()) argv.push_back(each.data());
+  const auto arguments = in.arguments();
+  std::vector<char*> argv(arguments.begin(), arguments.end());
   argv.push_back(nullptr);
   static black_box unused;
   try {
@@ -87,8 +87,7 @@ void become_worker(incoming& in, sandbox::prepared& prepared, int supervisor) {
     ::_exit(126);
   }
   ::clearenv();
-  for (std::string& each : in.environment()) ::putenv(each.data());
-  for (const std::string& each : prepared.granted().environment) ::putenv(::strdup(each.c_str()));
+  for (char* each : in.environment()) ::putenv(each);
   ::setenv("BULKHEAD_CHANNEL_FD", std::to_string(channel_fd).c_str(), 1);
   ::setenv("BULKHEAD_PROTOCOL", "1", 1);
   if (plugin) {

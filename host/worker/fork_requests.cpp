@@ -9,20 +9,17 @@
 namespace bulkhead::fork_server {
 
 bool receive(int control, incoming& in) {
-  std::vector<char> strings(strings_limit);
-  const auto got = control_message::receive<descriptors_limit>(control, in.head, strings, in.fds);
+  in.bytes.resize(strings_limit);
+  const auto got = control_message::receive<descriptors_limit>(control, in.head, in.bytes, in.fds);
   const auto kind = in.head.kind;
   if (!got.whole || in.head.magic != magic || in.head.version != version || got.rest != in.head.strings_size ||
       kind < request_kind::spawn_plugin || kind > request_kind::examine)
     return false;
-  const char* at = strings.data();
-  const char* const end = at + in.head.strings_size;
-  while (at < end) {
-    in.strings.emplace_back(at, ::strnlen(at, static_cast<std::size_t>(end - at)));
-    at += in.strings.back().size() + 1;
-  }
-  // The last one's zero may be missing: then `at` is beyond the end.
-  if (at != end || in.strings.size() != in.head.strings) return false;
+  in.bytes.resize(got.rest);
+  if (!in.bytes.empty() && in.bytes.back() != 0) return false;
+  for (char *at = in.bytes.data(), *end = at + in.bytes.size(); at < end; at += std::strlen(at) + 1)
+    in.strings.push_back(at);
+  if (in.strings.size() != in.head.strings) return false;
   return kind == request_kind::adopt || in.head.arguments < in.head.strings;
 }
 

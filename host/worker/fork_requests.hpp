@@ -4,6 +4,7 @@
 #include "fork_server/protocol.hpp"
 #include <bulkhead/ipc/system.hpp>
 
+#include <cstring>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,12 +13,16 @@ namespace bulkhead::fork_server {
 
 struct incoming {
   request head;
-  std::vector<std::string> strings;
+  std::vector<char> bytes;     // of the strings
+  std::vector<char*> strings;  // among them
   std::vector<unique_fd> fds;
 
-  const std::string& policy() const { return strings.front(); }
-  std::span<std::string> arguments() { return std::span(strings).subspan(1, head.arguments); }
-  std::span<std::string> environment() { return std::span(strings).subspan(1 + head.arguments); }
+  // The next worker is a copy of this process, and this one's environment none of its business.
+  ~incoming() { ::explicit_bzero(bytes.data(), bytes.size()); }
+
+  const char* policy() const { return strings.front(); }
+  std::span<char* const> arguments() const { return std::span(strings).subspan(1, head.arguments); }
+  std::span<char* const> environment() const { return std::span(strings).subspan(1 + head.arguments); }
 };
 
 // Waits for one. False when the host is gone or makes no sense.

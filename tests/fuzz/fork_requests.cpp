@@ -6,6 +6,7 @@
 #include <bulkhead/policy.hpp>
 
 #include <cstdlib>
+#include <cstring>
 #include <stdexcept>
 
 #include <fcntl.h>
@@ -35,9 +36,9 @@ void check(fork_server::incoming& in) {
   must(in.strings.size() == in.head.strings && in.fds.size() <= fork_server::descriptors_limit);
   for (const unique_fd& each : in.fds) must(::fcntl(each.get(), F_GETFD) == FD_CLOEXEC);
   if (in.head.kind == request_kind::adopt) return;
-  std::size_t bytes = in.policy().size() + 1;
+  std::size_t bytes = std::strlen(in.policy()) + 1;
   for (const auto& strings : {in.arguments(), in.environment()})
-    for (std::string& each : strings) bytes += each.size() + 1;
+    for (const char* each : strings) bytes += std::strlen(each) + 1;
   must(bytes == in.head.strings_size);
   try {
     const std::string text = policy::from_text(in.policy()).to_text();

@@ -355,7 +355,8 @@ TEST_CASE("each crash is written to a file of its own, as all that is known of i
   const auto before = std::chrono::system_clock::now() - 1s;
   {
     host host({.crash_dir = reports});
-    auto chaos = host.load(plugin_path("chaos"), {.keep_requests = 1000, .policy = policy{}.threads(7)});
+    auto chaos = host.load(plugin_path("chaos"),
+                           {.keep_requests = 1000, .policy = policy{}.threads(7).environment("KEY", "secret")});
     report = crash(chaos, "segfault");
     CHECK(chaos.call<int>("echo", 7) == 7);
     chaos.unload();  // its second worker ends in good order: no crash
@@ -386,6 +387,7 @@ TEST_CASE("each crash is written to a file of its own, as all that is known of i
   CHECK(read.request == report->request);
   CHECK(read.request.size() > 5);
   CHECK(policy::from_text(read.policy).granted().threads == 7);
+  CHECK(read.policy.find("secret") == std::string::npos);
   CHECK(read.cpu_time > 0us);
   CHECK(read.peak_memory > 1 << 20);
 #ifndef BULKHEAD_SANITIZED

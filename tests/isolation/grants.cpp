@@ -114,6 +114,31 @@ TEST_CASE("the environment is what the policy says") {
   CHECK(with.call<std::string>("variable", "BULKHEAD_CHANNEL_FD").empty());
 }
 
+#ifndef BULKHEAD_SANITIZED  // which does not let a plugin look at memory that is not its own
+TEST_CASE("what is in a worker's environment is nowhere in the memory of the workers after it") {
+  const std::string by_policy = "granted-by-the-policy-4f1d", by_options = "given-with-the-options-9c07",
+                    brief = "S=7qZ$k2!vX";  // a string of the C++ library's that has no memory of its own
+  const auto times = [](plugin& in, std::string text) {
+    for (char& each : text) each = static_cast<char>(~each);
+    return in.call<int>("times_in_memory", bytes(text.begin(), text.end()));
+  };
+  // To look for its own memory.
+  const policy looking = policy{}.allow_read("/proc").without("root");
+  host host;
+  auto owner = host.load(plugin_path("guest"), {.environment = {"GIVEN=" + by_options, brief},
+                                                .policy = policy(looking).environment("GRANTED", by_policy)});
+  // Its memory began as a copy of the fork server's, as it was when that had cloned the owner.
+  auto other = guest(host, looking);
+  CHECK(owner.call<std::string>("variable", "GRANTED") == by_policy);
+  CHECK(owner.call<std::string>("variable", "GIVEN") == by_options);
+  for (const std::string& each : {by_policy, by_options, brief}) {
+    INFO(each);
+    CHECK(times(owner, each) > 0);
+    CHECK(times(other, each) == 0);
+  }
+}
+#endif
+
 TEST_CASE("threads are counted for each worker by itself") {
   host host;
   auto few = guest(host, policy{}.threads(8)), neighbour = guest(host, policy{}.threads(8));

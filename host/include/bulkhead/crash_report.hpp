@@ -92,9 +92,9 @@ struct crash_report {
   std::string method;                    // in progress when it died; may be empty
   // The arguments of the call that it died in, one MessagePack array: when load_options::keep_requests allows, else empty.
   std::vector<std::uint8_t> request;
-  std::string message;                    // e.g. the text of an uncaught exception, or what was wrong with the protocol
-  std::string log_tail;                   // the last lines it wrote
-  std::string policy;                     // what its sandbox granted, as policy::from_text() reads it
+  std::string message;   // e.g. the text of an uncaught exception, or what was wrong with the protocol
+  std::string log_tail;  // the last lines it wrote
+  std::string policy;    // what its sandbox granted but for its environment, as policy::from_text() reads it
   std::chrono::microseconds cpu_time{0};  // of the worker alone
   std::uint64_t peak_memory = 0;          // bytes resident at most
   // Where it was, when its crash handler had a chance to say so: the innermost frame first. Of a stack of more than 64

@@ -15,6 +15,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace BULKHEAD_PUBLIC bulkhead {
@@ -86,6 +87,8 @@ class policy {
   policy& allow_syscalls(const std::string& group_or_name);
   // A variable of its environment, which is empty but for these.
   policy& environment(const std::string& name, const std::string& value);
+  // Moves the variables out, as "NAME=value": what is left can be written down, for there may be secrets among them.
+  std::set<std::string> take_environment() { return std::exchange(values_.environment, {}); }
 
   // Limits; 0: none.
   policy& memory_limit(std::size_t bytes);           // address space; and where cgroups can be made, what it and all

@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -92,14 +93,15 @@ void client::launch(server& which) {
 }
 
 spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string>& arguments,
-                      const std::vector<std::string>& environment, const policy& rules) {
+                      std::vector<std::string> environment, policy rules) {
+  for (const std::string& each : rules.take_environment()) environment.push_back(each);  // that of the policy counts
   request head;
   head.kind = arguments.empty() ? request_kind::spawn_plugin : request_kind::spawn_program;
   head.arguments = static_cast<std::uint32_t>(arguments.size());
   head.strings = static_cast<std::uint32_t>(1 + arguments.size() + environment.size());
   std::string strings = rules.to_text();
   strings.push_back(0);
-  for (const auto* list : {&arguments, &environment})
+  for (const auto* list : {&arguments, &std::as_const(environment)})
     for (const std::string& each : *list) strings.append(each.c_str(), std::strlen(each.c_str()) + 1);
   if (strings.size() > strings_limit)
     throw std::runtime_error("policy, arguments and environment of a worker are limited to 64 KiB together");
@@ -125,7 +127,8 @@ spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string
   }
 }
 
-std::string client::examine(const policy& rules) {
+std::string client::examine(policy rules) {
+  rules.take_environment();
   request head;
   head.kind = request_kind::examine;
   head.strings = 1;

@@ -29,7 +29,8 @@ struct request {
   std::uint32_t version = fork_server::version;
   request_kind kind = request_kind::spawn_plugin;
   std::uint32_t arguments = 0;  // how many of the strings are argv
-  std::uint32_t strings = 0;    // how many, zero-terminated, behind this struct: policy, argv, environment
+  std::uint32_t strings = 0;    // how many, zero-terminated, behind this struct: policy (which is kept, so
+                                // without its environment), argv, environment
   std::uint32_t strings_size = 0;
 };
 

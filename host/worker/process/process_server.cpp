@@ -46,6 +46,9 @@ struct incoming {
   std::vector<unique_fd> fds;
   std::vector<char> bytes;  // of the strings
   std::vector<char*> strings;
+
+  // A child's init is a copy of this process, and what others have in their environment none of its business.
+  ~incoming() { ::explicit_bzero(bytes.data(), bytes.size()); }
 };
 
 struct living {
