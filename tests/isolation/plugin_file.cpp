@@ -3,9 +3,11 @@
 #include "sandbox/sha256.hpp"
 #include <bulkhead/metrics.hpp>
 
+#include <cstring>
 #include <set>
 
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 using namespace bulkhead;
@@ -81,6 +83,27 @@ TEST_CASE("a plugin that others could have written is refused, and so is one in 
     CHECK(file.find("chmod g-w") != std::string::npos);
     CHECK(directory.find(plugins.path() + " can be written to by a group (12345)") != std::string::npos);
   }
+  host host;
+  CHECK(host.load(plugins.file()).call<int>("add", 1, 2) == 3);
+}
+
+TEST_CASE(
+    "a plugin that another user may write to by an access list is refused, and so is one in a directory of that kind") {
+  const shelf plugins;
+  // Its version, then tag, rights and number of each entry: owner, user 12345, group, mask, others. The mode is 0775 then.
+  const std::uint32_t list[] = {2, 0x70001, ~0u, 0x70002, 12345, 0x50004, ~0u, 0x70010, ~0u, 0x50020, ~0u};
+  const auto let_write = [&](const std::string& path) {
+    return ::setxattr(path.c_str(), "system.posix_acl_access", list, sizeof list, 0) == 0;
+  };
+  if (!let_write(plugins.file())) {
+    WARN("no access lists here: " << std::strerror(errno));
+    return;
+  }
+  CHECK(refusal(plugins.file()).find("echo.so can be written to by whom its access list names") != std::string::npos);
+  ::chmod(plugins.file().c_str(), 0755);
+  REQUIRE(let_write(plugins.path()));
+  CHECK(refusal(plugins.file()).find(plugins.path() + " can be written to by whom") != std::string::npos);
+  ::chmod(plugins.path().c_str(), 0755);  // the list is still there, and lets nobody write
   host host;
   CHECK(host.load(plugins.file()).call<int>("add", 1, 2) == 3);
 }

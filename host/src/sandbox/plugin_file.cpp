@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 
 #ifndef SYS_openat2
 #define SYS_openat2 437
@@ -59,13 +60,25 @@ bool group_is_private(const struct stat& of) {
   return true;
 }
 
-void check_writers(const std::string& what, const struct stat& of, const trusted& allowed) {
+// Whether others than its owner and its group have rights of their own; then the mode's for the group are the most that
+// any of them has.
+bool has_access_list(int fd) {
+  const std::string name = "/proc/self/fd/" + std::to_string(fd);  // fgetxattr() takes none of O_PATH
+  return ::getxattr(name.c_str(), "system.posix_acl_access", nullptr, 0) >= 0 ||
+         (errno != ENODATA && errno != EOPNOTSUPP);
+}
+
+void check_writers(const std::string& what, int fd, const trusted& allowed) {
+  struct stat of {};
+  checked(::fstat(fd, &of), "fstat");
   if (!allowed.owns(of))
     refuse(what, "belongs to another user (" + std::to_string(of.st_uid) + "), who could change it at any time");
   // In a sticky directory only the owner of an entry can replace it, and the entry's owner is checked as well.
   if (S_ISDIR(of.st_mode) && (of.st_mode & S_ISVTX)) return;
   if (of.st_mode & S_IWOTH) refuse(what, "can be written to by everybody: chmod o-w");
-  if ((of.st_mode & S_IWGRP) && !group_is_private(of))
+  if (!(of.st_mode & S_IWGRP)) return;
+  if (has_access_list(fd)) refuse(what, "can be written to by whom its access list names: setfacl -b, or chmod g-w");
+  if (!group_is_private(of))
     refuse(what, "can be written to by a group (" + std::to_string(of.st_gid) + ") that others may be in: chmod g-w");
 }
 
@@ -92,10 +105,9 @@ std::string resolved(const std::filesystem::path& file) {
 
 void check_directories(const std::filesystem::path& file, const trusted& allowed) {
   for (auto at = file.parent_path();; at = at.parent_path()) {
-    struct stat status {};
-    if (::lstat(at.c_str(), &status) != 0)
-      refuse(at.string(), std::string("can't be looked at: ") + std::strerror(errno));
-    check_writers(at.string(), status, allowed);
+    const unique_fd opened(::open(at.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    if (!opened) refuse(at.string(), std::string("can't be looked at: ") + std::strerror(errno));
+    check_writers(at.string(), opened.get(), allowed);
     if (at == at.parent_path()) return;
   }
 }
@@ -134,7 +146,7 @@ std::shared_ptr<const plugin_file> plugin_files::open(const std::filesystem::pat
   if (!S_ISREG(status.st_mode)) refuse(path, "is not a regular file");
   if (static_cast<std::uint64_t>(status.st_size) > size_limit) refuse(path, "is larger than 512 MiB");
   const trusted allowed;
-  check_writers(path, status, allowed);
+  check_writers(path, opened.get(), allowed);
   check_directories(path, allowed);
 
   std::string identity;
