@@ -98,7 +98,7 @@ void denied_calls::take_over() {
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = space;
-  message.msg_controllen = sizeof space;
+  message.msg_controllen = CMSG_SPACE(sizeof(ucred)) + CMSG_LEN(sizeof(int));  // CMSG_SPACE() has room for two
   if (::recvmsg(ours_.get(), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0) return;
   unique_fd listener;
   ucred sender{};
