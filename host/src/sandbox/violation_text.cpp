@@ -1,6 +1,7 @@
 // See violation_text.hpp.
 #include "sandbox/violation_text.hpp"
 
+#include "sandbox/argument_text.hpp"
 #include "sandbox/syscall_groups.hpp"
 #include "sandbox/violation_line.hpp"
 #include <bulkhead/ipc/message.hpp>
@@ -43,33 +44,6 @@ std::string decoded(std::string_view word) {
     }
   }
   return out;
-}
-
-std::string hexadecimal(std::uint64_t value) {
-  char digits[17]{};
-  std::to_chars(digits, digits + 16, value, 16);
-  return std::string("0x") + digits;
-}
-
-std::string integer(std::uint64_t value) {
-  const auto small = static_cast<std::int64_t>(value);
-  return small > -4096 && small < 65536 ? std::to_string(small) : hexadecimal(value);
-}
-
-struct name_of_bit {
-  std::uint64_t bit;
-  const char* name;
-};
-
-std::string bits(std::uint64_t value, std::initializer_list<name_of_bit> names, const std::string& none) {
-  std::string out;
-  for (const auto& [bit, name] : names)
-    if (value & bit) {
-      out += (out.empty() ? "" : "|") + std::string(name);
-      value &= ~bit;
-    }
-  if (value) out += (out.empty() ? "" : "|") + hexadecimal(value);
-  return out.empty() ? none : out;
 }
 
 std::string open_flags(std::uint64_t flags) {
@@ -178,7 +152,7 @@ void describe_call(violation& what, const std::uint64_t (&a)[6], const std::stri
       what.grant =
           name == "truncate" ? "write:" + path : "create:" + path.substr(0, std::max<std::size_t>(1, path.rfind('/')));
   } else {
-    what.arguments = integer(a[0]) + ", " + integer(a[1]) + ", " + integer(a[2]) + ", " + integer(a[3]);
+    what.arguments = call_arguments(name, a);
     what.grant = group_grant(name, !what.program.empty());
   }
 }
