@@ -84,11 +84,14 @@ TEST_CASE("in this situation every attempt is stopped", "[.situation]") {
   const char* level = std::getenv("BULKHEAD_TEST_SITUATION");
   REQUIRE(expected);
   REQUIRE(level);
+  const char* said = std::getenv("BULKHEAD_TEST_SIMULATED");
+  const std::string simulated = said ? said : "";
   for (const char* setting : {"strict", "grants", "passed", "returned"}) {
     const bool grants = setting == std::string("grants");
-    firing_range range(
-        policy{}.memory_limit(std::size_t{1} << 30).at_least(grants ? sandbox_level::limited : sandbox_level::confined),
-        setting);
+    policy rules = policy{}.memory_limit(std::size_t{1} << 30);
+    rules.at_least(grants ? sandbox_level::limited : sandbox_level::confined);
+    if (!simulated.empty()) rules.add(simulated);
+    firing_range range(rules, setting);
     INFO(level << ", " << setting);
     bool landlock = false;
     for (const sandbox_layer& each : range.report().layers) {

@@ -148,7 +148,7 @@ std::string all_of(int pipe) {
 }
 
 // What `bulkhead doctor` says there, and its exit status.
-std::string doctor(const std::function<void()>& prepare, int& status, const char* option = nullptr) {
+std::string doctor(const std::function<void()>& prepare, int& status, std::vector<std::string> options = {}) {
   int pipe[2];
   bulkhead::checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
   const pid_t child = ::fork();
@@ -159,7 +159,11 @@ std::string doctor(const std::function<void()>& prepare, int& status, const char
     } catch (const std::exception&) {
       ::_exit(not_possible);
     }
-    ::execl(BULKHEAD_TEST_PROGRAMS "/bulkhead", "bulkhead", "doctor", option, nullptr);
+    options.insert(options.begin(), {"bulkhead", "doctor"});
+    std::vector<char*> argv;
+    for (std::string& each : options) argv.push_back(each.data());
+    argv.push_back(nullptr);
+    ::execv(BULKHEAD_TEST_PROGRAMS "/bulkhead", argv.data());
     ::_exit(not_possible);
   }
   ::close(pipe[1]);
@@ -170,7 +174,7 @@ std::string doctor(const std::function<void()>& prepare, int& status, const char
 }
 
 // What a host says there of a worker that is to have every layer; empty if it starts.
-std::string refusal_there(const std::function<void()>& prepare) {
+std::string refusal_there(const std::function<void()>& prepare, const std::string& simulated = "") {
   int pipe[2];
   bulkhead::checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
   const pid_t child = ::fork();
@@ -179,8 +183,9 @@ std::string refusal_there(const std::function<void()>& prepare) {
     try {
       prepare();
       bulkhead::host host;
-      host.load(BULKHEAD_TEST_PLUGINS "/echo.so",
-                {.policy = bulkhead::policy{}.at_least(bulkhead::sandbox_level::full)});
+      bulkhead::policy rules;
+      if (!simulated.empty()) rules.add(simulated);
+      host.load(BULKHEAD_TEST_PLUGINS "/echo.so", {.policy = rules.at_least(bulkhead::sandbox_level::full)});
     } catch (const std::exception& e) {
       text = e.what();
     }
@@ -198,19 +203,24 @@ struct expected_layer {
   const char* detail;  // a part of it
 };
 
+// `simulated`: what the policy has to say for the situation to be there.
 void holds(const std::string& situation, const std::string& level, const std::vector<expected_layer>& layers,
-           const std::function<void()>& prepare) {
+           const std::function<void()>& prepare, const std::string& simulated = "") {
   INFO(situation);
-  const int status = run("in this situation every attempt is stopped",
-                         {"BULKHEAD_TEST_SITUATION=" + situation, "BULKHEAD_TEST_LEVEL=" + level}, prepare);
+  const int status = run(
+      "in this situation every attempt is stopped",
+      {"BULKHEAD_TEST_SITUATION=" + situation, "BULKHEAD_TEST_LEVEL=" + level, "BULKHEAD_TEST_SIMULATED=" + simulated},
+      prepare);
   if (!possible(status, situation)) return;
   CHECK(status == 0);
   int examined = 0;
-  const std::string said = doctor(prepare, examined, "--json");
+  std::vector<std::string> options = {"--json"};
+  if (!simulated.empty()) options.insert(options.end(), {"--grant", simulated});
+  const std::string said = doctor(prepare, examined, options);
   CHECK(examined == 0);
   INFO(said);
   const auto strict = nlohmann::json::parse(said).at("profiles").at(0);
-  CHECK(strict.at("profile") == "strict");
+  CHECK(strict.at("profile") == (simulated.empty() ? "strict" : "given"));
   CHECK(strict.at("level") == level);
   for (const expected_layer& expected : layers) {
     INFO(expected.name << ": " << expected.detail);
@@ -264,6 +274,27 @@ TEST_CASE("the suite holds without Landlock") {
     be_ordinary();
     refuse(landlock_calls);
   });
+}
+
+TEST_CASE("the suite holds with Landlock as of Linux 6.2, and doctor says what that takes away") {
+  const std::string abi = "landlock-abi:3", said = "ABI 3: files; the rest needs a newer kernel (ABI 6";
+  holds(
+      "Landlock ABI 3 only", "confined",
+      {{"landlock", true, said.c_str()}, {"root", true, "a read-only root"}, {"pid", true, "of its own"}}, [] {}, abi);
+  // What can't be held to its grant then, and what is to have every layer, does not start.
+  for (const auto& [grant, level, reason] :
+       {std::tuple("connect:443", "limited", "TCP is not held to the granted ports before ABI 4 (Linux 6.7)"),
+        std::tuple("level:full", "confined", said.c_str())}) {
+    int status = 0;
+    const std::string found = doctor([] {}, status, {"--json", "--grant", abi, "--grant", grant});
+    INFO(found);
+    CHECK(status == 16);
+    const auto given = nlohmann::json::parse(found).at("profiles").at(0);
+    CHECK(given.at("level") == level);
+    CHECK(given.at("starts") == false);
+    CHECK(found.find(reason) != std::string::npos);
+  }
+  CHECK(refusal_there([] {}, abi).find("landlock: " + said) != std::string::npos);
 }
 
 TEST_CASE("the suite holds inside the filter of a container") {
