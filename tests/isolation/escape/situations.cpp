@@ -257,6 +257,12 @@ TEST_CASE("the suite holds without user namespaces") {
         lose_user_namespaces);
 }
 
+TEST_CASE("attempts that count on the namespaces turn red without them") {
+  const int status =
+      run("in this situation the attempts that count on the namespaces turn red", {}, lose_user_namespaces);
+  if (possible(status, "no user namespaces")) CHECK(status == 0);
+}
+
 TEST_CASE("the suite holds for root without user namespaces") {
   if (::getuid() != 0) return;
   holds("root, no user namespaces", "full",
