@@ -144,22 +144,35 @@ TEST_CASE("descriptors that are passed and returned serve for nothing but what t
   }
 }
 
-TEST_CASE("with some layers left out the next one holds") {
-  const std::vector<std::vector<std::string>> cases = {{"seccomp"},         {"root"},
-                                                       {"landlock"},        {"pid"},
-                                                       {"seccomp", "root"}, {"seccomp", "landlock"},
-                                                       {"root", "pid"},     {"seccomp", "root", "landlock"}};
+namespace {
+
+void check_without(const std::vector<std::string>& missing, const std::string& who = "") {
   const std::set<std::string> of_files = {"root", "landlock", "seccomp root"};
-  for (const auto& missing : cases)
-    for (const std::string setting : {"strict", "grants", "passed", "returned"}) {
-      std::string level = "without";
-      for (const std::string& each : missing) level += " " + each;
-      if (setting == "grants" && !of_files.contains(level.substr(sizeof "without"))) continue;
-      firing_range range(leaving_out(missing), setting);
-      for (const std::string& each : missing) CHECK(!range.layers_in_force().contains(each));
-      if (missing.size() == 3) CHECK(range.report().level == sandbox_level::limited);
-      check_all(level, range);
-    }
+  for (const std::string setting : {"strict", "grants", "passed", "returned"}) {
+    std::string level = "without";
+    for (const std::string& each : missing) level += " " + each;
+    if (setting == "grants" && !of_files.contains(level.substr(sizeof "without"))) continue;
+    firing_range range(leaving_out(missing), setting);
+    for (const std::string& each : missing) CHECK(!range.layers_in_force().contains(each));
+    if (missing.size() == 3) CHECK(range.report().level == sandbox_level::limited);
+    check_all(level + who, range);
+  }
+}
+
+const std::vector<std::string> down_to_limited = {"seccomp", "root", "landlock"};
+
+}  // namespace
+
+TEST_CASE("with some layers left out the next one holds") {
+  const std::vector<std::vector<std::string>> cases = {
+      {"seccomp"},     {"root"},       {"landlock"}, {"pid"}, {"seccomp", "root"}, {"seccomp", "landlock"},
+      {"root", "pid"}, down_to_limited};
+  for (const auto& missing : cases) check_without(missing);
+}
+
+// Run by situations.cpp as an ordinary user.
+TEST_CASE("in this situation what is left at the level limited holds", "[.situation]") {
+  check_without(down_to_limited, ", ordinary user");
 }
 
 namespace {
@@ -225,10 +238,10 @@ const std::map<std::string, std::vector<std::string>> refused_otherwise = {
      {"kernel: raise RLIMIT_", "kernel: run in real time", "memory: lock all memory",
       "processes: make 300 children"}},  // which the cgroup counts as well
     {"privileges",
-     {"files: change a file's mode", "files: change a file's owner", "files: open the file system's root by its handle",
-      "kernel: call acct", "kernel: call vhangup", "kernel: move its own mappings", "kernel: become root",
-      "kernel: become another user", "kernel: join another group", "kernel: set the clock",
-      "memory: map the page at zero in place", "memory: poison a page"}}};
+     {"files: change a file's owner", "files: open the file system's root by its handle", "kernel: call acct",
+      "kernel: call vhangup", "kernel: move its own mappings", "kernel: become root", "kernel: become another user",
+      "kernel: join another group", "kernel: set the clock", "memory: map the page at zero in place",
+      "memory: poison a page"}}};
 
 TEST_CASE(
     "each attempt turns red when the layer is missing that it counts on, but for those that are refused otherwise") {

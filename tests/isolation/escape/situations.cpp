@@ -17,9 +17,11 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,6 +113,26 @@ const std::vector<refusal> container_calls = {{"clone3", ENOSYS},
                                               {"clone", EPERM, CLONE_NEWUSER},
                                               {"clone", EPERM, CLONE_NEWPID},
                                               {"clone", EPERM, CLONE_NEWNET}};
+
+// A container's root with what Docker gives it, which CAP_SYS_ADMIN is not part of.
+void be_container_root() {
+  if (::getuid() != 0) throw std::runtime_error("this takes root");
+  std::uint32_t kept = 0;
+  for (const int each :
+       {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP,
+        CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_MKNOD, CAP_AUDIT_WRITE, CAP_SETFCAP})
+    kept |= 1u << each;
+  for (int each = 0; each < 64; ++each)
+    if (each > 31 || !(kept & (1u << each))) ::prctl(PR_CAPBSET_DROP, each, 0, 0, 0);
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2]{};
+  bulkhead::checked(::syscall(SYS_capget, &header, data), "capget");
+  data[0].effective = data[0].permitted &= kept;
+  data[1].effective = data[1].permitted = 0;
+  data[0].inheritable = data[1].inheritable = 0;
+  bulkhead::checked(::syscall(SYS_capset, &header, data), "capset");
+  refuse(container_calls);
+}
 
 int run(const std::string& test, const std::vector<std::string>& environment, const std::function<void()>& prepare) {
   const pid_t child = ::fork();
@@ -313,6 +335,21 @@ TEST_CASE("the suite holds inside the filter of a container") {
           be_ordinary();
           refuse(container_calls);
         });
+}
+
+TEST_CASE("the suite holds for a container's root") {
+  holds("container, root without CAP_SYS_ADMIN", "confined",
+        {{"namespaces", false, "run the host with CAP_SYS_ADMIN"},
+         {"root", false, "seccomp=unconfined"},
+         {"pid", false, "seccomp=unconfined"},
+         {"landlock", true, "ABI"},
+         {"privileges", true, "not dumpable"}},
+        be_container_root);
+}
+
+TEST_CASE("the suite holds for an ordinary user at the level limited") {
+  const int status = run("in this situation what is left at the level limited holds", {}, be_ordinary);
+  if (possible(status, "ordinary user")) CHECK(status == 0);
 }
 
 // Ubuntu's restriction: an ordinary user may make a user namespace and has no rights in it.
