@@ -109,6 +109,7 @@ shot firing_range::fire(const attempt& what, const std::set<std::string>& layers
   const reply answer = make_attempt(what, damage);
   if (!answer) {
     made.got = "the call ended with " + std::string(to_string(answer.outcome())) + ": " + answer.message();
+    attacker_.reset();                 // one that broke the protocol is quarantined
     attacker_.call("list", setting_);  // the next worker
     tell_facts();
     return made;
