@@ -3,6 +3,7 @@
 #include "command.hpp"
 #include "exit_codes.hpp"
 #include "terminal.hpp"
+#include "worker_options.hpp"
 #include <bulkhead/host.hpp>
 
 #include <fmt/format.h>
@@ -15,6 +16,8 @@
 
 namespace bulkhead::cli {
 namespace {
+
+constexpr const char* given = "given";  // instead of a profile: by --policy and --grant
 
 struct finding {
   std::string profile;
@@ -56,7 +59,8 @@ void print_layers(const sandbox_report& report) {
 
 void print(const std::vector<finding>& all) {
   fmt::print("{}, {}\n\n", kernel(), who(all.front().report));
-  fmt::print("{}\n", bold(stream::out, "Layers of a worker under the default policy (strict)"));
+  const std::string which = all.front().profile == given ? "this policy" : "the default policy (strict)";
+  fmt::print("{}\n", bold(stream::out, "Layers of a worker under " + which));
   print_layers(all.front().report);
   fmt::print("\n{}\n", bold(stream::out, "Level by profile"));
   for (const finding& each : all) {
@@ -73,8 +77,12 @@ void print(const std::vector<finding>& all) {
 int run_doctor(int argc, char** argv) {
   CLI::App app("Shows which layers of the sandbox this machine can enforce, why others can't be, and what would help.",
                "bulkhead doctor");
-  app.footer("\nExit status: 0 when plugins start under the default policy, 16 when they do not.");
+  app.footer(
+      "\nExit status: 0 when plugins start under the default policy, or the one that is given; 16 when they do not.");
   bool json = false;
+  std::string policy_file;
+  std::vector<std::string> grants;
+  add_policy(app, policy_file, grants);
   app.add_flag("--json", json, "print one JSON object");
   if (const auto done = parse(app, argc, argv)) return *done;
 
@@ -83,7 +91,12 @@ int run_doctor(int argc, char** argv) {
                               {"files", policy::files(), {}},
                               {"network", policy::network(), {}},
                               {"program", policy::program(), {}}};
-  for (finding& each : all) each.report = host.examine(policy(each.rules).memory_limit(std::size_t{1} << 30));
+  if (!policy_file.empty() || !grants.empty()) all = {{given, policy_of(policy_file, grants), {}}};
+  for (finding& each : all) {
+    policy rules = each.rules;
+    if (rules.granted().memory == 0) rules.memory_limit(std::size_t{1} << 30);
+    each.report = host.examine(rules);
+  }
   if (json) {
     nlohmann::json out = {{"kernel", kernel()}, {"uid", ::geteuid()}, {"profiles", nlohmann::json::array()}};
     for (const finding& each : all) out["profiles"].push_back(as_json(each));

@@ -21,6 +21,28 @@ void print_log(const log_record& record) {
 
 }  // namespace
 
+policy policy_of(const std::string& file, const std::vector<std::string>& grants) {
+  try {
+    policy rules;
+    if (!file.empty()) {
+      const auto text = read_file(file, std::size_t{1} << 20);
+      rules = policy::from_toml(std::string_view(reinterpret_cast<const char*>(text.data()), text.size()));
+    }
+    for (const std::string& grant : grants) rules.add(grant);
+    return rules;
+  } catch (const std::invalid_argument& e) {
+    throw usage_error(e.what());
+  }
+}
+
+void add_policy(CLI::App& app, std::string& file, std::vector<std::string>& grants) {
+  app.add_option("--policy", file, "what its sandbox grants it, as TOML (default: the profile strict)")
+      ->type_name("FILE");
+  app.add_option("--grant", grants, "a grant for its sandbox, as in read:/usr/share/fonts or connect:443; repeatable")
+      ->type_name("GRANT")
+      ->allow_extra_args(false);
+}
+
 void worker_options::declare(CLI::App& app) {
   app.add_option("PLUGIN", plugin, "a path with a '/' in it, or the name of an installed plugin")->required();
   add_duration(app, "--timeout", start_timeout, "how long the plugin may take to start (default 10s)");
@@ -28,11 +50,7 @@ void worker_options::declare(CLI::App& app) {
       ->type_name("NAME=VALUE")
       ->allow_extra_args(false);
   add_size(app, "--memory", memory_limit, "limit of the worker's address space (default 1G; 0: none)");
-  app.add_option("--policy", policy_file, "what its sandbox grants it, as TOML (default: the profile strict)")
-      ->type_name("FILE");
-  app.add_option("--grant", grants, "a grant for its sandbox, as in read:/usr/share/fonts or connect:443; repeatable")
-      ->type_name("GRANT")
-      ->allow_extra_args(false);
+  add_policy(app, policy_file, grants);
   app.add_flag("--log", log, "show the worker's whole log on stderr, not just warnings and errors");
 }
 
@@ -52,17 +70,7 @@ load_options worker_options::for_load() const {
   options.memory_limit = memory_limit;
   options.start_timeout = start_timeout;
   options.environment = environment;
-  try {
-    policy rules;
-    if (!policy_file.empty()) {
-      const auto text = read_file(policy_file, std::size_t{1} << 20);
-      rules = policy::from_toml(std::string_view(reinterpret_cast<const char*>(text.data()), text.size()));
-    }
-    for (const std::string& grant : grants) rules.add(grant);
-    options.policy = rules;
-  } catch (const std::invalid_argument& e) {
-    throw usage_error(e.what());
-  }
+  options.policy = policy_of(policy_file, grants);
   return options;
 }
 

@@ -7,6 +7,11 @@
 
 namespace bulkhead::cli {
 
+// The policy in a file with TOML (empty: strict), and grants in text form added to it. Throws usage_error.
+policy policy_of(const std::string& file, const std::vector<std::string>& grants);
+// Declares the options --policy and --grant for these two.
+void add_policy(CLI::App& app, std::string& file, std::vector<std::string>& grants);
+
 struct worker_options {
   std::string plugin;
   std::chrono::nanoseconds start_timeout = load_options{}.start_timeout;

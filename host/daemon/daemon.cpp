@@ -2,6 +2,7 @@
 #include "daemon.hpp"
 
 #include "notify.hpp"
+#include "sandbox/cgroup.hpp"
 #include <bulkhead/prometheus.hpp>
 
 #include <fmt/format.h>
@@ -18,7 +19,8 @@ namespace {
 constexpr std::chrono::seconds flush_limit{1};  // for clients to read their last answers
 constexpr std::chrono::milliseconds flush_turn{5};
 
-host_options with_callbacks(host_options options, log_book& log) {
+host_options for_host(host_options options, log_book& log) {
+  if (options.cgroup.empty()) options.cgroup = sandbox::vacate_own_cgroup();
   options.on_log = [&log](const log_record& record) { log.add(line_of(record)); };
   options.on_lifecycle = [&log](const lifecycle_event& event) { log.add(line_of(event)); };
   return options;
@@ -38,7 +40,7 @@ server::server(std::filesystem::path file, config settings, const signal_mask& s
       signals_(signals.set()),
       listener_(std::make_shared<listener>(settings_.socket, !settings_.allow_users.empty())),
       log_(settings_.json_log, settings_.level),
-      host_(with_callbacks(settings_.host, log_)),
+      host_(for_host(settings_.host, log_)),
       signals_end_(checked(::eventfd(0, EFD_CLOEXEC), "eventfd")) {
   if (!settings_.metrics.empty())
     metrics_.emplace(io_, settings_.metrics, [this] {

@@ -1,79 +1,57 @@
 // Where a process is in the cgroup hierarchies, and what that leaves it of the CPUs: read from files as Linux has them.
 #include "sandbox/own_cgroup.hpp"
 
-#include <catch2/catch.hpp>
-
-#include <fstream>
-
-#include <unistd.h>
+#include "machine.hpp"
 
 namespace bulkhead::testing {
 namespace {
 
-namespace fs = std::filesystem;
-
-// A machine's files, gone with this object.
-struct machine {
-  fs::path root;
-  machine() {
-    std::string name = fs::temp_directory_path() / "bulkhead-test-XXXXXX";
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    root = name;
-  }
-  ~machine() { fs::remove_all(root); }
-  machine(const machine&) = delete;
-  void put(const std::string& file, const std::string& text) const {
-    fs::create_directories((root / file).parent_path());
-    std::ofstream(root / file) << text;
-  }
-  std::optional<double> quota() const { return sandbox::cpu_quota(root); }
-};
-
-const std::string plain = "22 1 0:20 / /proc rw,nosuid - proc proc rw\n";
+std::optional<double> quota(const machine& of) { return sandbox::cpu_quota(of.root); }
 
 }  // namespace
 
 TEST_CASE("without cgroups CPU time is not limited") {
   const machine none;
-  CHECK_FALSE(none.quota());
-  none.put("proc/self/mountinfo", plain);
+  CHECK_FALSE(quota(none));
+  none.put("proc/self/mountinfo", mount_of_proc);
   none.put("proc/self/cgroup", "0::/\n");
-  CHECK_FALSE(none.quota());
+  CHECK_FALSE(quota(none));
 }
 
 TEST_CASE("version 2: the least limit of a cgroup and those above it counts") {
   const machine m;
-  m.put("proc/self/mountinfo", plain + "30 22 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
+  m.put("proc/self/mountinfo",
+        mount_of_proc + "30 22 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n");
   m.put("proc/self/cgroup", "0::/app.slice/host.service\n");
   const std::string above = "sys/fs/cgroup/app.slice/", own = above + "host.service/";
-  CHECK_FALSE(m.quota());
+  CHECK_FALSE(quota(m));
   m.put(above + "cpu.max", "max 100000\n");
   m.put(own + "cpu.max", "max 100000\n");
-  CHECK_FALSE(m.quota());
+  CHECK_FALSE(quota(m));
   m.put(own + "cpu.max", "150000 100000\n");
-  CHECK(m.quota() == 1.5);
+  CHECK(quota(m) == 1.5);
   m.put(above + "cpu.max", "25000 50000\n");
-  CHECK(m.quota() == 0.5);
+  CHECK(quota(m) == 0.5);
   m.put("sys/fs/cgroup/other/cpu.max", "1000 100000\n");
-  CHECK(m.quota() == 0.5);
+  CHECK(quota(m) == 0.5);
   m.put(above + "cpu.max", "\n");
   m.put(own + "cpu.max", "many 0\n");
-  CHECK_FALSE(m.quota());
+  CHECK_FALSE(quota(m));
 }
 
 TEST_CASE("version 2: a container sees its own cgroup alone, by its name outside or as the root") {
   const machine m;
   const bool named = GENERATE(true, false);
   m.put("proc/self/mountinfo",
-        plain + "30 22 0:26 " + (named ? "/docker/1f" : "/") + " /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
+        mount_of_proc + "30 22 0:26 " + (named ? "/docker/1f" : "/") + " /sys/fs/cgroup ro - cgroup2 cgroup rw\n");
   m.put("proc/self/cgroup", named ? "0::/docker/1f\n" : "0::/\n");
   m.put("sys/fs/cgroup/cpu.max", "50000 100000\n");
-  CHECK(m.quota() == 0.5);
+  CHECK(quota(m) == 0.5);
 }
 
 TEST_CASE("version 1: the quota is of the hierarchy with the cpu controller, beside an empty version 2") {
   const machine m;
-  m.put("proc/self/mountinfo", plain +
+  m.put("proc/self/mountinfo", mount_of_proc +
                                    "31 22 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
                                    "32 22 0:28 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n"
                                    "33 22 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n");
@@ -83,12 +61,12 @@ TEST_CASE("version 1: the quota is of the hierarchy with the cpu controller, bes
   m.put(own + "cpu.cfs_period_us", "100000\n");
   m.put("sys/fs/cgroup/cpuset/elsewhere/cpu.cfs_quota_us", "1000\n");
   m.put("sys/fs/cgroup/cpuset/elsewhere/cpu.cfs_period_us", "100000\n");
-  CHECK_FALSE(m.quota());
+  CHECK_FALSE(quota(m));
   m.put(above + "cpu.cfs_quota_us", "75000\n");
   m.put(above + "cpu.cfs_period_us", "100000\n");
-  CHECK(m.quota() == 0.75);
+  CHECK(quota(m) == 0.75);
   m.put(own + "cpu.cfs_quota_us", "50000\n");
-  CHECK(m.quota() == 0.5);
+  CHECK(quota(m) == 0.5);
 }
 
 }  // namespace bulkhead::testing

@@ -25,7 +25,7 @@ enum class sandbox_level {
   none,      // a process of its own
   limited,   // + resource limits, no capabilities, no new privileges, no descriptors but its own
   confined,  // + system calls filtered; files, network and other processes out of reach, each by one mechanism at least
-  full,      // + every layer there is: all namespaces, Landlock and seccomp together
+  full,      // + every layer there is: all namespaces, all of Landlock (ABI 6) and seccomp together
 };
 // Its name.
 std::string_view to_string(sandbox_level level);

@@ -33,11 +33,13 @@ void put(const fs::path& file, const std::string& text) {
     throw std::system_error(errno, std::generic_category(), file.string());
 }
 
-// For what not every kernel has: swap accounting, killing as a group.
-void try_put(const fs::path& file, const std::string& text) {
+// For what not every kernel has: swap accounting, killing as a group. False where it has not.
+bool try_put(const fs::path& file, const std::string& text) {
   try {
     put(file, text);
+    return true;
   } catch (const std::system_error&) {
+    return false;
   }
 }
 
@@ -89,17 +91,18 @@ void cgroup::end_members(const fs::path& directory) const {
     if (fd && still.contains(pid)) ::syscall(SYS_pidfd_send_signal, fd.get(), SIGKILL, nullptr, 0);
 }
 
-void cgroup::limit(const policy::values& granted) {
+bool cgroup::limit(const policy::values& granted) {
+  bool swap = true;
   const auto in = [&](const char* controller) { return directories_.at(unified_ ? "" : controller); };
   if (granted.counted_memory) {
     const std::string bytes = std::to_string(granted.memory);
     if (unified_) {
       put(in("memory") / "memory.max", bytes);
-      try_put(in("memory") / "memory.swap.max", "0");
+      swap = try_put(in("memory") / "memory.swap.max", "0");
       try_put(in("memory") / "memory.oom.group", "1");
     } else {
       put(in("memory") / "memory.limit_in_bytes", bytes);
-      try_put(in("memory") / "memory.memsw.limit_in_bytes", bytes);
+      swap = try_put(in("memory") / "memory.memsw.limit_in_bytes", bytes);
     }
   }
   if (granted.milli_cpus > 0) {
@@ -114,6 +117,7 @@ void cgroup::limit(const policy::values& granted) {
   // Beside RLIMIT_NPROC, which a user may share with others.
   if (granted.threads > 0 && (unified_ || directories_.contains("pids")))
     put(in("pids") / "pids.max", std::to_string(granted.threads));
+  return swap;
 }
 
 void cgroup::add(pid_t pid) const {
@@ -167,6 +171,20 @@ void cgroup_maker::find_bases() {
   if (const auto unified = cgroup_mounts("cgroup2"); !unified.empty())
     find_unified(unified.front().directory(own_cgroup("")));
   else why_not_ = "no cgroup file system is mounted";
+}
+
+fs::path vacate_own_cgroup(const fs::path& files) {
+  const auto mounts = cgroup_mounts("cgroup2", files);
+  if (mounts.empty()) return {};
+  const fs::path own = mounts.front().directory(own_cgroup("", files)), leaf = own / "host";
+  const std::string there = contents(own / "cgroup.controllers");
+  const auto delegated = [&](const char* each) { return has_word(there, each); };
+  if (!std::all_of(std::begin(controllers), std::end(controllers), delegated)) return {};
+  if (members(own) != std::set{::getpid()}) return {};
+  if (::mkdir(leaf.c_str(), 0755) != 0 && errno != EEXIST) return {};
+  if (try_put(leaf / "cgroup.procs", std::to_string(::getpid()))) return own;
+  ::rmdir(leaf.c_str());
+  return {};
 }
 
 void cgroup_maker::find_unified(const fs::path& base) {
@@ -239,10 +257,12 @@ std::unique_ptr<cgroup> cgroup_maker::make(const policy::values& granted, sandbo
   }
   try {
     auto made = std::make_unique<cgroup>(unified, directories);
-    made->limit(granted);
+    const bool swap = made->limit(granted);
     layer.in_force = true;
     layer.detail = unified ? "version 2" : "version 1";
-    if (granted.counted_memory) layer.detail += ", memory " + std::to_string(granted.memory >> 20) + " MiB";
+    if (granted.counted_memory)
+      layer.detail +=
+          ", memory " + std::to_string(granted.memory >> 20) + " MiB" + (swap ? "" : " (swap is not counted)");
     if (granted.threads > 0 && !lacks("pids")) layer.detail += ", processes " + std::to_string(granted.threads);
     if (granted.milli_cpus > 0) layer.detail += ", CPUs " + std::to_string(granted.milli_cpus / 1000.0).substr(0, 5);
     return made;

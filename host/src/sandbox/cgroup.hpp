@@ -23,8 +23,9 @@ class cgroup {
   cgroup(const cgroup&) = delete;
   cgroup& operator=(const cgroup&) = delete;
 
-  // Throws std::system_error.
-  void limit(const policy::values& granted);
+  // False: the kernel does not count swap (none in it, or swapaccount=0), so only memory is limited. Throws
+  // std::system_error.
+  bool limit(const policy::values& granted);
   void add(pid_t pid) const;
   // A process that writes "0" to each of these has joined, whoever it is: the right to was this process's.
   std::vector<unique_fd> doors() const;
@@ -67,5 +68,10 @@ class cgroup_maker {
   std::string why_not_;
   std::uint64_t next_ = 0;
 };
+
+// Of version 2, a cgroup with processes in it can't have children with controllers (cgroups(7), "no internal processes").
+// A process that is alone in its own, delegated cgroup therefore moves into a leaf of it, `host`: before it starts
+// others. Returns the cgroup that is free now; empty: nothing was changed. `files`: where the machine's files are.
+std::filesystem::path vacate_own_cgroup(const std::filesystem::path& files = "/");
 
 }  // namespace bulkhead::sandbox

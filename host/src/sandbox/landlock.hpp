@@ -22,6 +22,7 @@ class landlock final : public layer {
   bool confines_truncation() const { return status_.in_force && abi_ >= 3; }
   bool confines_tcp() const { return status_.in_force && abi_ >= 4; }
   bool confines_signals() const { return status_.in_force && abi_ >= 6; }
+  bool complete() const { return confines_signals(); }  // with all of its parts
 
   // Its version on this kernel; 0: none.
   static int kernel_abi();

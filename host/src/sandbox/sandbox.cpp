@@ -100,8 +100,8 @@ sandbox_level prepared::level() const {
   if (!limits_.status().in_force || !privileges_.status().in_force) return sandbox_level::none;
   const bool files = root_status_.in_force || landlock_->confines_files();
   if (!seccomp_->status().in_force || !files || !not_held_.empty()) return sandbox_level::limited;
-  const bool every = namespaces_complete_ && (root_status_.in_force || granted_.all_files) && pid_.in_force &&
-                     landlock_->confines_files();
+  const bool every =
+      namespaces_complete_ && (root_status_.in_force || granted_.all_files) && pid_.in_force && landlock_->complete();
   return every ? sandbox_level::full : sandbox_level::confined;
 }
 
@@ -109,7 +109,7 @@ std::string prepared::shortcoming() const {
   std::string text = "the sandbox reaches the level '" + std::string(to_string(report_.level)) +
                      "', the policy requires '" + std::string(to_string(granted_.required)) + "'";
   for (const sandbox_layer& each : report_.layers)
-    if (!each.in_force || (each.name == landlock_->name() && !not_held_.empty()) ||
+    if (!each.in_force || (each.name == landlock_->name() && (!not_held_.empty() || !landlock_->complete())) ||
         (each.name == namespaces_.name && !namespaces_complete_))
       text += "; " + each.name + ": " + each.detail;
   return text + ". policy::at_least() accepts less";

@@ -84,11 +84,14 @@ TEST_CASE("in this situation every attempt is stopped", "[.situation]") {
   const char* level = std::getenv("BULKHEAD_TEST_SITUATION");
   REQUIRE(expected);
   REQUIRE(level);
+  const char* said = std::getenv("BULKHEAD_TEST_SIMULATED");
+  const std::string simulated = said ? said : "";
   for (const char* setting : {"strict", "grants", "passed", "returned"}) {
     const bool grants = setting == std::string("grants");
-    firing_range range(
-        policy{}.memory_limit(std::size_t{1} << 30).at_least(grants ? sandbox_level::limited : sandbox_level::confined),
-        setting);
+    policy rules = policy{}.memory_limit(std::size_t{1} << 30);
+    rules.at_least(grants ? sandbox_level::limited : sandbox_level::confined);
+    if (!simulated.empty()) rules.add(simulated);
+    firing_range range(rules, setting);
     INFO(level << ", " << setting);
     bool landlock = false;
     for (const sandbox_layer& each : range.report().layers) {
@@ -141,22 +144,35 @@ TEST_CASE("descriptors that are passed and returned serve for nothing but what t
   }
 }
 
-TEST_CASE("with some layers left out the next one holds") {
-  const std::vector<std::vector<std::string>> cases = {{"seccomp"},         {"root"},
-                                                       {"landlock"},        {"pid"},
-                                                       {"seccomp", "root"}, {"seccomp", "landlock"},
-                                                       {"root", "pid"},     {"seccomp", "root", "landlock"}};
+namespace {
+
+void check_without(const std::vector<std::string>& missing, const std::string& who = "") {
   const std::set<std::string> of_files = {"root", "landlock", "seccomp root"};
-  for (const auto& missing : cases)
-    for (const std::string setting : {"strict", "grants", "passed", "returned"}) {
-      std::string level = "without";
-      for (const std::string& each : missing) level += " " + each;
-      if (setting == "grants" && !of_files.contains(level.substr(sizeof "without"))) continue;
-      firing_range range(leaving_out(missing), setting);
-      for (const std::string& each : missing) CHECK(!range.layers_in_force().contains(each));
-      if (missing.size() == 3) CHECK(range.report().level == sandbox_level::limited);
-      check_all(level, range);
-    }
+  for (const std::string setting : {"strict", "grants", "passed", "returned"}) {
+    std::string level = "without";
+    for (const std::string& each : missing) level += " " + each;
+    if (setting == "grants" && !of_files.contains(level.substr(sizeof "without"))) continue;
+    firing_range range(leaving_out(missing), setting);
+    for (const std::string& each : missing) CHECK(!range.layers_in_force().contains(each));
+    if (missing.size() == 3) CHECK(range.report().level == sandbox_level::limited);
+    check_all(level + who, range);
+  }
+}
+
+const std::vector<std::string> down_to_limited = {"seccomp", "root", "landlock"};
+
+}  // namespace
+
+TEST_CASE("with some layers left out the next one holds") {
+  const std::vector<std::vector<std::string>> cases = {
+      {"seccomp"},     {"root"},       {"landlock"}, {"pid"}, {"seccomp", "root"}, {"seccomp", "landlock"},
+      {"root", "pid"}, down_to_limited};
+  for (const auto& missing : cases) check_without(missing);
+}
+
+// Run by situations.cpp as an ordinary user.
+TEST_CASE("in this situation what is left at the level limited holds", "[.situation]") {
+  check_without(down_to_limited, ", ordinary user");
 }
 
 namespace {
@@ -165,6 +181,20 @@ struct redness {
   std::size_t expected = 0;        // attempts that the layer is expected to stop
   std::vector<std::string> green;  // those of them that look stopped by it also when it is gone
 };
+
+// Makes the attempts that, of the layers in `counted`, `missing` is expected to stop.
+redness redness_of(firing_range& range, const std::set<std::string>& counted, const std::string& missing) {
+  redness result;
+  for (const attempt& each : range.attempts()) {
+    const auto first =
+        std::find_if(each.stops.begin(), each.stops.end(), [&](const stop& s) { return counted.contains(s.layer); });
+    if (first == each.stops.end() || first->layer != missing) continue;
+    const shot made = range.fire(each, counted);
+    ++result.expected;
+    if (made.as_expected) result.green.push_back(each.family + ": " + each.name + ": " + made.got);
+  }
+  return result;
+}
 
 redness red_without(const std::string& missing, const std::string& setting) {
   std::set<std::string> counted = firing_range(leaving_out({}), setting).layers_in_force();
@@ -182,13 +212,15 @@ redness red_without(const std::string& missing, const std::string& setting) {
       counted.erase(each);
     }
   firing_range range(leaving_out(out), missing == "seals" ? "unsealed " + setting : setting);
-  redness result;
-  for (const shot& each : fire_all(range, counted)) {
-    if (each.expected != missing) continue;
-    ++result.expected;
-    if (each.as_expected) result.green.push_back(each.what->family + ": " + each.what->name + ": " + each.got);
-  }
-  return result;
+  return redness_of(range, counted, missing);
+}
+
+// Those that look stopped by a layer that is missing, but for the known ones.
+std::vector<std::string> unknown(std::vector<std::string> green, const std::vector<std::string>& known) {
+  std::erase_if(green, [&](const std::string& each) {
+    return std::any_of(known.begin(), known.end(), [&](const std::string& begin) { return each.starts_with(begin); });
+  });
+  return green;
 }
 
 }  // namespace
@@ -206,24 +238,64 @@ const std::map<std::string, std::vector<std::string>> refused_otherwise = {
      {"kernel: raise RLIMIT_", "kernel: run in real time", "memory: lock all memory",
       "processes: make 300 children"}},  // which the cgroup counts as well
     {"privileges",
-     {"files: change a file's mode", "files: change a file's owner", "files: open the file system's root by its handle",
-      "kernel: call acct", "kernel: call vhangup", "kernel: move its own mappings", "kernel: become root",
-      "kernel: become another user", "kernel: join another group", "kernel: set the clock",
-      "memory: map the page at zero in place", "memory: poison a page"}}};
+     {"files: change a file's owner", "files: open the file system's root by its handle", "kernel: call acct",
+      "kernel: call vhangup", "kernel: move its own mappings", "kernel: become root", "kernel: become another user",
+      "kernel: join another group", "kernel: set the clock", "memory: map the page at zero in place",
+      "memory: poison a page"}}};
 
 TEST_CASE(
     "each attempt turns red when the layer is missing that it counts on, but for those that are refused otherwise") {
   for (const std::string missing : {"seccomp", "root", "landlock", "limits", "privileges", "pid"}) {
-    redness found = red_without(missing, "strict");
+    const redness found = red_without(missing, "strict");
     INFO("without " << missing << ", " << found.green.size() << " of " << found.expected << " look stopped by it");
     CHECK(found.green.size() < found.expected);
-    if (const auto known = refused_otherwise.find(missing); known != refused_otherwise.end())
-      std::erase_if(found.green, [&](const std::string& each) {
-        return std::any_of(known->second.begin(), known->second.end(),
-                           [&](const std::string& begin) { return each.starts_with(begin); });
-      });
-    CHECK(found.green == std::vector<std::string>{});
+    const auto known = refused_otherwise.find(missing);
+    CHECK(unknown(found.green, known == refused_otherwise.end() ? std::vector<std::string>{} : known->second) ==
+          std::vector<std::string>{});
   }
+}
+
+TEST_CASE("descriptors sent to the host turn red where it takes them") {
+  const std::set<std::string> counted = firing_range(leaving_out({})).layers_in_force();
+  if (!counted.contains("channel")) {
+    WARN("this kernel can't refuse descriptors");
+    return;
+  }
+  firing_range range(leaving_out({}).allow_handles());
+  CHECK(!range.layers_in_force().contains("channel"));
+  const redness found = redness_of(range, counted, "channel");
+  CHECK(found.expected == 2);
+  CHECK(found.green == std::vector<std::string>{});
+}
+
+TEST_CASE("the use of inherited descriptors turns red where some were left open") {
+  firing_range range(leaving_out({}));
+  const std::set<std::string> counted = range.layers_in_force();
+  range.leave_descriptors_open();
+  const redness found = redness_of(range, counted, "inventory");
+  CHECK(found.expected > 30);
+  CHECK(found.green == std::vector<std::string>{});
+}
+
+TEST_CASE("a worker in which a descriptor was left open is not started") {
+  REQUIRE(::setenv("BULKHEAD_WORKER_PRELOAD", BULKHEAD_TEST_LEAVES_OPEN, 1) == 0);
+  host host;
+  ::unsetenv("BULKHEAD_WORKER_PRELOAD");
+  CHECK_THROWS_WITH(host.load(BULKHEAD_TEST_PLUGINS "/echo.so"),
+                    Catch::Contains("descriptor 100 is open in a worker, and should not be"));
+}
+
+// Run by situations.cpp where there are none. Landlock stays in front of TCP.
+TEST_CASE("in this situation the attempts that count on the namespaces turn red", "[.situation]") {
+  firing_range range(leaving_out({"seccomp"}));
+  std::set<std::string> counted = range.layers_in_force();
+  REQUIRE(counted.insert("namespaces").second);
+  const redness found = redness_of(range, counted, "namespaces");
+  INFO(found.green.size() << " of " << found.expected << " look stopped by them");
+  CHECK(found.green.size() < found.expected);
+  // A machine may have no way there itself.
+  CHECK(unknown(found.green, {"network: send to a far address", "network: send to the host's port over IPv6"}) ==
+        std::vector<std::string>{});
 }
 
 TEST_CASE("each attempt by links and renames turns red without the layer that it counts on") {

@@ -74,6 +74,7 @@ sandbox_report firing_range::report() { return worker_of(attacker_).sandbox; }
 std::set<std::string> firing_range::layers_in_force() {
   std::set<std::string> names = {"inventory", "kernel"};
   if (!setting_.starts_with("unsealed")) names.insert("seals");
+  if (::geteuid() == 0) names.insert("user");  // workers are nobody, and own nothing outside
   for (const sandbox_layer& each : report().layers)
     if (each.in_force) names.insert(each.name);
   return names;
@@ -108,6 +109,7 @@ shot firing_range::fire(const attempt& what, const std::set<std::string>& layers
   const reply answer = make_attempt(what, damage);
   if (!answer) {
     made.got = "the call ended with " + std::string(to_string(answer.outcome())) + ": " + answer.message();
+    attacker_.reset();                 // one that broke the protocol is quarantined
     attacker_.call("list", setting_);  // the next worker
     tell_facts();
     return made;

@@ -48,6 +48,8 @@ class firing_range {
     bool denied = false, lost = false;
   };
   number_result call_number(int table, int number);
+  // From here on the worker has open what descriptors it may have.
+  void leave_descriptors_open() { attacker_.call("leave_open"); }
 
  private:
   void tell_facts();

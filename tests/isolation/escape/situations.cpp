@@ -17,9 +17,11 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -112,6 +114,26 @@ const std::vector<refusal> container_calls = {{"clone3", ENOSYS},
                                               {"clone", EPERM, CLONE_NEWPID},
                                               {"clone", EPERM, CLONE_NEWNET}};
 
+// A container's root with what Docker gives it, which CAP_SYS_ADMIN is not part of.
+void be_container_root() {
+  if (::getuid() != 0) throw std::runtime_error("this takes root");
+  std::uint32_t kept = 0;
+  for (const int each :
+       {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_KILL, CAP_SETGID, CAP_SETUID, CAP_SETPCAP,
+        CAP_NET_BIND_SERVICE, CAP_NET_RAW, CAP_SYS_CHROOT, CAP_MKNOD, CAP_AUDIT_WRITE, CAP_SETFCAP})
+    kept |= 1u << each;
+  for (int each = 0; each < 64; ++each)
+    if (each > 31 || !(kept & (1u << each))) ::prctl(PR_CAPBSET_DROP, each, 0, 0, 0);
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2]{};
+  bulkhead::checked(::syscall(SYS_capget, &header, data), "capget");
+  data[0].effective = data[0].permitted &= kept;
+  data[1].effective = data[1].permitted = 0;
+  data[0].inheritable = data[1].inheritable = 0;
+  bulkhead::checked(::syscall(SYS_capset, &header, data), "capset");
+  refuse(container_calls);
+}
+
 int run(const std::string& test, const std::vector<std::string>& environment, const std::function<void()>& prepare) {
   const pid_t child = ::fork();
   if (child == 0) {
@@ -148,7 +170,7 @@ std::string all_of(int pipe) {
 }
 
 // What `bulkhead doctor` says there, and its exit status.
-std::string doctor(const std::function<void()>& prepare, int& status, const char* option = nullptr) {
+std::string doctor(const std::function<void()>& prepare, int& status, std::vector<std::string> options = {}) {
   int pipe[2];
   bulkhead::checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
   const pid_t child = ::fork();
@@ -159,7 +181,11 @@ std::string doctor(const std::function<void()>& prepare, int& status, const char
     } catch (const std::exception&) {
       ::_exit(not_possible);
     }
-    ::execl(BULKHEAD_TEST_PROGRAMS "/bulkhead", "bulkhead", "doctor", option, nullptr);
+    options.insert(options.begin(), {"bulkhead", "doctor"});
+    std::vector<char*> argv;
+    for (std::string& each : options) argv.push_back(each.data());
+    argv.push_back(nullptr);
+    ::execv(BULKHEAD_TEST_PROGRAMS "/bulkhead", argv.data());
     ::_exit(not_possible);
   }
   ::close(pipe[1]);
@@ -170,7 +196,7 @@ std::string doctor(const std::function<void()>& prepare, int& status, const char
 }
 
 // What a host says there of a worker that is to have every layer; empty if it starts.
-std::string refusal_there(const std::function<void()>& prepare) {
+std::string refusal_there(const std::function<void()>& prepare, const std::string& simulated = "") {
   int pipe[2];
   bulkhead::checked(::pipe2(pipe, O_CLOEXEC), "pipe2");
   const pid_t child = ::fork();
@@ -179,8 +205,9 @@ std::string refusal_there(const std::function<void()>& prepare) {
     try {
       prepare();
       bulkhead::host host;
-      host.load(BULKHEAD_TEST_PLUGINS "/echo.so",
-                {.policy = bulkhead::policy{}.at_least(bulkhead::sandbox_level::full)});
+      bulkhead::policy rules;
+      if (!simulated.empty()) rules.add(simulated);
+      host.load(BULKHEAD_TEST_PLUGINS "/echo.so", {.policy = rules.at_least(bulkhead::sandbox_level::full)});
     } catch (const std::exception& e) {
       text = e.what();
     }
@@ -198,19 +225,24 @@ struct expected_layer {
   const char* detail;  // a part of it
 };
 
+// `simulated`: what the policy has to say for the situation to be there.
 void holds(const std::string& situation, const std::string& level, const std::vector<expected_layer>& layers,
-           const std::function<void()>& prepare) {
+           const std::function<void()>& prepare, const std::string& simulated = "") {
   INFO(situation);
-  const int status = run("in this situation every attempt is stopped",
-                         {"BULKHEAD_TEST_SITUATION=" + situation, "BULKHEAD_TEST_LEVEL=" + level}, prepare);
+  const int status = run(
+      "in this situation every attempt is stopped",
+      {"BULKHEAD_TEST_SITUATION=" + situation, "BULKHEAD_TEST_LEVEL=" + level, "BULKHEAD_TEST_SIMULATED=" + simulated},
+      prepare);
   if (!possible(status, situation)) return;
   CHECK(status == 0);
   int examined = 0;
-  const std::string said = doctor(prepare, examined, "--json");
+  std::vector<std::string> options = {"--json"};
+  if (!simulated.empty()) options.insert(options.end(), {"--grant", simulated});
+  const std::string said = doctor(prepare, examined, options);
   CHECK(examined == 0);
   INFO(said);
   const auto strict = nlohmann::json::parse(said).at("profiles").at(0);
-  CHECK(strict.at("profile") == "strict");
+  CHECK(strict.at("profile") == (simulated.empty() ? "strict" : "given"));
   CHECK(strict.at("level") == level);
   for (const expected_layer& expected : layers) {
     INFO(expected.name << ": " << expected.detail);
@@ -247,6 +279,12 @@ TEST_CASE("the suite holds without user namespaces") {
         lose_user_namespaces);
 }
 
+TEST_CASE("attempts that count on the namespaces turn red without them") {
+  const int status =
+      run("in this situation the attempts that count on the namespaces turn red", {}, lose_user_namespaces);
+  if (possible(status, "no user namespaces")) CHECK(status == 0);
+}
+
 TEST_CASE("the suite holds for root without user namespaces") {
   if (::getuid() != 0) return;
   holds("root, no user namespaces", "full",
@@ -266,6 +304,27 @@ TEST_CASE("the suite holds without Landlock") {
   });
 }
 
+TEST_CASE("the suite holds with Landlock as of Linux 6.2, and doctor says what that takes away") {
+  const std::string abi = "landlock-abi:3", said = "ABI 3: files; the rest needs a newer kernel (ABI 6";
+  holds(
+      "Landlock ABI 3 only", "confined",
+      {{"landlock", true, said.c_str()}, {"root", true, "a read-only root"}, {"pid", true, "of its own"}}, [] {}, abi);
+  // What can't be held to its grant then, and what is to have every layer, does not start.
+  for (const auto& [grant, level, reason] :
+       {std::tuple("connect:443", "limited", "TCP is not held to the granted ports before ABI 4 (Linux 6.7)"),
+        std::tuple("level:full", "confined", said.c_str())}) {
+    int status = 0;
+    const std::string found = doctor([] {}, status, {"--json", "--grant", abi, "--grant", grant});
+    INFO(found);
+    CHECK(status == 16);
+    const auto given = nlohmann::json::parse(found).at("profiles").at(0);
+    CHECK(given.at("level") == level);
+    CHECK(given.at("starts") == false);
+    CHECK(found.find(reason) != std::string::npos);
+  }
+  CHECK(refusal_there([] {}, abi).find("landlock: " + said) != std::string::npos);
+}
+
 TEST_CASE("the suite holds inside the filter of a container") {
   holds("container", "confined",
         {{"namespaces", false, "seccomp=unconfined"},
@@ -276,6 +335,21 @@ TEST_CASE("the suite holds inside the filter of a container") {
           be_ordinary();
           refuse(container_calls);
         });
+}
+
+TEST_CASE("the suite holds for a container's root") {
+  holds("container, root without CAP_SYS_ADMIN", "confined",
+        {{"namespaces", false, "run the host with CAP_SYS_ADMIN"},
+         {"root", false, "seccomp=unconfined"},
+         {"pid", false, "seccomp=unconfined"},
+         {"landlock", true, "ABI"},
+         {"privileges", true, "not dumpable"}},
+        be_container_root);
+}
+
+TEST_CASE("the suite holds for an ordinary user at the level limited") {
+  const int status = run("in this situation what is left at the level limited holds", {}, be_ordinary);
+  if (possible(status, "ordinary user")) CHECK(status == 0);
 }
 
 // Ubuntu's restriction: an ordinary user may make a user namespace and has no rights in it.

@@ -66,7 +66,10 @@ static long push_input(uintptr_t request) {
   char c = 'x';
   return escape_result(ioctl(0, request, &c));
 }
-static long own_signals(uintptr_t fd) { return escape_result(fcntl((int)fd, F_SETOWN, escape_facts.host_pid)); }
+/* By number: the C library has but 32 bits for the command. */
+static long own_signals(uintptr_t command) {
+  return escape_result(syscall(SYS_fcntl, (long)channel(), command, (long)escape_facts.host_pid));
+}
 static long lease(uintptr_t fd) { return escape_result(fcntl((int)fd, F_SETLEASE, F_WRLCK)); }
 static long notify(uintptr_t fd) { return escape_result(fcntl((int)fd, F_NOTIFY, 1)); }
 static long add_seals(uintptr_t fd) { return escape_result(fcntl((int)fd, F_ADD_SEALS, F_SEAL_WRITE)); }
@@ -137,7 +140,11 @@ static const struct escape_attempt list[] = {
     {"descriptors", "push input to a terminal (TIOCSTI)", push_input, 0x5412, "seccomp kernel:ENOTTY"},
     {"descriptors", "push input to a console (TIOCLINUX)", push_input, 0x541c, "seccomp kernel:ENOTTY"},
     {"descriptors", "take a controlling terminal (TIOCSCTTY)", push_input, 0x540e, "seccomp kernel:ENOTTY"},
-    {"descriptors", "have the host signalled by a descriptor", own_signals, 3, "seccomp pid:ESRCH"},
+    {"descriptors", "push input to a terminal by a number with high bits", push_input, 0x100005412ul,
+     "seccomp kernel:ENOTTY"},
+    {"descriptors", "have the host signalled by a descriptor", own_signals, F_SETOWN, "seccomp pid:ESRCH"},
+    {"descriptors", "have the host signalled by a number with high bits", own_signals, 0x100000000ul | F_SETOWN,
+     "seccomp pid:ESRCH"},
     {"descriptors", "take a lease on the plugin's file", lease, 5, "seccomp kernel:EINVAL|EACCES|EAGAIN"},
     {"descriptors", "watch a directory by descriptor", notify, 5, "seccomp kernel:ENOTDIR|EINVAL"},
     {"descriptors", "seal the plugin's file", add_seals, 5, "seccomp kernel:EPERM|EINVAL"},

@@ -60,6 +60,18 @@ static long read_by_working_directory(uintptr_t which) {
   return escape_result(open(path_of(which) + 1, O_RDONLY));
 }
 
+/* Landlock does not know these. */
+static long look_at(uintptr_t which) {
+  struct stat status;
+  return escape_result(stat(path_of(which), &status));
+}
+static long ask_for(uintptr_t which) { return escape_result(access(path_of(which), R_OK)); }
+static long read_link(uintptr_t unused) {
+  (void)unused;
+  char to[300];
+  return escape_result(readlink("/proc/self/exe", to, sizeof to));
+}
+
 static const char* inside(const char* name) {
   static char path[300];
   snprintf(path, sizeof path, "%s/%s", escape_facts.target, name);
@@ -204,7 +216,12 @@ static const struct escape_attempt list[] = {
     {"files", "make a FIFO", make_fifo, 0, WRITING},
     {"files", "rename a file", rename_file, 0, WRITING},
     {"files", "remove a file", remove_file, 0, WRITING},
-    {"files", "change a file's mode", change_mode, 0, "seccomp root:ENOENT privileges:EPERM"},
+    {"files", "look at /etc/passwd", look_at, 0, "root:ENOENT"},
+    {"files", "look at the secret", look_at, 99, "root:ENOENT"},
+    {"files", "ask whether /etc/passwd may be read", ask_for, 0, "root:ENOENT"},
+    {"files", "ask whether the secret may be read", ask_for, 99, "root:ENOENT"},
+    {"files", "read where /proc/self/exe leads", read_link, 0, "root:ENOENT"},
+    {"files", "change a file's mode", change_mode, 0, "seccomp root:ENOENT user:EPERM"},
     {"files", "change a file's owner", change_owner, 0, "seccomp root:ENOENT privileges:EPERM|EINVAL"},
     {"files", "change a file's times", change_times, 0, "seccomp root:ENOENT"},
     {"files", "set an extended attribute", set_attribute, 0, "seccomp root:ENOENT"},

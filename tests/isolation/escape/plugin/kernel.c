@@ -23,6 +23,8 @@ static long mount_something(uintptr_t kind) {
 static long bind_something(uintptr_t flags) { return escape_result(mount("/", "/usr/lib", NULL, flags, NULL)); }
 static long unmount(uintptr_t flags) { return escape_result(umount2("/usr/lib", (int)flags)); }
 static long set_prctl(uintptr_t option) { return escape_result(prctl((int)option, 1L, 0L, 0L, 0L)); }
+/* Past the C library, which has but 32 bits for it; the kernel cuts it to them. */
+static long set_prctl_by_number(uintptr_t option) { return escape_result(syscall(SYS_prctl, option, 1L, 0L, 0L, 0L)); }
 static long raise_limit(uintptr_t which) {
   struct rlimit more = {1 << 20, 1 << 20};
   return escape_result(syscall(SYS_setrlimit, (long)which, &more));
@@ -123,6 +125,8 @@ static const struct escape_attempt list[] = {
     {"kernel", "unmount", unmount, 0, CAPABLE},
     {"kernel", "unmount lazily", unmount, MNT_DETACH, CAPABLE},
     {"kernel", "be dumpable", set_prctl, PR_SET_DUMPABLE, "seccomp"},
+    {"kernel", "be dumpable by a number with high bits", set_prctl_by_number, 0x100000000ul | PR_SET_DUMPABLE,
+     "seccomp"},
     {"kernel", "keep capabilities", set_prctl, PR_SET_KEEPCAPS, "seccomp privileges:EPERM"},
     {"kernel", "change the security bits", set_prctl, PR_SET_SECUREBITS, "seccomp privileges:EPERM"},
     {"kernel", "allow anybody to trace it", set_prctl, 0x59616d61, "seccomp"},

@@ -7,11 +7,20 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 static long make_socket(uintptr_t kind) {
   const int fd = socket((int)(kind >> 16), (int)((kind >> 8) & 0xff), (int)(kind & 0xff));
+  const long got = escape_result(fd);
+  if (fd >= 0) close(fd);
+  return got;
+}
+
+/* By number: the C library has but 32 bits for them, and so has the kernel. */
+static long make_socket_by_number(uintptr_t high) {
+  const int fd = (int)syscall(SYS_socket, high << 32 | AF_INET, (long)SOCK_STREAM, 0L);
   const long got = escape_result(fd);
   if (fd >= 0) close(fd);
   return got;
@@ -179,6 +188,7 @@ static const struct escape_attempt list[] = {
     SOCKET(16, 3, 9),
     SOCKET(16, 3, 12),
     SOCKET(16, 3, 15),
+    {"network", "make a socket by a number with high bits", make_socket_by_number, 1, "seccomp"},
     {"network", "connect to the host's port", reach_host, SOCK_STREAM,
      "seccomp landlock:EACCES namespaces:ENETUNREACH"},
     {"network", "send to the host's port", reach_host, SOCK_DGRAM, UNREACHABLE},
