@@ -161,6 +161,15 @@ TEST_CASE("signals to a sandboxed child reach the program once, SIGSTOP too, and
   CHECK(error_of([&] { launch.spawn("/bin/sleep", {"300"}, strict()).kill(1000); }).code().value() == EINVAL);
 }
 
+TEST_CASE("a sandboxed child is in the application's process group if it is asked for alone") {
+  launcher launch;
+  const child made = launch.spawn("/bin/sleep", {"300"}, {.scope = kill_scope::child, .policy = policy()});
+  CHECK(::getpgid(made.pid()) == ::getpgrp());
+  CHECK(::getpgid(program_of(made)) == ::getpgrp());
+  CHECK(made.kill(SIGTERM));
+  CHECK(made.wait().signal == SIGTERM);
+}
+
 TEST_CASE("a sandboxed program that can't be executed says why") {
   launcher launch;
   CHECK(error_of([&] { launch.spawn("/no/such/file", {}, strict()); }).code().value() == ENOENT);

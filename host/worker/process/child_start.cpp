@@ -41,6 +41,17 @@ void place_streams(start& with) {
   for (int i = 0; i < count; ++i) attempt(with, step::streams, ::dup2(with.streams[i], i));
 }
 
+void take_group(start& with) {
+  const request& head = *with.head;
+  if (head.flags & detached) return attempt(with, step::session, ::setsid());
+  if (with.group_told < 0)
+    return attempt(with, step::session, ::setpgid(0, head.flags & own_process_group ? 0 : head.pid));
+  ::close(with.group_teller);  // the server's is the last then: should that die, this is not to wait for it
+  int error = EPERM;
+  [[maybe_unused]] const ssize_t n = ::read(with.group_told, &error, sizeof error);
+  if (error) fail(with, step::session, error);
+}
+
 void take_identity(start& with) {
   const request& head = *with.head;
   if (head.flags & (has_user | has_group)) {
@@ -123,15 +134,13 @@ void enter_sandbox(start& with) {
 
 int start_child(void* given) {
   start& with = *static_cast<start*>(given);
-  const request& head = *with.head;
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);  // the server has blocked some for itself
   // Before it does anything, or starts an init that would stay outside.
   for (const int each : with.cgroups) attempt(with, step::sandbox, ::write(each, "0", 1));
   ::setrlimit(RLIMIT_NOFILE, &with.files);
-  if (head.flags & detached) attempt(with, step::session, ::setsid());
-  else attempt(with, step::session, ::setpgid(0, head.flags & own_process_group ? 0 : head.pid));
+  take_group(with);
   place_streams(with);
   if (with.prepared) {
     try {
