@@ -7,7 +7,9 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -87,7 +89,8 @@ void forward(const siginfo_t& signal, pid_t program) {
 }
 
 // Pid 1 of the namespace, if there is one. A program there would ignore signals that it has no handler for, its own abort()
-// included, and would have to reap what others leave behind. Returns in the program's process.
+// included, and would have to reap what others leave behind. Ends them all when nobody is left to be told of it: the host
+// has gone. Returns in the program's process.
 void be_init(start& with) {
   sigset_t all, before;
   ::sigfillset(&all);
@@ -104,9 +107,17 @@ void be_init(start& with) {
   const int pipe = with.end_pipe;
   ::close_range(0, static_cast<unsigned>(pipe) - 1, 0);
   ::close_range(static_cast<unsigned>(pipe) + 1, ~0u, 0);
+  pollfd told[] = {{::signalfd(-1, &all, 0), POLLIN, 0}, {with.head->flags & detached ? -1 : pipe, 0, 0}};
+  if (told[0].fd < 0) ::_exit(127);
   for (;;) {
+    ::poll(told, 2, -1);
+    if (told[1].revents) {
+      if (with.head->flags & own_process_group) ::kill(0, SIGKILL);  // for where there is no namespace
+      ::_exit(127);
+    }
     siginfo_t signal{};
-    if (::sigwaitinfo(&all, &signal) < 0) continue;
+    const timespec at_once{};
+    if (::sigtimedwait(&all, &signal, &at_once) < 0) continue;
     if (signal.si_signo != SIGCHLD) {
       forward(signal, program);
       continue;
