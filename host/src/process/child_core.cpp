@@ -214,6 +214,7 @@ bool child_core::kill(int signal, bool tree) {
   }
   if (!sent && errno != ESRCH)
     throw boost::system::system_error(errno, boost::system::system_category(), "kill " + std::to_string(pid));
+  if (group && signal == SIGKILL && cgroup_) cgroup_->kill_all();  // those that have left the group, too
   return sent;
 }
 
