@@ -36,8 +36,11 @@ std::vector<pid_t> children_of(pid_t pid) {
   return out;
 }
 
-// Whether it has a pidfd of that one.
+// Whether it is a process server, no longer a copy of the application, and has a pidfd of that one.
 bool watches(pid_t server, pid_t pid) {
+  std::string name;
+  std::ifstream("/proc/" + std::to_string(server) + "/comm") >> name;
+  if (name != "bulkhead-procs") return false;
   std::error_code gone;
   const std::string sought = "Pid:\t" + std::to_string(pid);
   for (std::filesystem::directory_iterator each("/proc/" + std::to_string(server) + "/fdinfo", gone), end;
