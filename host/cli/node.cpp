@@ -104,6 +104,11 @@ int run_node(int argc, char** argv) {
     parent->disconnect();
     io.run();
     return exit_code(e.outcome());
+  } catch (const usage_error& e) {  // there is no such plugin, say
+    say(parent, {{"error", {{"code", "unavailable"}, {"message", e.what()}}}});
+    parent->disconnect();
+    io.run();
+    throw;
   }
   target.on_event([parent](const std::string& name, const msgpack::object& value) {
     say(parent, {{"event", name}, {"value", from_msgpack(value, bytes_as::base64)}});

@@ -27,6 +27,35 @@ std::vector<pid_t> lines_of(child_stream& from, std::size_t count) {
   return pids;
 }
 
+std::vector<pid_t> children_of(pid_t pid) {
+  std::vector<pid_t> out;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+    std::ifstream list(thread.path() / "children");
+    for (pid_t each = 0; list >> each;) out.push_back(each);
+  }
+  return out;
+}
+
+// Whether it is a process server, no longer a copy of the application, and has a pidfd of that one.
+bool watches(pid_t server, pid_t pid) {
+  std::string name;
+  std::ifstream("/proc/" + std::to_string(server) + "/comm") >> name;
+  if (name != "bulkhead-procs") return false;
+  std::error_code gone;
+  const std::string sought = "Pid:\t" + std::to_string(pid);
+  for (std::filesystem::directory_iterator each("/proc/" + std::to_string(server) + "/fdinfo", gone), end;
+       !gone && each != end; each.increment(gone)) {
+    std::ifstream info(each->path());
+    for (std::string line; std::getline(info, line);)
+      if (line == sought) return true;
+  }
+  return false;
+}
+
+child application_with(launcher& launch, const std::vector<std::string>& children) {
+  return launch.spawn(program("spawner"), children, {.streams = {stdio::null(), stdio::pipe(), stdio::inherit()}});
+}
+
 }  // namespace
 
 TEST_CASE("thousands of children leave no descriptor and no zombie behind") {
@@ -71,8 +100,7 @@ TEST_CASE("sandboxed children leave no descriptor and no process behind") {
 
 TEST_CASE("killing the application kills its children, and theirs, but not the detached") {
   launcher launch;
-  const child application = launch.spawn(program("spawner"), {"plain", "tree", "sandboxed", "detached"},
-                                         {.streams = {stdio::null(), stdio::pipe(), stdio::inherit()}});
+  const child application = application_with(launch, {"plain", "tree", "sandboxed", "detached"});
   const auto pids = lines_of(application.out(), 5);
   application.kill(SIGKILL);
   CHECK(application.wait().signal == SIGKILL);
@@ -207,4 +235,29 @@ TEST_CASE("a process server that dies is replaced, and still kills the children 
   }
   CHECK(ends(old_child, 0));
   CHECK(no_children());
+}
+
+TEST_CASE("a process server that dies is replaced at once, and the other ends its children with the application") {
+  launcher launch;
+  const child application = application_with(launch, {"plain"});
+  const pid_t sleeper = lines_of(application.out(), 1)[0];
+  const auto before = children_of(application.pid());
+  REQUIRE(before.size() == 1);
+  ::kill(before[0], SIGKILL);
+  REQUIRE(eventually([&] {
+    const auto now = children_of(application.pid());
+    return now.size() == 1 && now != before && watches(now[0], sleeper);
+  }));
+  CHECK(::kill(sleeper, 0) == 0);
+  CHECK(application.kill(SIGKILL));
+  CHECK(ends(sleeper));
+}
+
+TEST_CASE("sandboxed children end with an application that is killed together with its process servers") {
+  launcher launch;
+  const child application = application_with(launch, {"sandboxed", "sandboxed"});
+  const auto pids = lines_of(application.out(), 2);
+  for (const pid_t server : children_of(application.pid())) ::kill(server, SIGKILL);
+  CHECK(application.kill(SIGKILL));
+  for (const pid_t each : pids) CHECK(ends(each));
 }

@@ -132,6 +132,22 @@ TEST_CASE("without a PID namespace a policy's child and its group die when kille
   CHECK(ends(program));
 }
 
+TEST_CASE("without a PID namespace kill_tree reaches what has left the group, by a cgroup") {
+  boost::asio::io_context nobody_runs_it;  // so the child is not reaped, which ends them as well
+  launcher launch(nobody_runs_it.get_executor());
+  const child parent = launch.spawn(
+      "/bin/sh", {"-c", "setsid sh -c 'echo $$; exec sleep 300' & wait"},
+      strict(policy().allow_read("/bin").allow_read("/usr/bin").without("pid").at_least(sandbox_level::limited)));
+  const pid_t left = std::stoi(line_of(parent.out()));
+  const sandbox_layer layer = cgroup_of(parent);
+  if (!layer.in_force) {
+    WARN("no cgroups here: " << layer.detail);
+    return;
+  }
+  CHECK(parent.kill_tree());
+  CHECK(ends(left));
+}
+
 TEST_CASE("signals to a sandboxed child reach the program once, SIGSTOP too, and its tree if that is meant") {
   launcher launch;
   const child counting = launch.spawn(
@@ -159,6 +175,15 @@ TEST_CASE("signals to a sandboxed child reach the program once, SIGSTOP too, and
   CHECK(rest_of(parent.out()) == "heir\n");
   CHECK(parent.wait().code == 4);
   CHECK(error_of([&] { launch.spawn("/bin/sleep", {"300"}, strict()).kill(1000); }).code().value() == EINVAL);
+}
+
+TEST_CASE("a sandboxed child is in the application's process group if it is asked for alone") {
+  launcher launch;
+  const child made = launch.spawn("/bin/sleep", {"300"}, {.scope = kill_scope::child, .policy = policy()});
+  CHECK(::getpgid(made.pid()) == ::getpgrp());
+  CHECK(::getpgid(program_of(made)) == ::getpgrp());
+  CHECK(made.kill(SIGTERM));
+  CHECK(made.wait().signal == SIGTERM);
 }
 
 TEST_CASE("a sandboxed program that can't be executed says why") {

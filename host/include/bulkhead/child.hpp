@@ -136,7 +136,7 @@ class child {
   // may not be signalled, or there is no such signal.
   bool kill(int signal = SIGTERM) const;
   // The same for all that kill_scope says. In a PID namespace a signal other than SIGKILL reaches all who may be sent it by
-  // the program's user.
+  // the program's user. SIGKILL to a `group` reaches those that have left it, too, if the child has a cgroup.
   bool kill_tree(int signal = SIGKILL) const;
 
   // Waits for its end; any number of times. Works while nobody runs the executor.

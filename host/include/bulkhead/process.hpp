@@ -112,9 +112,10 @@ class launcher {
         token);
   }
 
-  // Starts a program with a channel for messages and handles, as Node's fork(): a JavaScript file runs in node, anything
-  // else must be a program that speaks on NODE_CHANNEL_FD itself (see node_channel.hpp). A plugin is host::load()'s, and a
-  // program that speaks bulkhead's protocol host::launch()'s. Otherwise as spawn().
+  // Starts a program with a channel for messages and handles, as Node's fork(): a JavaScript file runs in node, a plugin
+  // (NAME.so) in `bulkhead node`, whose options the arguments are then, anything else must be a program that speaks on
+  // NODE_CHANNEL_FD itself (see node_channel.hpp). A program that speaks bulkhead's protocol is host::launch()'s. Otherwise
+  // as spawn().
   child fork(const std::string& module, const std::vector<std::string>& arguments = {}, process_options options = {});
 
   // void(boost::system::error_code, child)

@@ -71,6 +71,13 @@ std::filesystem::path find_worker_program(const std::filesystem::path& configure
                            "); build or install it, or name it in host_options::worker_path");
 }
 
+std::filesystem::path command_program(const std::filesystem::path& worker) {
+  const auto folder = worker.parent_path(), beside = folder / "bulkhead";
+  const auto installed = (folder / BULKHEAD_PROGRAM_FROM_WORKER).lexically_normal();
+  const auto there = [](const auto& place) { return ::access(place.c_str(), X_OK) == 0; };
+  return !there(beside) && there(installed) ? installed : beside;
+}
+
 server_process start_server(const std::filesystem::path& program, const std::string& variable,
                             std::vector<std::string> environment) {
   constexpr int control_fd = 3;

@@ -26,6 +26,10 @@ server_process start_server(const std::filesystem::path& program, const std::str
 // Where the bulkhead-worker program is. Throws std::runtime_error naming the places searched.
 std::filesystem::path find_worker_program(const std::filesystem::path& configured);
 
+// The program `bulkhead` of this worker program: beside it where both are built, else where it is installed. If it is not
+// there, where it should be.
+std::filesystem::path command_program(const std::filesystem::path& worker);
+
 // Whether the process ends within so many milliseconds; -1: waits for it.
 bool has_ended(int pidfd, int within_ms);
 

@@ -214,6 +214,7 @@ bool child_core::kill(int signal, bool tree) {
   }
   if (!sent && errno != ESRCH)
     throw boost::system::system_error(errno, boost::system::system_category(), "kill " + std::to_string(pid));
+  if (group && signal == SIGKILL && cgroup_) cgroup_->kill_all();  // those that have left the group, too
   return sent;
 }
 
@@ -255,8 +256,11 @@ void child_core::watch_end() {
 void child_core::on_ended() {
   if (!reap()) {
     pollfd gone{end_number_, POLLIN, 0};
-    if (!pidfd_watch_ && ::poll(&gone, 1, 0) == 1 && (gone.revents & POLLHUP))
+    // Nothing is there, nor has another thread read it: its server has died.
+    if (!pidfd_watch_ && ::poll(&gone, 1, 0) == 1 && gone.revents == POLLHUP && !reap()) {
       pidfd_watch_.emplace(strand_, ::fcntl(pidfd_.get(), F_DUPFD_CLOEXEC, 0));
+      servers_->replace_server_of(pidfd_.get());
+    }
     return watch_end();
   }
   read_reports();

@@ -62,13 +62,17 @@ void tell_failure(const boost::asio::any_io_executor& on, const child_events& ev
 
 // The program that a module is forked as, and its arguments; fills the options in.
 std::vector<std::string> fork_plan(const std::string& module, const std::vector<std::string>& arguments,
-                                   process_options& options) {
+                                   process_options& options, const std::filesystem::path& worker) {
   const std::string extension = std::filesystem::path(module).extension();
-  if (extension == ".so") throw std::invalid_argument("fork " + module + ": a plugin is started with host::load()");
+  const bool plugin = extension == ".so";
+  if (plugin && options.policy)
+    throw std::invalid_argument("fork " + module +
+                                ": a plugin's policy is given by arguments, as those of `bulkhead node`");
   if (options.streams.empty()) options.streams = {stdio::null(), stdio::inherit(), stdio::inherit()};
   options.channel = channel_kind::node;
   std::vector<std::string> out = {module};
   if (extension == ".js" || extension == ".mjs" || extension == ".cjs") out.insert(out.begin(), "node");
+  if (plugin) out.insert(out.begin(), {fork_server::command_program(worker).string(), "node"});
   out.insert(out.end(), arguments.begin(), arguments.end());
   return out;
 }
@@ -267,14 +271,14 @@ child launcher::spawn(const std::string& file, const std::vector<std::string>& a
 }
 
 child launcher::fork(const std::string& module, const std::vector<std::string>& arguments, process_options options) {
-  const auto all = fork_plan(module, arguments, options);
+  const auto all = fork_plan(module, arguments, options, core_->servers->program());
   return spawn(all.front(), {all.begin() + 1, all.end()}, std::move(options));
 }
 
 void launcher::start_fork(const std::string& module, const std::vector<std::string>& arguments, process_options options,
                           detail::completion<boost::system::error_code, child> done) {
   try {
-    const auto all = fork_plan(module, arguments, options);
+    const auto all = fork_plan(module, arguments, options, core_->servers->program());
     start_spawn(all.front(), {all.begin() + 1, all.end()}, std::move(options), std::move(done));
   } catch (const std::invalid_argument&) {
     done->complete(boost::asio::error::invalid_argument, {});

@@ -2,6 +2,7 @@
 #include "process/node_wire.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <stdexcept>
 
 #include <sys/socket.h>
@@ -26,6 +27,24 @@ std::size_t depth_of(std::string_view text) {
     }
   }
   return deepest;
+}
+
+// JavaScript cuts strings between the halves of a pair of surrogates, and its JSON has such a half as an escape, which no
+// UTF-8 can be made of: U+FFFD stands for it, as in all that Node itself turns into UTF-8.
+std::string without_lone_surrogates(std::string_view line) {
+  std::string out(line);
+  const auto unit = [&](std::size_t at) -> unsigned {  // of the escape \uXXXX there; 0: there is none
+    if (out.compare(at, 2, "\\u") != 0 || out.size() - at < 6) return 0;
+    unsigned value = 0;
+    return std::from_chars(&out[at + 2], &out[at] + 6, value, 16).ptr == &out[at] + 6 ? value : 0;
+  };
+  for (std::size_t at = 0; (at = out.find('\\', at)) != std::string::npos;) {
+    const unsigned first = unit(at);
+    if ((first & 0xf800) != 0xd800) at += 2;  // the character escaped may be a backslash
+    else if (first < 0xdc00 && (unit(at + 6) & 0xfc00) == 0xdc00) at += 12;
+    else out.replace(at, 6, "\\ufffd");  // which is looked at again, and is none
+  }
+  return out;
 }
 
 std::string dgram_type(int fd) {
@@ -54,6 +73,8 @@ bool is_internal(const nlohmann::json& message) {
 nlohmann::json parse_line(std::string_view line) {
   if (line.empty()) throw std::runtime_error("an empty line");
   if (depth_of(line) > depth_limit) throw std::runtime_error("a message nested deeper than 64");
+  std::string whole;
+  if (line.find("\\u") != line.npos) line = whole = without_lone_surrogates(line);
   auto message = nlohmann::json::parse(line.begin(), line.end(), nullptr, false);
   if (message.is_discarded()) throw std::runtime_error("a line that is not JSON");
   return message;

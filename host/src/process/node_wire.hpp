@@ -18,7 +18,7 @@ bool is_internal(const nlohmann::json& message);
 bool is_command(const nlohmann::json& message, std::string_view command);
 
 // One line from a peer. Throws std::runtime_error saying what is wrong with it; arrays and objects deeper than the limit
-// are, since whatever handles them later recurses.
+// are, since whatever handles them later recurses. Lone surrogates in its strings are replaced by U+FFFD.
 nlohmann::json parse_line(std::string_view line);
 // With the line break. Text that is not UTF-8 is replaced.
 std::string to_line(const nlohmann::json& message);

@@ -60,7 +60,8 @@ void server_client::start(std::size_t which) {
                                           "BULKHEAD_WORKER_USER=" + std::to_string(user_)};
   if (which >= kinds.size()) environment.emplace_back("BULKHEAD_PROCESS_SERVER_DETACHED=1");
   made.process = fork_server::start_server(program_, "BULKHEAD_PROCESS_SERVER_FD", std::move(environment));
-  for (const auto& [pidfd, child] : made.living) {
+  for (auto& [pidfd, child] : made.living) {
+    child.adopted = true;
     request head;
     head.kind = request_kind::adopt;
     head.pid = child.pid;
@@ -191,6 +192,20 @@ void server_client::disown(int pidfd, pid_t pid) {
 void server_client::forget(int pidfd) {
   std::lock_guard held(mutex_);
   for (server& each : servers_) each.living.erase(pidfd);
+}
+
+void server_client::replace_server_of(int pidfd) noexcept {
+  std::lock_guard held(mutex_);
+  if (stopped_) return;
+  for (std::size_t which = 0; which < servers_.size(); ++which) {
+    const auto found = servers_[which].living.find(pidfd);
+    if (found == servers_[which].living.end() || found->second.adopted) continue;
+    if (servers_[which].process.control) bury(servers_[which]);
+    try {
+      start(which);
+    } catch (const std::exception&) {  // no descriptor is free, say
+    }
+  }
 }
 
 void server_client::stop() {

@@ -42,6 +42,9 @@ class server_client {
   spawned_child spawn(const spawn_request& wanted);
   // The child with this pidfd has ended.
   void forget(int pidfd);
+  // The server of the child with this pidfd has died: starts another at once, unless that has been done, which ends the child
+  // with the application. Without one it is the next spawn that does.
+  void replace_server_of(int pidfd) noexcept;
   // Kills and forgets a child whose pidfd may be closed already.
   void disown(int pidfd, pid_t pid);
   // Kills all children that are not detached.
@@ -54,6 +57,7 @@ class server_client {
   struct known {
     pid_t pid;
     std::uint32_t flags;
+    bool adopted = false;  // the server is not the one that has started it
   };
   struct server {
     fork_server::server_process process{};

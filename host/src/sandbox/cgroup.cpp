@@ -124,6 +124,10 @@ void cgroup::add(pid_t pid) const {
   for (const auto& [controller, path] : directories_) put(path / "cgroup.procs", std::to_string(pid));
 }
 
+void cgroup::kill_all() const {
+  for (const auto& [controller, path] : directories_) end_members(path);
+}
+
 std::vector<unique_fd> cgroup::doors() const {
   std::vector<unique_fd> out;
   for (const auto& [controller, path] : directories_)

@@ -27,6 +27,8 @@ class cgroup {
   // std::system_error.
   bool limit(const policy::values& granted);
   void add(pid_t pid) const;
+  // Kills whoever is in there.
+  void kill_all() const;
   // A process that writes "0" to each of these has joined, whoever it is: the right to was this process's.
   std::vector<unique_fd> doors() const;
   // Whether the kernel has killed a process for want of memory.

@@ -7,7 +7,9 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -39,6 +41,17 @@ void place_streams(start& with) {
   for (int i = 0; i < count; ++i)
     if (with.streams[i] < count) raise(with.streams[i]);
   for (int i = 0; i < count; ++i) attempt(with, step::streams, ::dup2(with.streams[i], i));
+}
+
+void take_group(start& with) {
+  const request& head = *with.head;
+  if (head.flags & detached) return attempt(with, step::session, ::setsid());
+  if (with.group_told < 0)
+    return attempt(with, step::session, ::setpgid(0, head.flags & own_process_group ? 0 : head.pid));
+  ::close(with.group_teller);  // the server's is the last then: should that die, this is not to wait for it
+  int error = EPERM;
+  [[maybe_unused]] const ssize_t n = ::read(with.group_told, &error, sizeof error);
+  if (error) fail(with, step::session, error);
 }
 
 void take_identity(start& with) {
@@ -76,7 +89,8 @@ void forward(const siginfo_t& signal, pid_t program) {
 }
 
 // Pid 1 of the namespace, if there is one. A program there would ignore signals that it has no handler for, its own abort()
-// included, and would have to reap what others leave behind. Returns in the program's process.
+// included, and would have to reap what others leave behind. Ends them all when nobody is left to be told of it: the host
+// has gone. Returns in the program's process.
 void be_init(start& with) {
   sigset_t all, before;
   ::sigfillset(&all);
@@ -93,9 +107,17 @@ void be_init(start& with) {
   const int pipe = with.end_pipe;
   ::close_range(0, static_cast<unsigned>(pipe) - 1, 0);
   ::close_range(static_cast<unsigned>(pipe) + 1, ~0u, 0);
+  pollfd told[] = {{::signalfd(-1, &all, 0), POLLIN, 0}, {with.head->flags & detached ? -1 : pipe, 0, 0}};
+  if (told[0].fd < 0) ::_exit(127);
   for (;;) {
+    ::poll(told, 2, -1);
+    if (told[1].revents) {
+      if (with.head->flags & own_process_group) ::kill(0, SIGKILL);  // for where there is no namespace
+      ::_exit(127);
+    }
     siginfo_t signal{};
-    if (::sigwaitinfo(&all, &signal) < 0) continue;
+    const timespec at_once{};
+    if (::sigtimedwait(&all, &signal, &at_once) < 0) continue;
     if (signal.si_signo != SIGCHLD) {
       forward(signal, program);
       continue;
@@ -123,15 +145,13 @@ void enter_sandbox(start& with) {
 
 int start_child(void* given) {
   start& with = *static_cast<start*>(given);
-  const request& head = *with.head;
   sigset_t none;
   ::sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);  // the server has blocked some for itself
   // Before it does anything, or starts an init that would stay outside.
   for (const int each : with.cgroups) attempt(with, step::sandbox, ::write(each, "0", 1));
   ::setrlimit(RLIMIT_NOFILE, &with.files);
-  if (head.flags & detached) attempt(with, step::session, ::setsid());
-  else attempt(with, step::session, ::setpgid(0, head.flags & own_process_group ? 0 : head.pid));
+  take_group(with);
   place_streams(with);
   if (with.prepared) {
     try {

@@ -14,7 +14,10 @@ namespace bulkhead::process {
 struct start {
   const request* head = nullptr;
   int failure_pipe = -1;
-  int end_pipe = -1;                  // for an init: it has a PID namespace
+  int end_pipe = -1;  // for an init: it has a PID namespace
+  // From where the number of the group that it is to be in means nothing: the server puts it there, and writes the error,
+  // or 0, to this pipe.
+  int group_told = -1, group_teller = -1;
   std::vector<int> cgroups{};         // files to write "0" to, to be in them
   std::vector<int> streams{};         // the child's 0, 1, 2, …
   std::vector<char*> candidates{};    // files to try, in the order of PATH

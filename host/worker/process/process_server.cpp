@@ -284,6 +284,13 @@ class server {
     int pidfd = -1;
     int flags = CLONE_PIDFD;
     if (has_init && (!confined || with.prepared->wants_pid_namespace())) flags |= CLONE_NEWPID;
+    unique_fd group_told, group_teller;
+    if ((flags & CLONE_NEWPID) && !(in.head.flags & (own_process_group | detached))) {
+      int ends[2];
+      checked(::pipe2(ends, O_CLOEXEC), "pipe2");
+      group_told.reset(with.group_told = ends[0]);
+      group_teller.reset(with.group_teller = ends[1]);
+    }
 #ifdef BULKHEAD_SANITIZED  // whose memory is its own, and who warns, on the child's standard error, of a stack like ours
     const int pid = static_cast<int>(::syscall(SYS_clone, flags, nullptr, &pidfd, nullptr, nullptr));
     if (pid == 0) ::_exit(start_child(&with));
@@ -293,6 +300,10 @@ class server {
 #endif
     if (pid < 0) return out.error = errno, unique_fd();
     out.pid = pid;
+    if (group_teller) {
+      const int error = ::setpgid(pid, in.head.pid) == 0 ? 0 : errno;
+      [[maybe_unused]] const ssize_t n = ::write(group_teller.get(), &error, sizeof error);
+    }
     if (confined && with.prepared->listens())
       denied_.expect(pid, pidfd, with.prepared->granted(), std::move(in.fds[reports]));
     return unique_fd(pidfd);
