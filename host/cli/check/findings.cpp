@@ -27,10 +27,11 @@ void add(std::vector<std::string>& to, std::string text) {
   if (to.size() < kept && std::find(to.begin(), to.end(), text) == to.end()) to.push_back(std::move(text));
 }
 
-// XML takes no control characters, however they are written.
-std::string xml(std::string_view text) {
+// XML takes no control characters, however they are written, no surrogates (which are no UTF-8), and not U+FFFE and U+FFFF.
+std::string xml(const std::string& text) {
   std::string out;
-  for (const char c : text) {
+  const std::string whole = json(text).dump(-1, ' ', false, json::error_handler_t::replace);
+  for (std::string rest = json::parse(whole).get<std::string>(); const char c : rest) {
     if (c == '<') out += "&lt;";
     else if (c == '>') out += "&gt;";
     else if (c == '&') out += "&amp;";
@@ -38,6 +39,8 @@ std::string xml(std::string_view text) {
     else if (static_cast<unsigned char>(c) < ' ' && c != '\n' && c != '\t') out += '?';
     else out += c;
   }
+  for (const char* none : {"\xef\xbf\xbe", "\xef\xbf\xbf"})
+    for (std::size_t at = 0; (at = out.find(none, at)) != std::string::npos;) out.replace(at, 3, "?");
   return out;
 }
 
