@@ -93,7 +93,7 @@ bh_host* bh_host_new(const char* options, const bh_callbacks* callbacks, bh_erro
 }
 
 void bh_host_shutdown(bh_host* host) {
-  if (host) host->host.shutdown();
+  if (host) guarded([&] { host->host.shutdown(); });
 }
 
 void bh_host_free(bh_host* host) { delete host; }
@@ -104,7 +104,7 @@ char* bh_host_metrics(bh_host* host, bh_error** error) {
 }
 
 void bh_host_reset(bh_host* host) {
-  if (host) host->host.reset();
+  if (host) guarded([&] { host->host.reset(); });
 }
 
 void bh_answer_value(bh_answer* answer, const void* value, size_t size) {

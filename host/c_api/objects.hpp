@@ -94,6 +94,12 @@ T guarded(bh_error** error, T failed, F body) noexcept {
   }
 }
 
+// The same for what has nothing to give back and nobody to tell.
+template <class F>
+void guarded(F body) noexcept {
+  guarded(nullptr, 0, [&] { return body(), 0; });
+}
+
 // Dereferences what the caller must not leave out.
 template <class T>
 T& given(T* what, const char* name) {

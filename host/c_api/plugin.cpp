@@ -79,7 +79,7 @@ int bh_plugin_reset(bh_plugin* plugin, bh_error** error) {
 }
 
 void bh_plugin_unload(bh_plugin* plugin) {
-  if (plugin) plugin->plugin.unload();
+  if (plugin) guarded([&] { plugin->plugin.unload(); });
 }
 
 void* bh_plugin_save_state(bh_plugin* plugin, size_t* size, bh_error** error) {
@@ -89,23 +89,27 @@ void* bh_plugin_save_state(bh_plugin* plugin, size_t* size, bh_error** error) {
 
 void bh_plugin_on_event(bh_plugin* plugin, bh_event_callback callback, void* context) {
   if (!plugin) return;
-  if (!callback) return plugin->plugin.on_event({});
-  plugin->plugin.on_event([callback, context](const std::string& name, const msgpack::object& value) {
-    const auto bytes = packed(value);
-    callback(context, name.c_str(), bytes.data(), bytes.size());
+  guarded([&] {
+    if (!callback) return plugin->plugin.on_event({});
+    plugin->plugin.on_event([callback, context](const std::string& name, const msgpack::object& value) {
+      const auto bytes = packed(value);
+      callback(context, name.c_str(), bytes.data(), bytes.size());
+    });
   });
 }
 
 void bh_plugin_on_event_with_handles(bh_plugin* plugin, bh_event_handles_callback callback, void* context) {
   if (!plugin) return;
-  if (!callback) return plugin->plugin.on_event({});
-  plugin->plugin.on_event_with_handles([callback, context](const std::string& name, const msgpack::object& value,
-                                                           std::vector<bulkhead::unique_fd>& handles) {
-    const auto bytes = packed(value);
-    std::vector<int> numbers;
-    for (const bulkhead::unique_fd& each : handles) numbers.push_back(each.get());
-    callback(context, name.c_str(), bytes.data(), bytes.size(), numbers.data(), numbers.size());
-    for (std::size_t i = 0; i < handles.size(); ++i)
-      if (numbers[i] < 0) handles[i].release();
+  guarded([&] {
+    if (!callback) return plugin->plugin.on_event({});
+    plugin->plugin.on_event_with_handles([callback, context](const std::string& name, const msgpack::object& value,
+                                                             std::vector<bulkhead::unique_fd>& handles) {
+      const auto bytes = packed(value);
+      std::vector<int> numbers;
+      for (const bulkhead::unique_fd& each : handles) numbers.push_back(each.get());
+      callback(context, name.c_str(), bytes.data(), bytes.size(), numbers.data(), numbers.size());
+      for (std::size_t i = 0; i < handles.size(); ++i)
+        if (numbers[i] < 0) handles[i].release();
+    });
   });
 }

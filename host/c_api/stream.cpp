@@ -19,7 +19,7 @@ int bh_stream_send(bh_stream* stream, const void* item, size_t size, bh_error** 
 }
 
 void bh_stream_close(bh_stream* stream) {
-  if (stream) stream->call.close();
+  if (stream) guarded([&] { stream->call.close(); });
 }
 
 int bh_stream_next(bh_stream* stream, void** item, size_t* size, bh_error** error) {
@@ -42,10 +42,10 @@ bh_reply* bh_stream_finish(bh_stream* stream, bh_error** error) {
 }
 
 void bh_stream_cancel(bh_stream* stream) {
-  if (stream) stream->call.cancel();
+  if (stream) guarded([&] { stream->call.cancel(); });
 }
 
 void bh_stream_free(bh_stream* stream) {
-  if (stream && stream->progress) stream->progress->end();
+  if (stream && stream->progress) guarded([&] { stream->progress->end(); });
   delete stream;
 }

@@ -17,6 +17,8 @@
 #include <fstream>
 #include <thread>
 
+#include <unistd.h>
+
 namespace bulkhead::cli {
 namespace {
 
@@ -40,8 +42,10 @@ std::optional<int> read_command_line(settings& out, int argc, char** argv) {
   app.add_flag("--explain", out.explain, "show what its sandbox denied, each with the grant that would allow it");
   app.add_flag("--learn", out.learn,
                "run it with everything allowed, for plugins that you trust, and show the least policy it needs");
-  auto* wait = app.add_flag("--wait-for-debugger", out.wait,
-                            "make the call when a debugger has attached to the worker, which takes root");
+  auto* wait =
+      app.add_flag("--wait-for-debugger", out.wait,
+                   "make the call when a debugger has attached to the worker with the command that is shown, gdb "
+                   "/.../bulkhead-worker -p PID; takes root");
   auto* in_process = app.add_flag("--in-process", out.in_process,
                                   "in this process, with no sandbox and no limits: for plugins that you trust");
   auto* gdb = app.add_flag("--gdb", out.gdb, "the same under gdb, which shows the stack when it crashes");
@@ -50,6 +54,8 @@ std::optional<int> read_command_line(settings& out, int argc, char** argv) {
   if (const auto done = parse(app, argc, argv)) return done;
   out.line.check(app);
   if (out.wait && !out.core.empty()) throw usage_error("--wait-for-debugger and --core exclude each other");
+  if (out.wait && ::geteuid() != 0)
+    throw usage_error("--wait-for-debugger takes root, for workers are not dumpable; --gdb does not");
   return std::nullopt;
 }
 
@@ -101,7 +107,9 @@ int call_daemon(int argc, char** argv) {
 // Until a debugger is attached to the process, or it is gone.
 void wait_for_debugger(const plugin& target) {
   const pid_t worker = target.workers().at(0).pid;
-  fmt::print(stderr, "worker {} waits for a debugger: gdb -p {}\n", worker, worker);
+  std::error_code ignored;  // gdb has to be told: what it finds in the worker's root are the libraries and the plugin
+  const auto program = std::filesystem::read_symlink(fmt::format("/proc/{}/exe", worker), ignored);
+  fmt::print(stderr, "worker {} waits for a debugger: gdb {} -p {}\n", worker, program.string(), worker);
   for (;;) {
     std::ifstream status(fmt::format("/proc/{}/status", worker));
     if (!status) return;

@@ -29,6 +29,14 @@ int open_descriptors() {
   return count;
 }
 
+bool may_fail(std::string_view function) {
+  return function == "create_blob" || function == "emit" || function == "call_host" || function == "take_handle";
+}
+
+std::invalid_argument unknown(std::string_view word) {
+  return std::invalid_argument("BULKHEAD_INSTRUMENT: '" + std::string(word) + "' is not known");
+}
+
 }  // namespace
 
 struct instrument::functions {
@@ -67,11 +75,20 @@ struct instrument::functions {
     if (!of(host).uses_host("emit()")) return false;
     if (size == 0 || ipc::value_size({static_cast<const std::uint8_t*>(value), size}) != size)
       of(host).misuse("emit() got bytes that are not one MessagePack value");
-    return real(host)->emit(real(host), name, value, size);
+    return !of(host).fails("emit") && real(host)->emit(real(host), name, value, size);
+  }
+  // As a host answers that is busy; nothing is left to release.
+  static bulkhead_status_t overloaded(const bulkhead_host_t* host, bulkhead_answer_t* answer) {
+    static constexpr std::string_view text = "overloaded because the test wants it to be";
+    *answer = {reinterpret_cast<const std::uint8_t*>(text.data()), text.size(), nullptr};
+    std::lock_guard held(of(host).mutex_);
+    --of(host).answers_;
+    return BULKHEAD_OVERLOADED;
   }
   static bulkhead_status_t call_host(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of, const char* function,
                                      const void* arguments, std::size_t size, bulkhead_answer_t* answer) {
     bulkhead_call_t* const served = of(host).serves(on_behalf_of);
+    if (of(host).fails("call_host")) return overloaded(host, answer);
     return real(host)->call_host(real(host), served, function, arguments, size, answer);
   }
   static void release_answer(const bulkhead_host_t* host, bulkhead_answer_t* answer) {
@@ -83,10 +100,14 @@ struct instrument::functions {
     real(host)->release_answer(real(host), answer);
   }
   static int take_handle(const bulkhead_host_t* host, bulkhead_call_t* call, std::uint32_t index) {
-    return of(host).uses(call, "take_handle()") ? real(host)->take_handle(real(host), call, index) : -1;
+    return of(host).uses(call, "take_handle()") && !of(host).fails("take_handle")
+               ? real(host)->take_handle(real(host), call, index)
+               : -1;
   }
   static bool create_blob(const bulkhead_host_t* host, std::size_t size, bulkhead_blob_t* blob) {
-    if (!of(host).uses_host("create_blob()") || !real(host)->create_blob(real(host), size, blob)) return false;
+    if (!of(host).uses_host("create_blob()") || of(host).fails("create_blob") ||
+        !real(host)->create_blob(real(host), size, blob))
+      return false;
     std::lock_guard held(of(host).mutex_);
     ++of(host).blobs_;
     return true;
@@ -136,12 +157,14 @@ struct instrument::functions {
   }
   static bool emit_handles(const bulkhead_host_t* host, const char* name, const void* value, std::size_t size,
                            const int* fds, std::size_t count) {
-    return of(host).uses_host("emit()") && passing(host).emit(real(host), name, value, size, fds, count);
+    return of(host).uses_host("emit()") && !of(host).fails("emit") &&
+           passing(host).emit(real(host), name, value, size, fds, count);
   }
   static bulkhead_status_t call_with_handles(const bulkhead_host_t* host, bulkhead_call_t* on_behalf_of,
                                              const char* function, const void* arguments, std::size_t size,
                                              const int* fds, std::size_t count, bulkhead_answer_t* answer) {
     bulkhead_call_t* const served = of(host).serves(on_behalf_of);
+    if (of(host).fails("call_host")) return overloaded(host, answer);
     return passing(host).call_host(real(host), served, function, arguments, size, fds, count, answer);
   }
   static int take(const bulkhead_host_t* host, bulkhead_answer_t* answer, std::uint32_t index) {
@@ -178,13 +201,18 @@ instrument::settings instrument::read(std::string_view text) {
     text.remove_prefix(std::min(text.size(), word.size() + 1));
     const std::size_t equals = word.find('=');
     unsigned value = 0;
-    const std::string_view key = word.substr(0, equals), digits = equals < word.size() ? word.substr(equals + 1) : "";
+    const std::string_view key = word.substr(0, equals), rest = equals < word.size() ? word.substr(equals + 1) : "";
+    const std::size_t at = rest.find('@');  // of fail=FUNCTION@N
+    const std::string_view function = at < rest.size() ? rest.substr(0, at) : "";
+    const std::string_view digits = function.empty() ? rest : rest.substr(at + 1);
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
     const bool number = error == std::errc() && end == digits.data() + digits.size();
-    if (number && key == "cancel_at") made.cancel_at = value;
-    else if (number && key == "slow_us") made.slow = std::chrono::microseconds(value);
-    else if (number && key == "report_every") made.report_every = value;
-    else throw std::invalid_argument("BULKHEAD_INSTRUMENT: '" + std::string(word) + "' is not known");
+    if (number && key == "fail" && may_fail(function)) made.fail[std::string(function)] = value;
+    else if (!number || !function.empty()) throw unknown(word);
+    else if (key == "cancel_at") made.cancel_at = value;
+    else if (key == "slow_us") made.slow = std::chrono::microseconds(value);
+    else if (key == "report_every") made.report_every = value;
+    else throw unknown(word);
   }
   return made;
 }
@@ -260,6 +288,13 @@ void instrument::ends(bulkhead_call_t* call) {
   }
   if (oldest) release_(oldest);
   if (settings_.report_every > 0 && answered % settings_.report_every == 0) report(answered);
+}
+
+bool instrument::fails(const char* function) {
+  const auto found = settings_.fail.find(function);
+  if (found == settings_.fail.end()) return false;
+  std::lock_guard held(mutex_);
+  return ++used_[function] >= found->second;
 }
 
 void instrument::destroyed() {

@@ -2,7 +2,7 @@
 // brings about what a test wants to see the plugin cope with. For `bulkhead check` and bulkhead/testing.hpp; workers have
 // none unless their environment says so.
 //
-//   BULKHEAD_INSTRUMENT=cancel_at=3,slow_us=500,report_every=100
+//   BULKHEAD_INSTRUMENT=cancel_at=3,slow_us=500,fail=create_blob@2,report_every=100
 //
 // It speaks through the log: "misuse: ..." (error, each once) for a rule that was broken, "instrument: calls=100 heap=...
 // descriptors=... blobs=... answers=..." (debug) after so many answered calls, "instrument: asked for ID" for extensions.
@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -27,7 +28,9 @@ class instrument {
   struct settings {
     unsigned cancel_at = 0;             // the use of the host at which each call finds itself cancelled; 0: never
     std::chrono::microseconds slow{0};  // how much longer each use of the host takes
-    unsigned report_every = 0;          // answered calls; 0: no reports
+    // Of create_blob, emit, call_host and take_handle those that fail, from that use on, from 1.
+    std::map<std::string, unsigned, std::less<>> fail{};
+    unsigned report_every = 0;  // answered calls; 0: no reports
   };
   // Throws std::invalid_argument.
   static settings read(std::string_view text);
@@ -60,6 +63,8 @@ class instrument {
   // Before a call of the host's: the call that it may be made for, if any.
   bulkhead_call_t* serves(bulkhead_call_t* on_behalf_of);
   void ends(bulkhead_call_t* call);
+  // Whether the test wants this use to fail.
+  bool fails(const char* function);
   void misuse(const std::string& text);
   void say(bulkhead_log_level_t level, const std::string& text);
   void report(unsigned calls);
@@ -76,6 +81,7 @@ class instrument {
   std::map<bulkhead_call_t*, std::string> ended_;  // the last of them, by method
   std::deque<bulkhead_call_t*> ended_order_;
   std::set<std::string> said_;
+  std::map<std::string, unsigned> used_;  // those that are to fail
   unsigned answered_ = 0;
   long blobs_ = 0, answers_ = 0;
   bool destroyed_ = false;

@@ -47,6 +47,7 @@ int nobody_has_this(void);
 #define SIGNATURE "(int n) -> int"
 #endif
 
+#define LETTERS "\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc\xc3\xbc"
 #define LOCK "/var/tmp/bulkhead-test-lock" /* which a call that is killed leaves behind */
 
 static const bulkhead_host_t* host;
@@ -65,6 +66,11 @@ static void work(const bulkhead_plugin_t* plugin, const bulkhead_method_t* metho
 #elif defined(ANSWERS_OTHER_TYPE)
   host->reply(host, call, "\xa2no", 3);
   return;
+#elif defined(ANSWERS_LONG_TEXT) /* all of it two bytes a letter */
+  host->reply(host, call, "\xd9\x50" LETTERS LETTERS LETTERS LETTERS, 82);
+  return;
+#elif defined(THROWS) /* in bad_throws.cpp */
+  throw 1;
 #elif defined(TAKES_ANYTHING)
   host->reply(host, call, "\x01", 1);
   return;
@@ -98,6 +104,10 @@ static void work(const bulkhead_plugin_t* plugin, const bulkhead_method_t* metho
   unlink(LOCK);
 #endif
 }
+
+#if defined(TEXT_RELOCATIONS)
+__asm__(".pushsection .text\n.balign 8\n.quad bulkhead_entry\n.popsection");
+#endif
 
 static const bulkhead_method_t methods[] = {{"work", SIGNATURE, "Works", BULKHEAD_METHOD_IDEMPOTENT, NULL, work}};
 static const bulkhead_plugin_t the_plugin = {NULL, methods, 1, NULL, NULL, NULL};

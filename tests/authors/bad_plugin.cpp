@@ -9,7 +9,9 @@
 #include <thread>
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 BULKHEAD_MANIFEST(license, "license=MIT");
 BULKHEAD_MANIFEST(description, "description=Bad in one way");
@@ -33,6 +35,13 @@ std::int64_t work(bulkhead::context& cx, std::int64_t n, const std::string& text
     std::memset(kept, 1, 10'000);
   }
   if (flaw("leaks little")) kept = std::malloc(24);
+  if (flaw("leaks mappings")) {
+    kept = ::mmap(nullptr, 16384, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    std::memset(kept, 1, 16384);
+  }
+  if (static int calls; flaw("leaks threads") && ++calls % 200 == 0) std::thread([] { ::pause(); }).detach();
+  if (bulkhead_answer_t answer{}; flaw("leaks answers"))
+    cx.raw()->call_host(cx.raw(), cx.call(), "nobody_has_this", "\x90", 1, &answer);
   if (flaw("leaks descriptors") && ::dup(1) < 0) throw bulkhead::error("no descriptors are left");
   if (flaw("ignores stop") && n > 1000) std::this_thread::sleep_for(60s);
   if (flaw("honours stop")) {
@@ -87,6 +96,7 @@ BULKHEAD_PLUGIN("bad", "1.0.0") {
   if (flaw("dies at the end")) plugin.on_destroy([] { std::raise(SIGSEGV); });
   if (flaw("hangs at the end")) plugin.on_destroy([] { std::this_thread::sleep_for(30s); });
   if (flaw("fails to start")) plugin.on_init([] { throw bulkhead::error("no licence server"); });
+  if (flaw("fails oddly")) plugin.on_init([] { throw bulkhead::error("<\xef\xbf\xbf & \x01\xff>"); });
   if (flaw("forgets"))
     plugin.state([] { return std::string("state"); },
                  [](const std::string&) { throw bulkhead::error("can't make sense of it"); });

@@ -117,6 +117,7 @@ TEST_CASE("check finds symbols that are exported, or that nobody has") {
 
 TEST_CASE("check finds an executable stack, a library that is not there, and a run path that no worker has") {
   finds("executable_stack", "file", "executable stack", {"start"});  // which no worker may have
+  finds("text_relocations", "file", "relocations in its code", {"start"});
   const checked done = check(bad("lacks_library"));
   CHECK(done.status == 1);
   CHECK_THAT(named(done.report, "file")["failures"].dump(), Contains("libgone.so"));
@@ -135,12 +136,25 @@ TEST_CASE("check finds a plugin without a manifest, and one for another ABI") {
   finds("other_abi_in_entry", "start", "ABI version 99");
 }
 
-TEST_CASE("check finds leaks of memory, descriptors and blobs") {
+TEST_CASE("check finds leaks of memory, descriptors, threads, blobs and answers") {
   finds("leaks memory", "leaks", "memory");
   finds("leaks little", "leaks", "leaks memory");
   finds("leaks descriptors", "leaks", "leaks descriptors");
   finds("leaks blobs", "leaks", "blobs");
+  finds("leaks mappings", "leaks", "KiB resident");
+  finds("leaks threads", "leaks", "leaks threads");
+  finds("leaks answers", "leaks", "answers (release_answer())");
 }
+
+TEST_CASE("check finds a small leak with the number of calls that it makes unless it is told") {
+  std::vector<std::string> words = {"bulkhead", "check", "--cases", "20"};
+  for (const std::string& each : bad("leaks little")) words.push_back(each);
+  const finished done = run(words);
+  CHECK(done.status == 1);
+  CHECK_THAT(done.out, Contains("failed  leaks") && Contains("leaks memory"));
+}
+
+TEST_CASE("check finds a method that lets an exception out") { finds("throws", "arguments", "lets an exception out"); }
 
 TEST_CASE("check finds methods that go on after their deadline or their cancellation") {
   finds("ignores stop", "deadlines", "after its deadline", {"cancellation"});
@@ -177,6 +191,8 @@ TEST_CASE("check finds ends that are no good ones, and a state that can't be tak
   finds("dies at the end", "life", "SIGSEGV");
   finds("hangs at the end", "life", "destroy()");
   finds("forgets", "life", "can't make sense of it");
+  CHECK_THAT(named(check(bad("forgets"), {"--skip", "leaks"}).report, "life")["failures"].dump(),
+             Contains("it can't be reloaded"));
 }
 
 TEST_CASE("check finds a plugin that does not come back when its worker was killed in a call") {
@@ -208,6 +224,36 @@ TEST_CASE("check reports for people and as JUnit's XML") {
                       Contains("<failure message=\"it exports more than bulkhead_entry: a_helper_for_all") &&
                       Contains("<skipped message=\"it gets one call at a time"));
 }
+
+TEST_CASE("check writes XML that parsers take, whatever the plugin says") {
+  const scratch folder;
+  const auto file = (folder / "report.xml").string();
+  for (const char* flaw : {"answers_long_text", "fails oddly"}) {
+    std::vector<std::string> words = {"bulkhead", "check", "--skip", "leaks", "--cases", "20", "--junit", file};
+    for (const std::string& each : bad(flaw)) words.push_back(each);
+    INFO(flaw);
+    CHECK(run(words).status == 1);
+    const finished parsed =
+        run({"/usr/bin/env", "python3", "-c",
+             "import sys, xml.etree.ElementTree as t; print(len(t.parse(sys.argv[1]).findall('testcase')))", file});
+    INFO(parsed.err << contents(file));
+    CHECK(parsed.status == 0);
+    CHECK(std::stoi(parsed.out) > 1);
+  }
+}
+
+#ifdef BULKHEAD_ASAN_PLUGIN
+TEST_CASE("check finds nothing wrong with the file of a plugin built with AddressSanitizer") {
+  const finished done = run({"/usr/bin/env", std::string("BULKHEAD_WORKER_PRELOAD=") + BULKHEAD_LIBASAN,
+                             "ASAN_OPTIONS=detect_leaks=0", std::string(BULKHEAD_TEST_PROGRAMS) + "/bulkhead", "check",
+                             "--json", "--memory", "0", "--cases", "10", "--skip", "leaks", BULKHEAD_ASAN_PLUGIN});
+  INFO(done.out << done.err);
+  const json report = json::parse(done.out);
+  CHECK(named(report, "file")["failures"].empty());
+  CHECK(named(report, "start")["failures"].empty());
+  CHECK_THAT(named(report, "arguments")["failures"].dump(), Contains("worker_lost"));
+}
+#endif
 
 TEST_CASE("check: the same seed makes the same calls") {
   const auto told = [](const char* seed) {

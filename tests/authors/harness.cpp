@@ -3,6 +3,8 @@
 
 #include <catch2/catch.hpp>
 
+#include <fcntl.h>
+
 using namespace std::chrono_literals;
 using bulkhead::outcome;
 using bulkhead::test::in_process;
@@ -60,6 +62,29 @@ TEST_CASE("functions of the application fail when the test wants it") {
     REQUIRE(lines.size() == 1);
     CHECK_THAT(lines[0], Contains("no price") && Contains("the test wants it"));
   }
+}
+
+TEST_CASE("functions of the host itself fail when the test wants it") {
+  for (auto how : {isolated(), in_process()}) {
+    bulkhead::test::plugin shop(
+        file,
+        how.lend("lookup", lookup).failing_host("create_blob", 2).failing_host("emit").failing_host("call_host", 2));
+    CHECK(shop->call<bulkhead::bytes>("blob", 10).size() == 10);
+    const bulkhead::reply second = shop->try_call("blob", 10);
+    CHECK(second.outcome() == outcome::plugin_error);
+    CHECK_THAT(second.message(), Contains("no memory for a blob"));
+    CHECK(!shop->call<bool>("emits"));
+    CHECK(shop->call<int>("price", "tea") == 3);
+    CHECK(shop->call<int>("price", "tea") == -1);
+    CHECK(shop.misuses().empty());
+    CHECK_THAT(shop.log().at(0), Contains("no price: overloaded because the test wants it"));
+  }
+  const bulkhead::unique_fd opened(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  bulkhead::test::plugin taking(file);
+  CHECK(taking->call<bool>("given", bulkhead::pass_fd{opened.get()}));
+  bulkhead::test::plugin failing(file, isolated().failing_host("take_handle"));
+  CHECK(failing->try_call("given", bulkhead::pass_fd{opened.get()}).outcome() == outcome::plugin_error);
+  CHECK_THROWS_WITH(bulkhead::test::plugin(file, isolated().failing_host("reply")), Contains("fail=reply@1"));
 }
 
 TEST_CASE("a slow host makes each use of it take longer, so that a deadline passes") {

@@ -25,6 +25,9 @@ BULKHEAD_PLUGIN("harness_plugin", "1.0.0") {
       return -1;
     }
   });
+  plugin.method("blob", [](bulkhead::context& cx, std::size_t size) { return cx.create_blob(size); });
+  plugin.method("emits", [](bulkhead::context& cx) { return cx.emit("event", 1); });
+  plugin.method("given", [](const bulkhead::handle& file) { return file.fd() >= 0; });
   plugin.method("twice", [](bulkhead::context& cx) {
     const char nil = '\xc0';
     cx.raw()->reply(cx.raw(), cx.call(), &nil, 1);

@@ -3,6 +3,11 @@
 
 #include <zstd.h>
 
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <random>
+
 using namespace bulkhead;
 using namespace bulkhead::testing;
 using Catch::Matchers::Contains;
@@ -42,6 +47,23 @@ TEST_CASE("zstd compresses and decompresses as the library does") {
     CHECK(zstd.call<bytes>("decompress", packed_by_the_library(data)) == data);
   }
   CHECK(zstd.call<bytes>("compress", sample(100'000), 19).size() < 50'000);
+}
+
+TEST_CASE("zstd compresses a blob where the application wrote it, and answers with one in shared memory") {
+  host host;
+  const plugin zstd = host.load(plugin_path("zstd"));
+  std::mt19937 random(1);
+  bytes data(1'000'000);
+  for (std::uint8_t& each : data) each = static_cast<std::uint8_t>(random());
+  shared_blob in = zstd.make_blob(data.size());
+  std::copy(data.begin(), data.end(), in.writable().begin());
+  const auto small = zstd.call<shared_blob>("compress", in);
+  std::ifstream maps("/proc/self/maps");
+  const std::string mapped((std::istreambuf_iterator<char>(maps)), {});
+  CHECK_THAT(mapped, Contains("memfd:bulkhead-arguments") && Contains("memfd:bulkhead-results"));
+  CHECK(unpacked_by_the_library(small.copy(), data.size()) == data);
+  const auto again = zstd.call<shared_blob>("decompress", small);
+  CHECK(std::equal(data.begin(), data.end(), again.view().begin(), again.view().end()));
 }
 
 TEST_CASE("zstd streams in both directions at once, more than a window holds") {

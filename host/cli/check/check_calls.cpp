@@ -15,9 +15,7 @@ constexpr unsigned plain_cases = 4, samples_kept = 3, enough_failures = 3;
 constexpr std::chrono::seconds grace_and_more{2};  // a worker that does not stop is killed after 1 s
 
 std::string text_of(const made_arguments& made) {
-  std::string text = compact(from_msgpack(ipc::unpack(made.params).get(), bytes_as::summary));
-  if (text.size() > 160) text = text.substr(0, 157) + "...";
-  return text;
+  return ipc::sanitised(compact(from_msgpack(ipc::unpack(made.params).get(), bytes_as::summary)), 160);
 }
 
 // Seeds are such that a seed alone says which method and which case it is.
@@ -61,7 +59,7 @@ std::string judge(method_under_check& method, const case_made& made, const reply
       const msgpack::object_handle value = ipc::unpack(done.raw());
       if (!fits(method.form.result, value.get()))
         return fmt::format("answers {}, which is not {} as its signature says, to {}",
-                           compact(from_msgpack(value.get(), bytes_as::summary)).substr(0, 80),
+                           ipc::sanitised(compact(from_msgpack(value.get(), bytes_as::summary)), 80),
                            to_string(method.form.result), with);
       return "";
     }

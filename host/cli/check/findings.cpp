@@ -3,10 +3,12 @@
 
 #include "terminal.hpp"
 #include "values/from_msgpack.hpp"
+#include <bulkhead/ipc/message.hpp>
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 
 namespace bulkhead::cli::check {
 namespace {
@@ -27,17 +29,18 @@ void add(std::vector<std::string>& to, std::string text) {
   if (to.size() < kept && std::find(to.begin(), to.end(), text) == to.end()) to.push_back(std::move(text));
 }
 
-// XML takes no control characters, however they are written.
+// XML takes UTF-8 alone, and no control characters, however they are written; nor these two.
 std::string xml(std::string_view text) {
   std::string out;
-  for (const char c : text) {
+  for (const char c : ipc::sanitised(text, SIZE_MAX)) {
     if (c == '<') out += "&lt;";
     else if (c == '>') out += "&gt;";
     else if (c == '&') out += "&amp;";
     else if (c == '"') out += "&quot;";
-    else if (static_cast<unsigned char>(c) < ' ' && c != '\n' && c != '\t') out += '?';
     else out += c;
   }
+  for (const char* none : {"\xef\xbf\xbe", "\xef\xbf\xbf"})  // U+FFFE, U+FFFF
+    for (std::size_t at = 0; (at = out.find(none, at)) != std::string::npos;) out.replace(at, 3, "?");
   return out;
 }
 

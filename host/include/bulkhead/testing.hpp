@@ -45,6 +45,12 @@ class options {
     faults_->of[name] = {from, count};
     return *this;
   }
+  // A function of the host's own fails from its `from`-th use on: "create_blob" (there is no memory), "emit" (nobody hears
+  // it), "call_host" (the host is overloaded) or "take_handle" (there is no such descriptor).
+  options& failing_host(const std::string& function, unsigned from = 1) {
+    failing_ += ",fail=" + function + "@" + std::to_string(from);
+    return *this;
+  }
   // All else: deadline, memory limit, policy, environment, ... The policy is strict unless it is set here.
   options& with(const std::function<void(load_options&)>& change) { return change(load_), *this; }
 
@@ -79,6 +85,7 @@ class options {
   load_options load_{};
   unsigned cancel_at_ = 0;
   std::chrono::microseconds slow_{0};
+  std::string failing_;
   std::shared_ptr<fault_book> faults_ = std::make_shared<fault_book>();
 };
 
@@ -101,7 +108,7 @@ class plugin {
     };
     load_options load = with.load_;
     load.environment.push_back("BULKHEAD_INSTRUMENT=cancel_at=" + std::to_string(with.cancel_at_) +
-                               ",slow_us=" + std::to_string(with.slow_.count()));
+                               ",slow_us=" + std::to_string(with.slow_.count()) + with.failing_);
     host_ = std::make_unique<host>(for_host);
     loaded_ = host_->load(found(file), load);
   }
