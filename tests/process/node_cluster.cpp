@@ -329,6 +329,27 @@ TEST_CASE("a worker of Node's cluster that has as many connections as it wants g
   CHECK(answer->body == "1");
 }
 
+TEST_CASE("a worker of Node's cluster that was told to leave gets no socket any more") {
+  launcher launch;
+  watched_cluster watched;
+  const scratch_folder folder;
+  const auto script = write_file(folder.path / "late",
+                                 "#!/usr/bin/env python3\n"
+                                 "import os, socket, json\n"
+                                 "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
+                                 "f = c.makefile('rb')\n"
+                                 "def say(**m): c.sendall(json.dumps(dict(m, cmd='NODE_CLUSTER')).encode() + b'\\n')\n"
+                                 "assert json.loads(f.readline())['act'] == 'disconnect'\n"
+                                 "say(act='queryServer', seq=1, address='127.0.0.1', port=0, addressType=4)\n"
+                                 "say(act='exitedAfterDisconnect', seq=2)\n"
+                                 "assert json.loads(f.readline())['ack'] == 2\n",
+                                 0755);
+  node_cluster site(launch, script, watched.options(1, schedule::round_robin));
+  site.stop();
+  REQUIRE(watched.seen->ended.wait_for(1));
+  CHECK(watched.seen->ended.values()[0] == std::pair(1u, 0));
+}
+
 TEST_CASE("workers of Node's cluster are told that they may not listen on paths and descriptors") {
   const auto [what, where] =
       GENERATE(table<std::string, std::string>({{"path", "/tmp/no-such-folder/socket"}, {"descriptor", "0"}}));

@@ -210,7 +210,8 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     if (const auto ack = number_in(message, "ack")) {
       answered(number, from, *ack, message);
     } else if (act == "queryServer") {
-      query_server(number, from, message);
+      // One that was told to leave while it started would wait for connections on a channel that it has closed.
+      if (!from.leaving) query_server(number, from, message);
     } else if (act == "listening") {
       if (!std::exchange(from.listening, true)) from.listening_since = std::chrono::steady_clock::now();
       if (const auto old = workers_.find(std::exchange(from.succeeds, 0)); old != workers_.end())
