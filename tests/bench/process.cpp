@@ -103,7 +103,7 @@ void sandboxed(launcher& launch) {
     theirs.push_back(posix_spawned({"/usr/bin/bwrap", "--unshare-all", "--ro-bind", "/", "/", "/bin/true"}));
     ours.push_back(spawned(launch, "/bin/true", options));
   }
-  compare("spawn /bin/true under policy::strict and wait", ours, "bwrap --unshare-all", theirs);
+  compare("spawn /bin/true under policy::strict and wait", ours, "bwrap --unshare-all", theirs, 1.2);
 }
 
 // A child that answers, and its first word.
@@ -177,10 +177,10 @@ void forking(launcher& launch) {
     trips.push_back(quantile(some, 0.5));
     mixed.push_back(quantile(some_mixed, 0.5));
   }
-  compare("fork to first message", ours, "Node's fork of Node", theirs);
+  compare("fork to first message", ours, "Node's fork of Node", theirs, 1.0 / 15);
   row("memory of a forked child (PSS)", quantile(memory, 0.5), "kB",
       fmt::format("a Node child {:.0f} kB", quantile(node_memory, 0.5)),
-      quantile(memory, 0.5) / quantile(node_memory, 0.5), 0.1);
+      quantile(memory, 0.5) / quantile(node_memory, 0.5), 0.05);
   compare("message round trip, both ends ours", trips, "Node and Node", node_trips);
   compare("message round trip, Node child of ours", mixed, "Node and Node", node_trips);
 }

@@ -50,6 +50,26 @@ TEST_CASE("spawn tells as JSON how a sandboxed program ended, what it used, what
   CHECK(json::parse(killed.err)["signal"] == "SIGTERM");
 }
 
+TEST_CASE("exec tells as JSON what a sandboxed command wrote and used, and what it was denied") {
+  const finished done = run({"bulkhead", "exec", "--policy", "strict", "--grant", "read:/usr/bin", "--json",
+                             "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo $i; /usr/bin/unshare -U true"});
+  INFO(done.out << done.err);
+  const json account = json::parse(done.out);
+  CHECK(account["stdout"] == "20000\n");
+  CHECK(account["stderr"].get<std::string>().starts_with("unshare: "));
+  CHECK(account["reason"] == "exited");
+  CHECK(account["code"] == done.status);
+  CHECK(account["signal"] == nullptr);
+  const auto microseconds = account["user_us"].get<long>() + account["system_us"].get<long>();
+  CHECK(microseconds > 1000);
+  CHECK(microseconds < 60'000'000);
+  CHECK(account["max_resident_bytes"] > 100 << 10);
+  CHECK(account["max_resident_bytes"] < 1 << 30);
+  REQUIRE(!account["violations"].empty());
+  CHECK(account["violations"].back()["system_call"] == "unshare");
+  CHECK(account["violations"].back()["program"] == "/usr/bin/unshare");
+}
+
 TEST_CASE("a policy's file and grants decide what a spawned program sees") {
   const scratch folder;
   const auto file = write(folder / "policy.toml", "read = [\"/usr/bin\", \"/etc/passwd\"]\n");

@@ -175,6 +175,29 @@ TEST_CASE("a command can be cancelled") {
   CHECK(cancelled.status.signal == SIGTERM);
 }
 
+TEST_CASE("a command with a completion token can be cancelled, and timed out, with the signal that is asked for") {
+  const bool cancels = GENERATE(true, false);
+  launcher launch;
+  std::stop_source stop;
+  mailbox<std::pair<boost::system::error_code, exec_result>> ended;
+  exec_options options;
+  options.process.kill_signal = SIGINT;
+  if (cancels) {
+    options.process.stop = stop.get_token();
+    options.process.events.on_spawn = [&] { stop.request_stop(); };
+  } else {
+    options.process.timeout = 100ms;
+  }
+  launch.exec("exec sleep 300", options, [&](boost::system::error_code code, exec_result result) {
+    ended.put({code, std::move(result)});
+  });
+  REQUIRE(ended.wait_for(1));
+  const auto [code, result] = ended.values()[0];
+  CHECK(code == (cancels ? process_error::aborted : process_error::timed_out));
+  CHECK(result.status.signal == SIGINT);
+  CHECK_THROWS_AS(launch.exec("exec sleep 300", options, boost::asio::use_future).get(), boost::system::system_error);
+}
+
 TEST_CASE("many commands run at once, from many threads") {
   launcher launch;
   std::vector<std::thread> threads;

@@ -1,6 +1,6 @@
 // Node's own cluster under a primary of ours: real Node workers, real clients.
 #include "../integration/http_client.hpp"
-#include "process_fixture.hpp"
+#include "node_fixture.hpp"
 #include <bulkhead/node_cluster.hpp>
 
 #include <atomic>
@@ -13,7 +13,7 @@ using json = nlohmann::json;
 
 namespace {
 
-const std::string cluster_script = std::string(BULKHEAD_TEST_SCRIPTS) + "/cluster.js";
+const std::string cluster_script = scripts + "/cluster.js";
 
 struct watched_cluster {
   struct boxes {
@@ -105,6 +105,36 @@ TEST_CASE("a script of Node's cluster serves with all of its workers, by either 
   CHECK_THROWS_AS(http_client(port), std::system_error);
   CHECK(watched.seen->ended.wait_for(3));
   CHECK(no_children());
+}
+
+TEST_CASE("sockets go both ways between a worker of Node's cluster and the application") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(2, how);
+  mailbox<received> messages;
+  options.on_message = [&](unsigned, const json& message, passed_handle handle) {
+    messages.put({message, std::make_shared<passed_handle>(std::move(handle))});
+  };
+  node_cluster site(launch, cluster_script, options);
+  watched.port(2);
+  const unique_fd waiting = listener(), client = connected_to(port_of(waiting.get()));
+  CHECK(site.send(2, "answered", passed_handle(unique_fd(::accept(waiting.get(), nullptr, nullptr)))));
+  CHECK(all_of(client.get()) == "answered by 2");
+
+  CHECK(site.send(1, "give"));
+  REQUIRE(messages.wait_for(1));
+  const received given = messages.values()[0];
+  CHECK(given.message == "given");
+  CHECK(given.handle->kind() == handle_kind::tcp_socket);
+  const std::string_view request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+  CHECK(::send(given.handle->fd(), request.data(), request.size(), MSG_NOSIGNAL) == ssize_t(request.size()));
+  pollfd answered{given.handle->fd(), POLLIN, 0};  // Node's sockets do not block
+  REQUIRE(::poll(&answered, 1, 20'000) == 1);
+  CHECK(all_of(given.handle->fd()).starts_with("HTTP/1.1 200 OK"));
+  CHECK(site.send(1, "and then"));  // the channel goes on
+  REQUIRE(messages.wait_for(2));
+  CHECK(messages.values()[1].message == json{{"echo", "and then"}});
 }
 
 TEST_CASE("nobody is refused while workers of Node's cluster are killed, and each is replaced") {
@@ -262,13 +292,85 @@ TEST_CASE("a connection that one worker of Node's cluster refuses is given to an
                  0755);
   node_cluster site(launch, script, watched.options(2, schedule::round_robin));
   const std::uint16_t port = watched.port(2);
-  // Each worker has its turn. The one that has refused gets no more.
+  // Each worker has its turn; the one that has refused gets another later.
   for (int i = 0; i < 3; ++i) {
     const auto answer = http_client(port).receive();
     REQUIRE(answer);
     CHECK(answer->body == "taken");
   }
+  CHECK(site.stats().redistributed >= 1);
+}
+
+TEST_CASE("a connection that a worker of Node's cluster dies of is given to another") {
+  launcher launch;
+  watched_cluster watched;
+  node_cluster site(launch, cluster_script, watched.options(2, schedule::round_robin, "first_dies"));
+  const std::uint16_t port = watched.port(2);
+  for (int i = 0; i < 3; ++i) CHECK(who_answers(port) != "nobody");
+  REQUIRE(watched.seen->ended.wait_for(1));
+  CHECK(watched.seen->ended.values()[0] == std::pair(1u, -1));
   CHECK(site.stats().redistributed == 1);
+  CHECK(watched.seen->listening.wait_for(3));
+}
+
+TEST_CASE("a worker of Node's cluster that has as many connections as it wants gets others later") {
+  launcher launch;
+  watched_cluster watched;
+  node_cluster site(launch, cluster_script, watched.options(1, schedule::round_robin, "one_at_a_time"));
+  const std::uint16_t port = watched.port(1);
+  std::optional<http_client> first(port);
+  REQUIRE(first->get("/"));
+  http_client second(port);
+  CHECK(eventually([&] { return site.stats().redistributed > 0; }));
+  CHECK(site.stats().passed == 1);
+  first.reset();
+  const auto answer = second.get("/");
+  REQUIRE(answer);
+  CHECK(answer->body == "1");
+}
+
+TEST_CASE("a worker of Node's cluster that was told to leave gets no socket any more") {
+  launcher launch;
+  watched_cluster watched;
+  const scratch_folder folder;
+  const auto script = write_file(folder.path / "late",
+                                 "#!/usr/bin/env python3\n"
+                                 "import os, socket, json\n"
+                                 "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
+                                 "f = c.makefile('rb')\n"
+                                 "def say(**m): c.sendall(json.dumps(dict(m, cmd='NODE_CLUSTER')).encode() + b'\\n')\n"
+                                 "assert json.loads(f.readline())['act'] == 'disconnect'\n"
+                                 "say(act='queryServer', seq=1, address='127.0.0.1', port=0, addressType=4)\n"
+                                 "say(act='exitedAfterDisconnect', seq=2)\n"
+                                 "assert json.loads(f.readline())['ack'] == 2\n",
+                                 0755);
+  node_cluster site(launch, script, watched.options(1, schedule::round_robin));
+  site.stop();
+  REQUIRE(watched.seen->ended.wait_for(1));
+  CHECK(watched.seen->ended.values()[0] == std::pair(1u, 0));
+}
+
+TEST_CASE("workers of Node's cluster are told that they may not listen on paths and descriptors") {
+  const auto [what, where] =
+      GENERATE(table<std::string, std::string>({{"path", "/tmp/no-such-folder/socket"}, {"descriptor", "0"}}));
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(1, GENERATE(schedule::round_robin, schedule::shared), what);
+  options.arguments[1] = where;
+  const node_cluster site(launch, cluster_script, options);
+  REQUIRE(watched.seen->messages.wait_for(1));
+  CHECK(watched.seen->messages.values()[0].second == json{{"code", "EACCES"}});
+}
+
+TEST_CASE("a worker of Node's cluster ends well when its channel does, whatever it has to do") {
+  launcher launch;
+  conversation with;
+  auto options = with.options();
+  options.add_env = {"NODE_UNIQUE_ID=1"};
+  const child worker = launch.fork(cluster_script, {"idle"}, options);
+  CHECK(with.message(0) == "up");
+  worker.disconnect();
+  CHECK(worker.wait().code == 0);
 }
 
 TEST_CASE("workers of Node's cluster listen only where they may, and are told why not") {

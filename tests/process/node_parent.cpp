@@ -1,8 +1,7 @@
 // A parent of Node: messages and handles both ways with the real thing, and with peers that don't keep to the rules.
-#include "process_fixture.hpp"
+#include "node_fixture.hpp"
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -10,98 +9,6 @@
 using namespace bulkhead;
 using namespace bulkhead::testing;
 using json = nlohmann::json;
-
-namespace {
-
-const std::string scripts = BULKHEAD_TEST_SCRIPTS;
-
-struct received {
-  json message;
-  std::shared_ptr<passed_handle> handle;
-};
-
-// All that a child says. What comes when nobody looks any more has somewhere to go.
-struct conversation {
-  struct boxes {
-    mailbox<std::string> events;
-    mailbox<received> messages;
-  };
-  const std::shared_ptr<boxes> both = std::make_shared<boxes>();
-  mailbox<std::string>& events = both->events;
-  mailbox<received>& messages = both->messages;
-  process_options options() const {
-    process_options out;
-    const auto put = [to = both](const std::string& event) { to->events.put(event); };
-    out.events = {
-        .on_spawn = [put] { put("spawn"); },
-        .on_message =
-            [to = both](const json& message, passed_handle handle) {
-              to->messages.put({message, handle ? std::make_shared<passed_handle>(std::move(handle)) : nullptr});
-            },
-        .on_disconnect = [put] { put("disconnect"); },
-        .on_exit = [put](const exit_status& status) { put("exit " + std::to_string(status.code)); },
-        .on_close = [put](const exit_status&) { put("close"); },
-        .on_error = [put](boost::system::error_code, const std::string& text) { put("error " + text); }};
-    return out;
-  }
-  json message(std::size_t index) {
-    REQUIRE(messages.wait_for(index + 1));
-    return messages.values()[index].message;
-  }
-};
-
-sockaddr_in any_port() {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
-}
-
-std::uint16_t port_of(int fd) {
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size);
-  return ntohs(address.sin_port);
-}
-
-unique_fd listener() {
-  unique_fd made(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  auto address = any_port();
-  REQUIRE(::bind(made.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-  REQUIRE(::listen(made.get(), 8) == 0);
-  return made;
-}
-
-unique_fd connected_to(std::uint16_t port) {
-  unique_fd made(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  auto address = any_port();
-  address.sin_port = htons(port);
-  REQUIRE(::connect(made.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-  return made;
-}
-
-std::string all_of(int fd) {
-  std::string out;
-  char some[512];
-  for (ssize_t n = 0; (n = ::recv(fd, some, sizeof some, 0)) > 0;) out.append(some, static_cast<std::size_t>(n));
-  return out;
-}
-
-// A peer that writes what it likes: python with the channel as `c`.
-child raw_peer(launcher& launch, conversation& with, const std::string& script) {
-  process_options options = with.options();
-  options.channel = channel_kind::node;
-  options.streams = {stdio::null(), stdio::pipe(), stdio::inherit()};
-  return launch.spawn("python3",
-                      {"-c",
-                       "import socket, os, json, array\n"
-                       "c = socket.socket(fileno=int(os.environ['NODE_CHANNEL_FD']))\n"
-                       "f = c.makefile('rb')\n" +
-                           script},
-                      options);
-}
-
-}  // namespace
 
 TEST_CASE("a Node child of fork answers any JSON value, in order") {
   launcher launch;

@@ -57,7 +57,8 @@ struct exec_result {
 class launcher_core;
 
 // Thread-safe. Functions without a completion token block: those that start a child for about half a millisecond, exec()
-// and exec_file() until it has ended. With one they return at once.
+// and exec_file() until it has ended. With one they return at once. What is in progress is cancelled by
+// process_options::stop; a cancellation slot that the token's handler may have is not looked at.
 class launcher {
  public:
   // Starts no process yet. Handlers run on a thread of its own.

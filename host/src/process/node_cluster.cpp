@@ -25,7 +25,7 @@ using json = nlohmann::json;
 using boost::asio::posix::stream_descriptor;
 
 constexpr std::size_t servers_limit = 256;
-constexpr std::chrono::milliseconds short_of_descriptors{100};
+constexpr std::chrono::milliseconds short_of_descriptors{100}, full_for{10};
 constexpr auto soon = restart_backoff{}.healthy_after;
 
 json internal(const char* act) { return {{"cmd", "NODE_CLUSTER"}, {"act", act}}; }
@@ -210,7 +210,8 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     if (const auto ack = number_in(message, "ack")) {
       answered(number, from, *ack, message);
     } else if (act == "queryServer") {
-      query_server(number, from, message);
+      // One that was told to leave while it started would wait for connections on a channel that it has closed.
+      if (!from.leaving) query_server(number, from, message);
     } else if (act == "listening") {
       if (!std::exchange(from.listening, true)) from.listening_since = std::chrono::steady_clock::now();
       if (const auto old = workers_.find(std::exchange(from.succeeds, 0)); old != workers_.end())
@@ -386,9 +387,24 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     handoff done = std::move(found->second);
     from.handoffs.erase(found);
     const auto accepted = message.find("accepted");
-    if (accepted == message.end() || *accepted != true) return take_back(std::move(done));  // it has closed this server
+    if (accepted == message.end() || *accepted != true) {
+      free_later(done.key, number);
+      return take_back(std::move(done));
+    }
     ++counts_.passed;
     if (const auto at = servers_.find(done.key); at != servers_.end()) free_for(at->first, at->second, number);
+  }
+
+  // A worker that did not take a connection has closed this server, of which it tells; or has as many as it wants for now.
+  void free_later(const std::string& key, unsigned number) {
+    auto timer = std::make_shared<boost::asio::steady_timer>(launch_.executor(), full_for);
+    timer->async_wait([timer, weak = weak_from_this(), key, number](boost::system::error_code code) {
+      const auto self = weak.lock();
+      if (!self || code) return;
+      std::lock_guard held(self->mutex_);
+      if (const auto at = self->servers_.find(key); at != self->servers_.end())
+        self->free_for(at->first, at->second, number);
+    });
   }
 
   void take_back(handoff what) {

@@ -1,11 +1,15 @@
-// A worker of Node's cluster for the tests: answers with its number; does what it is told.
+// A worker of Node's cluster for the tests: answers with its number; does what it is told, and what its first argument says.
 const cluster = require('cluster');
 const http = require('http');
+const net = require('net');
 if (!cluster.isWorker) process.exit(9);
 const [what, port, address] = process.argv.slice(2);
 if (what === 'crash') process.exit(3);
 let server;
-if (what === 'datagrams') {
+if (what === 'idle') {
+  setInterval(() => {}, 1e9);
+  process.send('up');
+} else if (what === 'datagrams') {
   const socket = require('dgram').createSocket('udp4');
   socket.on('message', (text, from) => socket.send(`${text} from ${cluster.worker.id}`, from.port, from.address));
   socket.bind(Number(port), '127.0.0.1');
@@ -13,10 +17,18 @@ if (what === 'datagrams') {
   server = http.createServer((request, response) => response.end(String(cluster.worker.id)));
   server.on('error', (e) => process.send({ code: e.code }));
   if (what === 'come_and_go') server.on('listening', () => setImmediate(() => cluster.worker.disconnect()));
-  server.listen(Number(port), address);
+  if (what === 'one_at_a_time') server.maxConnections = 1;
+  if (what === 'first_dies' && cluster.worker.id === 1)
+    process.prependListener('internalMessage', (m) => m.act === 'newconn' && process.kill(process.pid, 'SIGKILL'));
+  if (what === 'path') server.listen(port);
+  else if (what === 'descriptor') server.listen({ fd: Number(port) });
+  else server.listen(Number(port), address);
 }
-process.on('message', (m) => {
-  if (m === 'leave') cluster.worker.disconnect();
+process.on('message', (m, socket) => {
+  if (socket) socket.end(`${m} by ${cluster.worker.id}`);
+  else if (m === 'give') {  // a connection to this very cluster
+    const client = net.connect(server.address().port, '127.0.0.1', () => process.send('given', client));
+  } else if (m === 'leave') cluster.worker.disconnect();
   else if (m === 'close') server.close(() => process.send('closed'));
   else process.send({ echo: m });
 });
