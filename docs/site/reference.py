@@ -133,7 +133,7 @@ def main():
         settings += f"\nINPUT = {folder}/include\nSTRIP_FROM_PATH = {folder}/include\nSTRIP_FROM_INC_PATH = {folder}/include\n"
         settings += f"GENERATE_XML = YES\nXML_OUTPUT = {folder}/xml\nXML_PROGRAMLISTING = NO\n"
         if check:
-            settings += "GENERATE_HTML = NO\n"
+            settings += f"GENERATE_HTML = NO\nOUTPUT_DIRECTORY = {folder}\n"
         made = subprocess.run(["doxygen", "-"], input=settings, text=True, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         # One line more than the header has: the one that says that its first comment is about the file.
         said = re.sub(rf"(?m)^{folder}/include/(.*?):(\d+):",

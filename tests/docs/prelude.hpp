@@ -26,19 +26,21 @@ using namespace std::chrono_literals;
 using bulkhead::policy;
 using bulkhead::restart_strategy;
 
-extern bulkhead::bytes jpeg;           // the contents of a file
-extern std::ifstream file;             // an open one
-extern bulkhead::plugin image, tools;  // plugins that are loaded
-extern bulkhead::bytes model_bytes;
-extern std::size_t size;
-void read_into(std::span<std::uint8_t> to);
-void load_into(std::span<std::uint8_t> to);
-void save(std::span<const std::uint8_t> from);
+inline bulkhead::bytes jpeg;           // the contents of a file
+inline std::ifstream file;             // an open one
+inline bulkhead::plugin image, tools;  // plugins that are loaded
+inline bulkhead::bytes model_bytes;
+inline std::size_t size;
+inline void read_into(std::span<std::uint8_t>) {}
+inline void load_into(std::span<std::uint8_t>) {}
+inline void save(std::span<const std::uint8_t>) {}
 #endif
 
 #ifdef SAMPLE_OF_PLUGIN
 template <class From, class To>
-void blur(From from, To to, int radius);
+void blur(From, To, int) {}
 template <class Model, class Image>
-std::string classify(Model model, Image image);
+std::string classify(Model, Image) {
+  return {};
+}
 #endif
