@@ -128,7 +128,7 @@ static void hear_all(void* context, const char* kind, const char* plugin, const 
   give(&((struct story*)context)->told);
 }
 
-static void note_end(void* context, bh_reply* reply, bh_error* error) {
+static void tell_end(void* context, bh_reply* reply, bh_error* error) {
   CHECK(!reply);
   struct story* story = context;
   story->error = error;
@@ -143,7 +143,7 @@ TEST(a_shutdown_ends_calls_and_callbacks_and_leaves_handles) {
   bh_plugin* chaos =
       bh_host_load(host, PLUGIN("chaos"), "supervision = { drain = { calls = '10ms' } }", NULL, 0, &error);
   CHECK(chaos);
-  CHECK(bh_plugin_call_async(chaos, "sleep_ms", BYTES("\x91\xce\x00\x01\x00\x00"), NULL, note_end, &story, &error));
+  CHECK(bh_plugin_call_async(chaos, "sleep_ms", BYTES("\x91\xce\x00\x01\x00\x00"), NULL, tell_end, &story, &error));
   bh_host_shutdown(host);
   CHECK(atomic_load(&story.ended.count) == 1 && story.error);
   bh_error_free(story.error);
