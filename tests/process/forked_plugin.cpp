@@ -1,26 +1,9 @@
 // Plugins that are forked: `bulkhead node` on Node's channel, with this side as its parent.
-#include "process_fixture.hpp"
+#include "node_fixture.hpp"
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
 using json = nlohmann::json;
-
-namespace {
-
-struct conversation {
-  mailbox<json> messages;
-  process_options options() {
-    process_options out;
-    out.events.on_message = [this](const json& message, passed_handle) { messages.put(message); };
-    return out;
-  }
-  json message(std::size_t index) {
-    REQUIRE(messages.wait_for(index + 1));
-    return messages.values()[index];
-  }
-};
-
-}  // namespace
 
 TEST_CASE("a forked plugin says that it is ready, answers calls and errors, outlives a crash, and ends when told") {
   conversation with;
