@@ -487,13 +487,14 @@ TEST_CASE("a peer that speaks the words of Node's cluster without being one does
                  "def say(**m): c.sendall(json.dumps(dict(m, cmd='NODE_CLUSTER')).encode() + b'\\n')\n"
                  "say(); say(act=1); say(ack='x'); say(ack=7, accepted=True); say(ack=-1)\n"
                  "say(act='close', key=[1]); say(act='close', key='nothing'); say(act='listening', port='x')\n"
-                 "say(act='queryServer'); say(act='exitedAfterDisconnect')\n"
+                 "say(act='queryServer')\n"
                  "for wrong in ({}, {'port': -1, 'address': '/tmp/x', 'addressType': -1},\n"
                  "              {'port': 70000, 'addressType': 4}, {'port': 0, 'addressType': 4, 'fd': 0},\n"
                  "              {'port': 0, 'addressType': 4, 'address': 'x' * 10000}):\n"
                  "  say(act='queryServer', seq=1, **wrong)\n"
                  "  m = json.loads(c.makefile('rb').readline())\n"
                  "  c.sendall(json.dumps([m['errno']]).encode() + b'\\n')\n"
+                 "say(act='exitedAfterDisconnect'); say(act='queryServer', seq=1, port=0, addressType=4)\n"
                  "c.recv(1)\n",
                  0755);
   auto options = watched.options(1, schedule::round_robin);
