@@ -31,9 +31,9 @@ class screen {
     fmt::print("\x1b[?1049h\x1b[?25l");
   }
   ~screen() {
+    ::tcsetattr(STDIN_FILENO, TCSANOW, &before_);
     fmt::print("\x1b[?25h\x1b[?1049l");
     std::fflush(stdout);
-    ::tcsetattr(STDIN_FILENO, TCSANOW, &before_);
   }
   screen(const screen&) = delete;
 
