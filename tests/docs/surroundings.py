@@ -41,6 +41,7 @@ not_run = {
 
 worker = "process.on('message', message => process.send({ got: message }));\n"
 server = "require('http').createServer((request, answer) => answer.end('served')).listen(0, '127.0.0.1');\n"
+front = "process.on('message', (message, listener) => { listener.close(); process.disconnect(); });\n"
 
 
 def make(folder, root, plugins):
@@ -49,7 +50,7 @@ def make(folder, root, plugins):
     for name in "images", "www", "project":
         (folder / name).mkdir()
     (folder / "images").chmod(0o777)
-    files = {"worker.js": worker, "server.js": server, "notes.txt": "notes\n" * 100, "images/in.png": "an image",
+    files = {"worker.js": worker, "server.js": server, "front.js": front, "notes.txt": "notes\n" * 100, "images/in.png": "an image",
              "project/application.cpp": "", "project/stats.cpp": "", "project/test_stats.cpp": ""}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
