@@ -30,7 +30,8 @@ is_public() { # SYMBOL
 
 gone=$(comm -23 "$list" <(symbols TDRB))
 added=$(comm -13 "$list" <(symbols TDRB))
-foreign=$(symbols A-Za-z | grep -vE '^((typeinfo for|typeinfo name for|vtable for) )?bulkhead::|^bh_' || true)
+shared='^(guard variable for )?boost::asio::(detail::(call_stack|keyword_tss_ptr)<|error::get_[a-z]+_category\(\)::instance)'
+foreign=$(symbols A-Za-z | grep -vE "^((typeinfo for|typeinfo name for|vtable for) )?bulkhead::|^bh_|$shared" || true)
 private=
 while read -r symbol; do
   if [[ -n $symbol ]] && ! is_public "$symbol"; then private+=$symbol$'\n'; fi
