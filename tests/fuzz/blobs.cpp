@@ -29,7 +29,8 @@ class script {
     return value;
   }
   ipc::byte_span some() {
-    const std::size_t size = std::min<std::size_t>(byte(), static_cast<std::size_t>(end_ - at_));
+    std::size_t size = byte();  // before what is left is looked at
+    size = std::min(size, static_cast<std::size_t>(end_ - at_));
     return {std::exchange(at_, at_ + size), size};
   }
 
