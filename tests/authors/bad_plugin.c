@@ -69,7 +69,7 @@ static void work(const bulkhead_plugin_t* plugin, const bulkhead_method_t* metho
 #elif defined(ANSWERS_LONG_TEXT) /* all of it two bytes a letter */
   host->reply(host, call, "\xd9\x50" LETTERS LETTERS LETTERS LETTERS, 82);
   return;
-#elif defined(THROWS) /* in bad_throws.cpp */
+#elif defined(THROWS)            /* in bad_throws.cpp */
   throw 1;
 #elif defined(TAKES_ANYTHING)
   host->reply(host, call, "\x01", 1);

@@ -1,8 +1,9 @@
 // A library that lies outside the library roots. Where it is loaded it leaves a file beside it, as far as it may write there.
 #define _GNU_SOURCE
+#include <stdio.h>
+
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <unistd.h>
 
 #define EXPORTED __attribute__((visibility("default")))

@@ -73,12 +73,13 @@ BULKHEAD_PLUGIN("escape", "1.0.0") {
                   return bulkhead::handle(::dup(fd));
                 },
                 "Memory that it goes on having", {"seal"});
-  plugin.method("leave_open",
-                [] {
-                  for (int fd = 6; fd < 256; ++fd)
-                    if (::fcntl(fd, F_GETFD) < 0) ::dup2(0, fd);
-                },
-                "As if its birth had left descriptors open");
+  plugin.method(
+      "leave_open",
+      [] {
+        for (int fd = 6; fd < 256; ++fd)
+          if (::fcntl(fd, F_GETFD) < 0) ::dup2(0, fd);
+      },
+      "As if its birth had left descriptors open");
   plugin.method("raw", [](int table, int number) { return escape_raw(static_cast<escape_table>(table), number); },
                 "One system call by its number", {"table", "number"});
 }
