@@ -13,7 +13,6 @@
 namespace bulkhead::cli {
 namespace {
 
-constexpr std::size_t files_that_make_a_directory = 3;
 constexpr std::string_view always_readable[] = {"/lib/",           "/lib64/",          "/usr/lib/",      "/usr/lib64/",
                                                 "/usr/local/lib/", "/etc/ld.so.cache", "/proc/self/fd/", "/dev/null",
                                                 "/dev/zero",       "/dev/urandom",     "/dev/random"};
@@ -56,20 +55,12 @@ std::vector<std::string> least_grants(const std::set<std::string>& needed) {
     return std::any_of(paths[kind].begin(), paths[kind].end(),
                        [&](const std::string& top) { return beneath(path, top); });
   };
-  for (const char* kind : {"read", "write"}) {
+  for (const char* kind : {"read", "write"})
     std::erase_if(paths[kind], [&](const std::string& path) {
       const bool usual = std::any_of(std::begin(always_readable), std::end(always_readable),
                                      [&](std::string_view top) { return path.starts_with(top); });
       return usual || covered(path, "create") || (std::string_view(kind) == "read" && covered(path, "write"));
     });
-    std::map<std::string, std::vector<std::string>> by_directory;
-    for (const std::string& path : paths[kind]) by_directory[path.substr(0, path.rfind('/'))].push_back(path);
-    for (const auto& [directory, files] : by_directory) {
-      if (directory.empty() || files.size() < files_that_make_a_directory) continue;
-      for (const std::string& file : files) paths[kind].erase(file);
-      paths[kind].insert(directory);
-    }
-  }
   for (const auto& [kind, all] : paths)
     for (const std::string& path : all)
       if (std::none_of(all.begin(), all.end(),

@@ -11,8 +11,8 @@
 
 namespace bulkhead::cli {
 
-// The grants that cover all of `needed`: no file below a directory that is granted, three files of one directory made
-// that directory, nothing that every worker may read. Pure.
+// The grants that cover all of `needed` and nothing else: no file below a directory that is granted, nothing that every
+// worker may read. Pure.
 std::vector<std::string> least_grants(const std::set<std::string>& needed);
 
 class denial_book {

@@ -85,6 +85,6 @@ TEST_CASE("what was learned is boiled down to the least grants") {
         std::vector<std::string>{"connect:443"});
   CHECK(least_grants({"create:/var/cache/x", "read:/var/cache/x/a", "write:/var/cache/x/b", "write:/var/log/y",
                       "read:/var/log/y"}) == std::vector<std::string>{"create:/var/cache/x", "write:/var/log/y"});
-  CHECK(least_grants({"read:/srv/a", "read:/srv/b"}) == std::vector<std::string>{"read:/srv/a", "read:/srv/b"});
-  CHECK(least_grants({"read:/srv/a", "read:/srv/b", "read:/srv/c"}) == std::vector<std::string>{"read:/srv"});
+  CHECK(least_grants({"read:/srv/a", "read:/srv/b", "read:/srv/c"}) ==
+        std::vector<std::string>{"read:/srv/a", "read:/srv/b", "read:/srv/c"});  // nothing that was not needed
 }
