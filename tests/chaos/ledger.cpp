@@ -83,8 +83,8 @@ class ledger {
           if (finished == 0) note("ok_for_a_call_that_did_not_run", id);
           if (!mine.right) note("ok_with_the_result_of_another_call", id);
           break;
-        case outcome::
-            plugin_error:  // it need not have begun: beside a memory bomb its arguments may be what there is no room for
+        // It need not have begun: beside a memory bomb its arguments may be what there is no room for.
+        case outcome::plugin_error:
           break;
         case outcome::not_sent:
         case outcome::overloaded:
