@@ -84,8 +84,7 @@ class ledger {
           if (!mine.right) note("ok_with_the_result_of_another_call", id);
           break;
         // It need not have begun: beside a memory bomb its arguments may be what there is no room for.
-        case outcome::plugin_error:
-          break;
+        case outcome::plugin_error: break;
         case outcome::not_sent:
         case outcome::overloaded:
         case outcome::unavailable:
