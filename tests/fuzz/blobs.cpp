@@ -2,10 +2,9 @@
 // input is a script of the worker's messages and of what the application does with its results; a model says which are in
 // order. What is not ends the worker, and what the application holds by then can still be read.
 #include "blobs/worker_blobs.hpp"
+#include "fuzz.hpp"
 
 #include <boost/asio/io_context.hpp>
-
-#include <cstdlib>
 
 using namespace bulkhead;
 
@@ -13,31 +12,6 @@ namespace {
 
 // For one arena, which is quick, or for several.
 constexpr std::size_t little = std::size_t{64} << 10, more = std::size_t{5} << 18;
-
-void must(bool holds) {
-  if (!holds) std::abort();
-}
-
-class script {
- public:
-  script(const std::uint8_t* data, std::size_t size) : at_(data), end_(data + size) {}
-  bool done() const { return at_ == end_; }
-  std::uint8_t byte() { return done() ? 0 : *at_++; }
-  std::uint64_t number(int bytes) {
-    std::uint64_t value = 0;
-    for (int i = 0; i < bytes; ++i) value = value << 8 | byte();
-    return value;
-  }
-  ipc::byte_span some() {
-    std::size_t size = byte();  // before what is left is looked at
-    size = std::min(size, static_cast<std::size_t>(end_ - at_));
-    return {std::exchange(at_, at_ + size), size};
-  }
-
- private:
-  const std::uint8_t* at_;
-  const std::uint8_t* const end_;
-};
 
 // An arena as the worker has it.
 struct arena {
@@ -119,7 +93,7 @@ class attempt {
 
   bool ask() {
     file_.reset();
-    const ipc::buffer size = one(static_cast<std::uint32_t>(steps_.number(3)));
+    const ipc::buffer size = one(steps_.number<std::uint32_t>(3));
     must(!blobs_->on_request(about("$/arena", size.view())));
     const auto answered = ipc::parse_message(sent_);
     must(answered.has_value());

@@ -1,8 +1,8 @@
 // The calls of a channel. The input is a script of what both sides do; a model says how each call has to end: once, and
 // as what. An answer that no call waits for ends the channel, one to a call given up is dropped and counted.
+#include "fuzz.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
-#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -11,10 +11,6 @@ using namespace bulkhead;
 namespace {
 
 constexpr unsigned most_calls = 12, places = 4;
-
-void must(bool holds) {
-  if (!holds) std::abort();
-}
 
 // The peer's end: what it has sent, and how much more it takes.
 struct peer {
@@ -51,17 +47,6 @@ class to_peer final : public ipc::transport {
 struct nobody final : ipc::channel::wakeups {
   void arm(bool, bool) override {}
   void schedule(ipc::time_point) override {}
-};
-
-class script {
- public:
-  script(const std::uint8_t* data, std::size_t size) : at_(data), end_(data + size) {}
-  bool done() const { return at_ == end_; }
-  std::uint8_t byte() { return done() ? 0 : *at_++; }
-
- private:
-  const std::uint8_t* at_;
-  const std::uint8_t* const end_;
 };
 
 class model final : ipc::channel::receiver {

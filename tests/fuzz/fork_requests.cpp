@@ -3,9 +3,9 @@
 #include "fork_requests.hpp"
 
 #include "control_message.hpp"
+#include "fuzz.hpp"
 #include <bulkhead/policy.hpp>
 
-#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -15,10 +15,6 @@
 using namespace bulkhead;
 
 namespace {
-
-void must(bool holds) {
-  if (!holds) std::abort();
-}
 
 struct pair {
   unique_fd ours, theirs, any{checked(::open("/dev/null", O_RDONLY | O_CLOEXEC), "open")};

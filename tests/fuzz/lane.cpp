@@ -1,9 +1,8 @@
 // A lane whose peer's memory changes between and during the steps of its reader and writer. The input is a script of both
 // sides' steps; a model of the honest parts says what must have come out. No step crashes or hands over more bytes than
 // were there, and a cursor that went back or too far is noticed.
+#include "fuzz.hpp"
 #include <bulkhead/ipc/lane.hpp>
-
-#include <cstdlib>
 
 using namespace bulkhead;
 
@@ -11,30 +10,10 @@ namespace {
 
 constexpr std::uint32_t ring = 4096;
 
-void must(bool holds) {
-  if (!holds) std::abort();
-}
-
 // Memory is made once; a run begins with all of it zero.
 struct memories {
   unique_fd down = ipc::lane_memory::make(ring), up = ipc::lane_memory::make(ring);
   ipc::lane_memory host_down{down.get(), true}, host_up{up.get(), false}, worker{up.get(), true};
-};
-
-class script {
- public:
-  script(const std::uint8_t* data, std::size_t size) : at_(data), end_(data + size) {}
-  bool done() const { return at_ == end_; }
-  std::uint8_t byte() { return done() ? 0 : *at_++; }
-  std::uint32_t number(int bytes) {
-    std::uint32_t value = 0;
-    for (int i = 0; i < bytes; ++i) value = value << 8 | byte();
-    return value;
-  }
-
- private:
-  const std::uint8_t* at_;
-  const std::uint8_t* const end_;
 };
 
 }  // namespace
@@ -51,11 +30,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::vector<std::uint8_t> into(ring);
   for (script steps(data, size); !steps.done();) {
     switch (steps.byte() % 8) {
-      case 0: theirs.tail = theirs.tail + steps.number(2) % (ring / 2); break;
-      case 1: theirs.head = theirs.head + steps.number(2) % (ring / 2); break;
-      case 2: theirs.tail = steps.number(4); break;
-      case 3: theirs.head = steps.number(4); break;
-      case 4: shared.worker.ring()[steps.number(2) % ring] = steps.byte(); break;
+      case 0: theirs.tail = theirs.tail + steps.number<std::uint32_t>(2) % (ring / 2); break;
+      case 1: theirs.head = theirs.head + steps.number<std::uint32_t>(2) % (ring / 2); break;
+      case 2: theirs.tail = steps.number<std::uint32_t>(4); break;
+      case 3: theirs.head = steps.number<std::uint32_t>(4); break;
+      case 4: shared.worker.ring()[steps.number<std::uint32_t>(2) % ring] = steps.byte(); break;
       case 5: {
         const std::uint32_t now = theirs.tail;
         std::uint32_t bytes = 0;
@@ -65,14 +44,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (!fine) return 0;
         must(bytes == ahead);
         tail = taken + ahead;
-        const std::size_t some = std::min<std::size_t>(bytes, steps.number(2) % (ring + 1));
+        const std::size_t some = std::min<std::size_t>(bytes, steps.number<std::uint32_t>(2) % (ring + 1));
         reader.take({into.data(), some});
         taken += some;
         must(shared.host_down.control().head == static_cast<std::uint32_t>(taken));
         break;
       }
       default: {
-        const std::uint32_t wanted = steps.number(2) % (ring + 1), now = theirs.head;
+        const std::uint32_t wanted = steps.number<std::uint32_t>(2) % (ring + 1), now = theirs.head;
         std::uint32_t room = 0;
         const bool fine = writer.room(room, wanted);
         if (room >= wanted && ring - (put - head) >= wanted) {

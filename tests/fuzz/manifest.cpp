@@ -2,11 +2,11 @@
 // nothing that was not granted.
 #include "manifest.hpp"
 
+#include "fuzz.hpp"
 #include <bulkhead/ipc/system.hpp>
 #include <bulkhead/policy.hpp>
 
 #include <cstdint>
-#include <cstdlib>
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -14,10 +14,6 @@
 using namespace bulkhead;
 
 namespace {
-
-void must(bool holds) {
-  if (!holds) std::abort();
-}
 
 const policy& host_grants() {
   static const policy made =

@@ -1,18 +1,13 @@
 // What is read from a frame: its envelope, an error of any shape, text, an object tree, what is said about a stream. Each
 // either fails or gives what keeps its promises.
+#include "fuzz.hpp"
 #include <bulkhead/ipc/message.hpp>
 #include <bulkhead/ipc/scanner.hpp>
 #include <bulkhead/ipc/stream.hpp>
 
-#include <cstdlib>
-
 using namespace bulkhead;
 
 namespace {
-
-void must(bool holds) {
-  if (!holds) std::abort();
-}
 
 void check(ipc::byte_span frame) {
   if (const std::size_t size = ipc::value_size(frame)) {

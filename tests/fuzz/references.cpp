@@ -1,19 +1,14 @@
 // References to blobs in bytes of any kind, and the account of an arena's parts: what is found lies within the bytes, what
 // is put in the place of references leaves one whole value, and no part is given out twice.
+#include "fuzz.hpp"
 #include <bulkhead/ipc/blob.hpp>
 #include <bulkhead/ipc/scanner.hpp>
-
-#include <cstdlib>
 
 using namespace bulkhead;
 
 namespace {
 
 constexpr std::size_t arena = std::size_t{64} << 10;
-
-void must(bool holds) {
-  if (!holds) std::abort();
-}
 
 unsigned references(ipc::byte_span value) {
   unsigned found = 0;
