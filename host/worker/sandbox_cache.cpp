@@ -31,11 +31,8 @@ sandbox::prepared& sandbox_cache::prepare(const std::string& rules, int library)
       kept_.splice(kept_.begin(), kept_, at);
       return at->second;
     }
-  policy wanted = policy::from_text(rules);
-  if (const unsigned threads = wanted.granted().threads)
-    wanted.threads(threads + inits_);  // the kernel counts them, too
   kept_.emplace_front(std::piecewise_construct, std::forward_as_tuple(key),
-                      std::forward_as_tuple(spaces_, wanted, library, true));
+                      std::forward_as_tuple(spaces_, policy::from_text(rules), library, true));
   if (kept_.size() > most_kept) kept_.pop_back();
   return kept_.front().second;
 }

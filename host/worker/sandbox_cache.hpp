@@ -12,9 +12,8 @@ namespace bulkhead {
 
 class sandbox_cache {
  public:
-  // Enters the namespaces that they share. `inits`: processes of each child that its policy's number does not count.
-  explicit sandbox_cache(const sandbox::namespaces::options& options, unsigned inits = 0)
-      : spaces_(options), inits_(inits) {}
+  // Enters the namespaces that they share.
+  explicit sandbox_cache(const sandbox::namespaces::options& options) : spaces_(options) {}
 
   // `library`: the plugin's file, -1 for none. What is returned is there until the next call. Throws when it can't be prepared.
   sandbox::prepared& prepare(const std::string& rules, int library);
@@ -24,7 +23,6 @@ class sandbox_cache {
 
  private:
   const sandbox::namespaces spaces_;
-  const unsigned inits_;
   std::list<std::pair<std::string, sandbox::prepared>> kept_;  // the last used first
 };
 

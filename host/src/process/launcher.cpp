@@ -201,10 +201,8 @@ child launcher_core::spawn(const std::string& file, const std::vector<std::strin
 }
 
 // For what only a cgroup can hold a policy to. Its layer's line is added to those of the sandbox.
-std::unique_ptr<sandbox::cgroup> launcher_core::make_cgroup(const policy::values& rules, bool detached,
+std::unique_ptr<sandbox::cgroup> launcher_core::make_cgroup(const policy::values& granted, bool detached,
                                                             std::string& layers) {
-  policy::values granted = rules;
-  if (granted.threads > 0) ++granted.threads;  // its init
   sandbox_layer layer{"cgroup", false, "not for a detached child, which may outlive who would remove it"};
   std::unique_ptr<sandbox::cgroup> made;
   if (!detached) made = cgroups_.make(granted, layer);

@@ -97,7 +97,7 @@ class server {
         denied_(epoll_.get()) {
     if (kind != process_server_kind::plain)
       sandboxes_.emplace(
-          sandbox::namespaces::options{.network = kind == process_server_kind::isolated, .unprivileged = user}, 1);
+          sandbox::namespaces::options{.network = kind == process_server_kind::isolated, .unprivileged = user});
     // One descriptor for each child, which itself gets the host's limit.
     ::getrlimit(RLIMIT_NOFILE, &files_);
     const rlimit most{files_.rlim_max, files_.rlim_max};
