@@ -370,14 +370,20 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   }
 
   std::function<void(boost::system::error_code)> again(const std::string& key) {
-    return [weak = weak_from_this(), key](boost::system::error_code code) {
+    return afterwards(key, [key](core& self, server& at) {
+      at.watching = false;
+      self.pass(key, at);
+    });
+  }
+
+  // After a wait: what is to be done with the server, if it is still there.
+  template <class F>
+  std::function<void(boost::system::error_code)> afterwards(const std::string& key, F what) {
+    return [weak = weak_from_this(), key, what](boost::system::error_code code) {
       const auto self = weak.lock();
       if (!self || code) return;
       std::lock_guard held(self->mutex_);
-      const auto found = self->servers_.find(key);
-      if (found == self->servers_.end()) return;
-      found->second.watching = false;
-      self->pass(key, found->second);
+      if (const auto found = self->servers_.find(key); found != self->servers_.end()) what(*self, found->second);
     };
   }
 
@@ -398,13 +404,8 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   // A worker that did not take a connection has closed this server, of which it tells; or has as many as it wants for now.
   void free_later(const std::string& key, unsigned number) {
     auto timer = std::make_shared<boost::asio::steady_timer>(launch_.executor(), full_for);
-    timer->async_wait([timer, weak = weak_from_this(), key, number](boost::system::error_code code) {
-      const auto self = weak.lock();
-      if (!self || code) return;
-      std::lock_guard held(self->mutex_);
-      if (const auto at = self->servers_.find(key); at != self->servers_.end())
-        self->free_for(at->first, at->second, number);
-    });
+    timer->async_wait(
+        afterwards(key, [timer, key, number](core& self, server& at) { self.free_for(key, at, number); }));
   }
 
   void take_back(handoff what) {
