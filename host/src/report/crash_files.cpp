@@ -1,4 +1,5 @@
 // Crash reports as JSON, and as files. See bulkhead/crash_report.hpp.
+#include "sandbox/argument_text.hpp"
 #include <bulkhead/crash_report.hpp>
 #include <bulkhead/ipc/message.hpp>
 
@@ -18,16 +19,11 @@ namespace {
 
 using json = nlohmann::ordered_json;  // the summary first
 namespace fs = std::filesystem;
+using sandbox::hexadecimal;
 
 constexpr int format = 1;
 constexpr std::size_t name_limit = 64;
 constexpr std::uintmax_t size_limit = std::uintmax_t{1} << 30;
-
-std::string hexadecimal(std::uint64_t value) {
-  char text[24];
-  std::snprintf(text, sizeof text, "%#llx", static_cast<unsigned long long>(value));
-  return value ? text : "0x0";
-}
 
 std::uint64_t number(const json& hexadecimal_text) {
   return std::stoull(hexadecimal_text.get<std::string>(), nullptr, 16);

@@ -1,4 +1,5 @@
 // What a crash report says in words. See bulkhead/crash_report.hpp.
+#include "sandbox/argument_text.hpp"
 #include <bulkhead/crash_report.hpp>
 
 #include <csignal>
@@ -121,9 +122,7 @@ std::string crash_report::summary() const {
     if (signal != SIGSEGV && signal != SIGBUS && signal != SIGILL && signal != SIGFPE) return;
     if (!signal_code) return;
     text += " (" + signal_code_name(signal, *signal_code);
-    char address[32];
-    std::snprintf(address, sizeof address, ", address 0x%llx", static_cast<unsigned long long>(fault_address));
-    if (*signal_code > 0 && *signal_code != SI_KERNEL) text += address;
+    if (*signal_code > 0 && *signal_code != SI_KERNEL) text += ", address " + sandbox::hexadecimal(fault_address);
     text += ")";
   };
   switch (reason) {
