@@ -58,7 +58,7 @@ void storm::make_call(std::uint64_t id, pool& to, const call_plan& plan) {
   const bulkhead::shared_blob in =
       plan.what == traffic::bytes ? to.plugin.make_blob(plan.size) : bulkhead::shared_blob();
   std::jthread other;
-  write({.call = id, .kind = entry::issued, .idempotent = plan.idempotent, .emits = emits});
+  write({.call = id, .kind = entry::issued, .idempotent = plan.idempotent, .what = plan.what});
   const auto due = clock::now() + options.deadline.value_or(usual_deadline);
   const bool at_once = plan.what == traffic::bytes || plan.what == traffic::stream || !plan.async;
   if (plan.cancelled && at_once) other = std::jthread([&stop] { stop.request_stop(); });

@@ -21,12 +21,14 @@ namespace {
 using bulkhead::outcome;
 using chaos::entry;
 using chaos::record;
+using chaos::traffic;
 
 constexpr std::size_t outcomes = 10;
 
 struct account {
   std::uint8_t issued = 0, ended = 0, outcome = 0, events = 0;
-  bool idempotent = false, emits = false, right = false, wrong = false;
+  bool idempotent = false, right = false, wrong = false;
+  traffic what = traffic::none;
   std::uint16_t items = 0;
 };
 
@@ -40,7 +42,7 @@ class ledger {
     if (each.kind == entry::issued) {
       ++mine.issued;
       mine.idempotent = each.idempotent;
-      mine.emits = each.emits;
+      mine.what = each.what;
     } else if (each.kind == entry::event) {
       if (mine.events < 255) ++mine.events;
     } else {
@@ -62,7 +64,7 @@ class ledger {
       items += mine.items;
       events += mine.events;
       if (mine.events > begun) note("more_events_than_it_was_begun", id);
-      if (mine.events > 0 && !mine.emits) note("an_event_that_it_does_not_emit", id);
+      if (mine.events > 0 && mine.what != traffic::event) note("an_event_that_it_does_not_emit", id);
       if (mine.issued == 0) {
         if (mark) note("ran_but_was_never_issued", id);
         continue;
@@ -79,12 +81,14 @@ class ledger {
       if (mine.wrong) note("streamed_or_lent_what_is_not_its_own", id);
       switch (static_cast<outcome>(mine.outcome)) {
         case outcome::ok:
-          if (mine.emits && mine.events == 0) note("ok_but_its_event_never_came", id);
+          if (mine.what == traffic::event && mine.events == 0) note("ok_but_its_event_never_came", id);
           if (finished == 0) note("ok_for_a_call_that_did_not_run", id);
           if (!mine.right) note("ok_with_the_result_of_another_call", id);
           break;
-        // It need not have begun: beside a memory bomb its arguments may be what there is no room for.
-        case outcome::plugin_error: break;
+        case outcome::plugin_error:
+          // Beside a memory bomb there may be no addresses for bytes that were lent, which the worker says before it begins.
+          if (begun == 0 && mine.what != traffic::bytes) note("plugin_error_for_a_call_that_did_not_run", id);
+          break;
         case outcome::not_sent:
         case outcome::overloaded:
         case outcome::unavailable:

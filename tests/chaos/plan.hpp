@@ -18,9 +18,6 @@ using dice = std::mt19937_64;
 inline std::size_t one_of(dice& random, std::size_t below) { return random() % below; }
 inline bool once_in(dice& random, std::size_t times) { return random() % times == 0; }
 
-// What goes between a call and its worker besides arguments and result.
-enum class traffic { none, event, bytes, stream };
-
 struct call_plan {
   traffic what = traffic::none;
   unsigned size = 0;      // of the bytes; items of the stream

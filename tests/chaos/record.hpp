@@ -11,14 +11,17 @@ namespace chaos {
 
 enum class entry : std::uint8_t { issued = 1, ended = 2, over = 3, event = 4 };
 
+// What goes between a call and its worker besides arguments and result.
+enum class traffic : std::uint8_t { none, event, bytes, stream };
+
 // One record in the pipe; written whole, since it is smaller than PIPE_BUF.
 struct record {
   std::uint64_t call = 0;
   entry kind = entry::issued;
-  std::uint8_t outcome = 0;     // ended
-  std::uint8_t idempotent = 0;  // issued
-  std::uint8_t right = 0;       // ended, ok: the result is that call's own
-  std::uint8_t emits = 0;       // issued: the call has an event on its way, if it comes to its end
+  std::uint8_t outcome = 0;      // ended
+  std::uint8_t idempotent = 0;   // issued
+  std::uint8_t right = 0;        // ended, ok: the result is that call's own
+  traffic what = traffic::none;  // issued; of an event: if the call comes to its end
   std::uint8_t wrong =
       0;  // ended: a streamed item was not the one that was due, or bytes lent to the call have changed
   std::uint16_t items = 0;  // ended: streamed results taken
