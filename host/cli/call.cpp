@@ -14,6 +14,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <fstream>
 #include <thread>
 
@@ -66,6 +67,14 @@ bool names_a_socket(int argc, char** argv) {
   });
 }
 
+// Digits are a number, as for other clients of the daemon; anything else is a text.
+call_key key_of(const std::string& word) {
+  std::uint64_t number = 0;
+  const auto [end, wrong] = std::from_chars(word.data(), word.data() + word.size(), number);
+  if (wrong == std::errc() && end == word.data() + word.size()) return number;
+  return word;
+}
+
 int call_daemon(int argc, char** argv) {
   CLI::App app("Calls a method of a plugin that a daemon serves.", "bulkhead call");
   app.footer("\n" + std::string(arguments_help) + std::string(exit_codes_help));
@@ -73,6 +82,10 @@ int call_daemon(int argc, char** argv) {
   call_line line;
   add_socket_option(app, socket);
   line.declare(app, "PLUGIN.METHOD, with the plugin's name as 'bulkhead ps' shows it");
+  app.add_option_function<std::string>(
+         "--key", [&line](const std::string& word) { line.key = key_of(word); },
+         "with --socket, for dispatch = \"sticky\": calls with the same key, a number or a text, go to the same worker")
+      ->type_name("KEY");
   if (const auto done = parse(app, argc, argv)) return *done;
   line.check(app);
   interrupts signals;

@@ -128,6 +128,7 @@ made_call make_call(const call_line& with, interrupts& signals, const std::funct
   call_options options;
   options.stop = signals.token();
   if (with.deadline.count() > 0) options.deadline = with.deadline;
+  options.key = with.key;
   // Shared: a value may still be on its way to the handler when the call is over.
   const auto progress = std::make_shared<progress_display>();
   if (is_terminal(stream::err) && !(with.form.streamed_results && is_terminal(stream::out)))

@@ -17,6 +17,7 @@ struct call_line {
   std::vector<std::string> words;
   std::optional<std::string> input, output;
   std::chrono::nanoseconds deadline = std::chrono::nanoseconds(0);  // 0: the plugin's
+  call_key key{};                                                   // of sticky dispatch
   bool as_json = false;
   signature form{};  // of the method, as far as its streams are used
 

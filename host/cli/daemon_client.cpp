@@ -38,6 +38,19 @@ unique_fd connect_to(const std::filesystem::path& path) {
   throw_errno("can't connect to " + path.string());
 }
 
+// What comes just before the request `id`.
+ipc::buffer said_ahead(std::uint32_t id, const call_options& options) {
+  ipc::buffer out;
+  const auto say = [&](std::string_view method, auto value) {
+    ipc::buffer note = ipc::begin_notification(method);
+    ipc::packer(note).pack_array(2).pack(id).pack(value);
+    out.append(note.view());
+  };
+  if (options.deadline) say("$/deadline", std::chrono::ceil<std::chrono::milliseconds>(*options.deadline).count());
+  if (const std::uint64_t key = options.key.value()) say("$/key", key);
+  return out;
+}
+
 }  // namespace
 
 void add_socket_option(CLI::App& app, std::filesystem::path& out) {
@@ -70,19 +83,11 @@ void daemon_client::greet() {
 reply daemon_client::call(const std::string& method, packed_arguments arguments, const call_options& options) {
   ipc::buffer frame = ipc::begin_request(method);
   frame.append(arguments.params.view());
-  const auto deadline = [&options](std::uint32_t id) {
-    ipc::buffer out;
-    if (!options.deadline) return out;
-    out = ipc::begin_notification("$/deadline");
-    ipc::packer(out).pack_array(2).pack(id).pack(
-        std::chrono::ceil<std::chrono::milliseconds>(*options.deadline).count());
-    return out;
-  };
   on_progress_ = options.on_progress;
   ipc::waiter answer;
   answer.interruptible = options.stop.stop_possible();
-  const auto started =
-      channel_.start(frame.take(), std::move(arguments.handles), ipc::never, &answer, nullptr, deadline);
+  const auto started = channel_.start(frame.take(), std::move(arguments.handles), ipc::never, &answer, nullptr,
+                                      [&](std::uint32_t id) { return said_ahead(id, options); });
   if (started.code != outcome::ok)
     return reply(ipc::completion::failed(outcome::not_sent, "the daemon has closed the connection"));
   std::stop_callback on_stop(

@@ -36,7 +36,8 @@ std::int64_t number(const msgpack::object& value, std::int64_t most) {
 
 call_key key_of(const msgpack::object& value) {
   if (value.type == msgpack::type::STR) return std::string_view(value.via.str.ptr, value.via.str.size);
-  return number(value, std::numeric_limits<std::int64_t>::max());
+  if (value.type != msgpack::type::POSITIVE_INTEGER) throw std::invalid_argument("a key is neither text nor number");
+  return value.via.u64;
 }
 
 }  // namespace

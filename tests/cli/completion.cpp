@@ -49,6 +49,7 @@ TEST_CASE("bash completes commands, options, plugins and files") {
   CHECK(bash_offers({"call", "--de"}) == std::set<std::string>{"--deadline"});
   CHECK(bash_offers({"call", "ech"}) == std::set<std::string>{"echo"});
   CHECK(bash_offers({"call", "--so"}) == std::set<std::string>{"--socket"});
+  CHECK(bash_offers({"call", "--ke"}) == std::set<std::string>{"--key"});
   CHECK(bash_offers({"call", "--in", "/etc/passw"}).count("/etc/passwd") == 1);
   CHECK(bash_offers({"call", "--deadline", "e"}).empty());
 }

@@ -66,6 +66,29 @@ TEST_CASE("calls go through the daemon, with the outcomes and exit statuses of d
   CHECK(failed["outcome"] == "plugin_error");
 }
 
+TEST_CASE("calls with the same --key land on the same worker, which is that of other clients' keys") {
+  const running_daemon daemon(plugin_table("counter", "instances = 3\ndispatch = \"sticky\""));
+  const auto add = [&](const std::string& key) { return daemon.call({"counter.add", "1", "--key", key}).out; };
+  CHECK(add("3") == "1\n");
+  CHECK(add("3") == "2\n");
+  CHECK(add("2") == "1\n");  // two keys of different workers
+  raw_client client(daemon.socket());
+  client.hello();
+  const auto total = [&](const auto& key) {
+    client.notify("$/key", 1, key);
+    client.request(1, "counter.total");
+    return client.answer(1)[3].get<int>();
+  };
+  CHECK(total(3) == 2);
+  CHECK(total(2) == 1);
+  const int before = total("a customer");
+  add("a customer");
+  add("a customer");
+  CHECK(total("a customer") == before + 2);
+
+  CHECK(run({"bulkhead", "call", "echo", "add", "1", "2", "--key", "3"}).status == 2);  // there is one worker
+}
+
 TEST_CASE("a plugin that crashes while it is called costs that call, and the daemon nothing") {
   const running_daemon daemon(plugin_table("echo") + plugin_table("chaos"));
   const finished crashed = daemon.call({"chaos.misbehave", "abort"});
