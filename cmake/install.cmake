@@ -7,7 +7,7 @@ foreach(_headers plugin_api sdk host)
 endforeach()
 # Of the channel, what the host's headers need.
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/ipc/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev
-  REGEX "/ipc/(attachment|channel|lane|lane_transport|scanner|spin_policy|transport)\\.hpp$" EXCLUDE)
+  REGEX "/ipc/(attachment|channel|channel_stream|lane|lane_transport|scanner|spin_policy|transport)\\.hpp$" EXCLUDE)
 
 set_target_properties(bulkhead_plugin_api PROPERTIES EXPORT_NAME plugin_api)
 set_target_properties(bulkhead_sdk PROPERTIES EXPORT_NAME sdk)

@@ -68,7 +68,6 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
     bool cancelled = false;
     unsigned blobs = 0;
   };
-  class call_stream;
 
   // ipc::channel::receiver
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;
