@@ -91,12 +91,16 @@ int call_daemon(int argc, char** argv) {
   interrupts signals;
   daemon_client daemon(socket);
   try {
-    packed_arguments arguments =
-        make_arguments(find_method(daemon.description(), "the daemon", line.method), line.words, line.input);
-    return report(
-        make_call(line, signals,
-                  [&](const call_options& options) { return daemon.call(line.method, std::move(arguments), options); }),
-        line);
+    const method_info& method = find_method(daemon.description(), "the daemon", line.method);
+    line.form = parse_signature(method.signature).value_or(signature{});
+    line.check_streams();
+    packed_arguments arguments = make_arguments(method, line.words, line.input);
+    return report(make_call(line, signals,
+                            [&](const call_options& options) {
+                              if (!streams(line.form)) return daemon.call(line.method, std::move(arguments), options);
+                              return call_streamed(*daemon.open(line.method, std::move(arguments), options), line);
+                            }),
+                  line);
   } catch (const argument_error& error) {
     throw usage_error(error.what());
   } catch (const call_error& error) {
@@ -181,8 +185,8 @@ int run_call(int argc, char** argv) {
       packed_arguments arguments = make_arguments(method, with.line.words, with.line.input);
       if (with.wait) wait_for_debugger(target);
       const made_call made = make_call(with.line, signals, [&](const call_options& how) {
-        return streams(with.line.form) ? call_streamed(target, with.line, std::move(arguments), how)
-                                       : target.call_packed(with.line.method, std::move(arguments), how);
+        if (!streams(with.line.form)) return target.call_packed(with.line.method, std::move(arguments), how);
+        return call_streamed(target.open_packed(with.line.method, std::move(arguments), how), with.line);
       });
       if (made.reply.report()) crashed = made.reply.report()->pid;
       if (made.reply) return report(made, with.line);

@@ -38,6 +38,8 @@ unique_fd connect_to(const std::filesystem::path& path) {
   throw_errno("can't connect to " + path.string());
 }
 
+ipc::completion closed(outcome code) { return ipc::completion::failed(code, "the daemon has closed the connection"); }
+
 // What comes just before the request `id`.
 ipc::buffer said_ahead(std::uint32_t id, const call_options& options) {
   ipc::buffer out;
@@ -88,15 +90,40 @@ reply daemon_client::call(const std::string& method, packed_arguments arguments,
   answer.interruptible = options.stop.stop_possible();
   const auto started = channel_.start(frame.take(), std::move(arguments.handles), ipc::never, &answer, nullptr,
                                       [&](std::uint32_t id) { return said_ahead(id, options); });
-  if (started.code != outcome::ok)
-    return reply(ipc::completion::failed(outcome::not_sent, "the daemon has closed the connection"));
+  if (started.code != outcome::ok) return reply(closed(outcome::not_sent));
   std::stop_callback on_stop(
       options.stop, [this, id = started.id] { channel_.abandon(id, outcome::cancelled, "cancelled by the caller"); });
   if (channel_.wait(answer, ipc::never) == ipc::channel::wait_result::closed)
-    channel_.fail_all([](const ipc::channel::open_call&) {
-      return ipc::completion::failed(outcome::worker_lost, "the daemon has closed the connection");
-    });
+    channel_.fail_all([](const ipc::channel::open_call&) { return closed(outcome::worker_lost); });
   return reply(std::move(answer.result));
+}
+
+std::shared_ptr<daemon_stream> daemon_client::open(const std::string& method, packed_arguments arguments,
+                                                   const call_options& options) {
+  struct ending final : ipc::async_completion {
+    explicit ending(std::shared_ptr<daemon_stream> which) : which(std::move(which)) {}
+    void complete(ipc::completion&& result) override { which->end(reply(std::move(result))); }
+    const std::shared_ptr<daemon_stream> which;
+  };
+  ipc::buffer frame = ipc::begin_request(method);
+  frame.append(arguments.params.view());
+  on_progress_ = options.on_progress;
+  stream_ = std::make_shared<daemon_stream>(channel_, options.stream_window);
+  std::unique_ptr<ipc::async_completion> async = std::make_unique<ending>(stream_);
+  const auto started =
+      channel_.start(frame.take(), std::move(arguments.handles), ipc::never, nullptr, &async, [&](std::uint32_t id) {
+        stream_->begin(id);
+        ipc::buffer ahead = ipc::make_open(id, stream_->window());
+        ahead.append(said_ahead(id, options).view());
+        return ahead;
+      });
+  if (started.code != outcome::ok) stream_->end(reply(closed(outcome::not_sent)));
+  stream_->heed(options.stop);
+  return stream_;
+}
+
+void daemon_client::on_closed(const std::string&) {
+  if (stream_) stream_->end(reply(closed(outcome::worker_lost)));
 }
 
 void daemon_client::wait_closed() {
@@ -108,6 +135,11 @@ void daemon_client::on_request(const ipc::message& request, std::vector<unique_f
 }
 
 void daemon_client::on_notification(const ipc::message& notification, std::vector<unique_fd>) {
+  if (ipc::is_about_stream(notification.method)) {
+    const auto said = ipc::read_about_stream(notification);
+    if (said && stream_ && stream_->id() == said->id) ipc::tell(*stream_, notification.method, said->value);
+    return;
+  }
   const msgpack::object_handle params = ipc::unpack(notification.params);
   if (params->type != msgpack::type::ARRAY || params->via.array.size == 0) return;
   const std::span given(params->via.array.ptr, params->via.array.size);

@@ -1,6 +1,7 @@
 // A connection to a daemon (`bulkhead run`): calls its plugins, and the daemon's own methods, as docs/daemon.md has it.
 #pragma once
 
+#include "daemon_stream.hpp"
 #include <bulkhead/ipc/channel.hpp>
 #include <bulkhead/plugin.hpp>
 
@@ -21,7 +22,10 @@ class daemon_client final : ipc::channel::receiver {
 
   // Calls "plugin.method" and waits for the outcome; `deadline` unset: the plugin's. One call at a time.
   reply call(const std::string& method, packed_arguments arguments, const call_options& options = {});
-  // The same for arguments of its own; throws call_error.
+  // The same for a call that streams, without waiting.
+  std::shared_ptr<daemon_stream> open(const std::string& method, packed_arguments arguments,
+                                      const call_options& options);
+  // The same as call() for arguments of its own; throws call_error.
   template <class... A>
   reply ask(const std::string& method, const A&... arguments) {
     reply made = call(method, pack_arguments(arguments...));
@@ -36,7 +40,7 @@ class daemon_client final : ipc::channel::receiver {
  private:
   void on_request(const ipc::message& request, std::vector<unique_fd> handles) override;
   void on_notification(const ipc::message& notification, std::vector<unique_fd> handles) override;
-  void on_closed(const std::string&) override {}
+  void on_closed(const std::string&) override;
   void greet();
 
   ipc::channel channel_;
@@ -44,7 +48,8 @@ class daemon_client final : ipc::channel::receiver {
   bool ready_ = false;
   std::string refusal_;
   std::function<void(const msgpack::object&)> on_progress_;
-  unsigned taken_ = 0;  // progress since the last credit
+  std::shared_ptr<daemon_stream> stream_;  // of the last call that streams
+  unsigned taken_ = 0;                     // progress since the last credit
 };
 
 }  // namespace bulkhead::cli

@@ -25,9 +25,10 @@ void print_item(const std::vector<std::uint8_t>& packed, bool as_json) {
   std::fflush(stdout);  // whoever reads them wants them as they come
 }
 
+template <class Call>
 class line_sender {
  public:
-  line_sender(streaming_call& to, type item)
+  line_sender(Call& to, type item)
       : to_(to), item_(std::move(item)), over_(checked(::eventfd(0, EFD_CLOEXEC), "eventfd")), thread_([this] {
           try {
             send_all();
@@ -68,7 +69,7 @@ class line_sender {
     }
   }
 
-  streaming_call& to_;
+  Call& to_;
   const type item_;
   const unique_fd over_;
   std::size_t number_ = 0;
@@ -76,12 +77,9 @@ class line_sender {
   std::thread thread_;
 };
 
-}  // namespace
-
-reply call_streamed(const plugin& target, const call_line& line, packed_arguments arguments,
-                    const call_options& options) {
-  streaming_call call = target.open_packed(line.method, std::move(arguments), options);
-  std::optional<line_sender> sender;
+template <class Call>
+reply pass_lines(Call& call, const call_line& line) {
+  std::optional<line_sender<Call>> sender;
   if (line.form.streamed_arguments) sender.emplace(call, *line.form.streamed_arguments);
   try {
     while (const auto item = call.next_packed()) print_item(*item, line.as_json);
@@ -93,5 +91,10 @@ reply call_streamed(const plugin& target, const call_line& line, packed_argument
   if (sender) sender->rethrow();
   return done;
 }
+
+}  // namespace
+
+reply call_streamed(streaming_call call, const call_line& line) { return pass_lines(call, line); }
+reply call_streamed(daemon_stream& call, const call_line& line) { return pass_lines(call, line); }
 
 }  // namespace bulkhead::cli

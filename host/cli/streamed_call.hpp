@@ -2,6 +2,7 @@
 #pragma once
 
 #include "calling.hpp"
+#include "daemon_stream.hpp"
 #include <bulkhead/plugin.hpp>
 
 namespace bulkhead::cli {
@@ -11,7 +12,7 @@ inline bool streams(const signature& form) { return form.streamed_arguments || f
 // Prints streamed results as they come: JSON, and with --json {"item": ...} with bytes in base64. Reads arguments, if
 // the method takes a stream of them, from the standard input until its end, or until the call's. Throws argument_error
 // for a line that is no such argument; the call is cancelled then.
-reply call_streamed(const plugin& target, const call_line& line, packed_arguments arguments,
-                    const call_options& options);
+reply call_streamed(streaming_call call, const call_line& line);
+reply call_streamed(daemon_stream& call, const call_line& line);
 
 }  // namespace bulkhead::cli

@@ -189,19 +189,26 @@ void connection::on_reserved(const ipc::message& request) {
 
 void connection::on_call(const ipc::message& request, std::vector<unique_fd> handles) {
   call_options options;
-  const std::size_t bytes = request.params.size();
-  bool full = false;
+  std::size_t bytes = request.params.size();
+  std::uint64_t number = 0;
+  bool full = false, streams = false;
   {
     std::lock_guard held(mutex_);
     const auto [id, ms] = std::exchange(next_deadline_, {});
     if (ms.count() > 0 && id == request.id) options.deadline = ms;
     else if (default_deadline_.count() > 0) options.deadline = default_deadline_;
     if (const auto [of, key] = std::exchange(next_key_, {}); of == request.id) options.key = key;
+    if (const auto [of, window] = std::exchange(next_window_, {}); window > 0 && of == request.id) {
+      streams = true;
+      options.stream_window = std::min(window, limits_.frame);
+      bytes += options.stream_window;
+    }
     if (open_.contains(request.id)) throw std::invalid_argument("it used the id of a call that is open");
     full = open_.size() >= limits_.calls || open_bytes_ + bytes > limits_.call_bytes;
     if (!full) {
       open_call& added = open_[request.id];
       added.bytes = bytes;
+      added.number = number = ++last_number_;
       open_bytes_ += bytes;
       options.stop = added.stop.get_token();
     }
@@ -217,17 +224,42 @@ void connection::on_call(const ipc::message& request, std::vector<unique_fd> han
   packed_arguments arguments;
   arguments.params.append(request.params);
   arguments.handles = std::move(handles);
-  service_.call(*this, request.method, std::move(arguments), std::move(options),
-                std::make_unique<answering>(shared_from_this(), request.id));
+  std::shared_ptr<ipc::stream::link> onward;
+  if (streams)
+    onward = std::make_shared<ipc::framed_link>(
+        request.id, [to = weak_from_this(), id = request.id, number](std::vector<std::uint8_t> frame) {
+          if (const auto client = to.lock()) client->say_of_stream(id, number, std::move(frame));
+        });
+  auto stream = service_.call(*this, request.method, std::move(arguments), std::move(options),
+                              std::make_unique<answering>(shared_from_this(), request.id), std::move(onward));
+  std::lock_guard held(mutex_);
+  if (const auto found = open_.find(request.id); found != open_.end()) found->second.stream = std::move(stream);
+}
+
+void connection::on_stream(const ipc::message& notification) {
+  const auto said = ipc::read_about_stream(notification);
+  if (!said) throw std::invalid_argument("parameters that are not as they should be");
+  std::shared_ptr<ipc::stream> stream;
+  {
+    std::lock_guard held(mutex_);
+    if (const auto found = open_.find(said->id); found != open_.end()) stream = found->second.stream;
+  }
+  if (!stream) return;  // it may have been answered while this was on its way
+  if (const char* wrong = ipc::pass(*stream, notification.method, said->value)) throw std::invalid_argument(wrong);
 }
 
 void connection::on_notification(const ipc::message& notification, std::vector<unique_fd> handles) {
-  if (!handles.empty()) service_.discard(std::move(handles));
+  const bool with_handles = !handles.empty();
+  if (with_handles) service_.discard(std::move(handles));
   std::stop_source stop(std::nostopstate);
   try {
     const std::string_view method = notification.method;
     if (method == "$/shutdown") return close("");
-    const bool of_next = method == "$/deadline" || method == "$/key";
+    if (ipc::is_about_stream(method)) {
+      if (with_handles) throw std::invalid_argument("descriptors go with the arguments of a call, not with items");
+      return on_stream(notification);
+    }
+    const bool of_next = method == "$/deadline" || method == "$/key" || method == "$/open";
     if (!of_next && method != "$/cancel" && method != "$/credit") return;  // of a later version
     const msgpack::object_handle params = ipc::unpack(notification.params);
     const auto given = elements(params.get(), of_next ? 2 : 1);
@@ -240,6 +272,10 @@ void connection::on_notification(const ipc::message& notification, std::vector<u
       next_deadline_ = {static_cast<std::uint32_t>(first), std::chrono::milliseconds(ms)};
     } else if (method == "$/key") {
       next_key_ = {static_cast<std::uint32_t>(first), key_of(given[1])};
+    } else if (method == "$/open") {
+      const auto window = static_cast<std::size_t>(number(given[1], ipc::most_stream_window + 1));
+      if (window == 0 || window > ipc::most_stream_window) throw std::invalid_argument("a window out of range");
+      next_window_ = {static_cast<std::uint32_t>(first), window};
     } else if (const auto found = open_.find(static_cast<std::uint32_t>(first)); found != open_.end()) {
       stop = found->second.stop;
     }
@@ -301,6 +337,17 @@ void connection::progress(std::uint32_t id, const msgpack::object& value) {
   ipc::packer packer(note);
   packer.pack_array(2).pack(id).pack(value);
   send(std::move(note));
+}
+
+// Nothing about a call's stream comes after its answer: it is out of the books before that is sent.
+void connection::say_of_stream(std::uint32_t id, std::uint64_t number, std::vector<std::uint8_t> frame) {
+  {
+    std::lock_guard held(mutex_);
+    const auto found = open_.find(id);
+    if (found == open_.end() || found->second.number != number) return;
+    if (channel_.send(std::move(frame)) || channel_.closed()) return;
+  }
+  close("it does not read what streams to it");
 }
 
 void connection::refuse(std::uint32_t id, outcome code, std::string why) {

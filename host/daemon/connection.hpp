@@ -23,9 +23,11 @@ class connection;
 class service {
  public:
   virtual ~service() = default;
-  // Begins a call; never blocks. `handler` is told the outcome once, on any thread.
-  virtual void call(const connection& from, std::string_view method, packed_arguments arguments, call_options options,
-                    std::unique_ptr<reply_handler> handler) = 0;
+  // Begins a call; never blocks. `handler` is told the outcome once, on any thread. With `onward`, it may stream: what its
+  // worker says is said there, and what the client says is for what this gives back (null: it does not stream).
+  virtual std::shared_ptr<ipc::stream> call(const connection& from, std::string_view method, packed_arguments arguments,
+                                            call_options options, std::unique_ptr<reply_handler> handler,
+                                            std::shared_ptr<ipc::stream::link> onward) = 0;
   // Packs a description as in $/ready: the methods of all plugins.
   virtual void describe(ipc::packer& into) = 0;
   virtual void discard(std::vector<unique_fd> handles) = 0;
@@ -56,7 +58,9 @@ class connection final : public reactor::target,
  private:
   struct open_call {
     std::stop_source stop;
-    std::size_t bytes = 0;
+    std::size_t bytes = 0;  // of its arguments, and of the window of its results
+    std::uint64_t number = 0;
+    std::shared_ptr<ipc::stream> stream{};  // null: it does not stream
   };
   class answering;
 
@@ -72,6 +76,8 @@ class connection final : public reactor::target,
   void on_hello(const ipc::message& request);
   void on_reserved(const ipc::message& request);
   void on_call(const ipc::message& request, std::vector<unique_fd> handles);
+  void on_stream(const ipc::message& notification);
+  void say_of_stream(std::uint32_t id, std::uint64_t number, std::vector<std::uint8_t> frame);
   void answer(std::uint32_t id, const reply& result);
   void progress(std::uint32_t id, const msgpack::object& value);
   void refuse(std::uint32_t id, outcome code, std::string why);
@@ -93,6 +99,8 @@ class connection final : public reactor::target,
   std::size_t open_bytes_ = 0;
   std::pair<std::uint32_t, std::chrono::milliseconds> next_deadline_{};  // of the request that comes next; 0: none
   std::pair<std::uint32_t, call_key> next_key_{};                        // likewise
+  std::pair<std::uint32_t, std::size_t> next_window_{};                  // likewise; 0: it does not stream
+  std::uint64_t last_number_ = 0;                                        // of all calls; ids come again
   std::chrono::milliseconds default_deadline_{0};                        // 0: the plugin's
   std::vector<std::uint32_t> drains_;  // $/drain requests to answer when all calls are done
   std::int64_t credit_ = 0;            // of progress

@@ -137,10 +137,13 @@ void server::gone(connection& which, const std::string& violation) {
   connections_.erase(which.shared_from_this());
 }
 
-void server::call(const connection& from, std::string_view method, packed_arguments arguments, call_options options,
-                  std::unique_ptr<reply_handler> handler) {
-  if (method.starts_with("bulkhead.")) return control(from, method.substr(9), arguments, options, std::move(handler));
-  plugins_.call(method, std::move(arguments), options, std::move(handler));
+std::shared_ptr<ipc::stream> server::call(const connection& from, std::string_view method, packed_arguments arguments,
+                                          call_options options, std::unique_ptr<reply_handler> handler,
+                                          std::shared_ptr<ipc::stream::link> onward) {
+  if (!method.starts_with("bulkhead."))
+    return plugins_.call(method, std::move(arguments), options, std::move(handler), std::move(onward));
+  control(from, method.substr(9), arguments, options, std::move(handler));
+  return nullptr;
 }
 
 void server::describe(ipc::packer& into) {

@@ -40,8 +40,9 @@ class server final : service {
   using job = std::function<void()>;
 
   // service
-  void call(const connection& from, std::string_view method, packed_arguments arguments, call_options options,
-            std::unique_ptr<reply_handler> handler) override;
+  std::shared_ptr<ipc::stream> call(const connection& from, std::string_view method, packed_arguments arguments,
+                                    call_options options, std::unique_ptr<reply_handler> handler,
+                                    std::shared_ptr<ipc::stream::link> onward) override;
   void describe(ipc::packer& into) override;
   void discard(std::vector<unique_fd> handles) override { closer_.take(std::move(handles)); }
   void gone(connection& which, const std::string& violation) override;

@@ -1,6 +1,8 @@
 // See plugin_table.hpp.
 #include "plugin_table.hpp"
 
+#include "relayed_call.hpp"
+
 #include <fmt/format.h>
 
 #include <sys/stat.h>
@@ -16,8 +18,9 @@ std::string stamp_of(const std::filesystem::path& file) {
                      found.st_mtim.tv_nsec);
 }
 
-void fail(reply_handler& handler, outcome code, std::string why) {
+std::shared_ptr<ipc::stream> fail(reply_handler& handler, outcome code, std::string why) {
   handler.complete(reply(ipc::completion::failed(code, std::move(why))));
+  return nullptr;
 }
 
 }  // namespace
@@ -63,8 +66,9 @@ class plugin_table::counting final : public reply_handler {
   const std::unique_ptr<reply_handler> next_;
 };
 
-void plugin_table::call(std::string_view method, packed_arguments arguments, const call_options& options,
-                        std::unique_ptr<reply_handler> handler) {
+std::shared_ptr<ipc::stream> plugin_table::call(std::string_view method, packed_arguments arguments,
+                                                const call_options& options, std::unique_ptr<reply_handler> handler,
+                                                std::shared_ptr<ipc::stream::link> onward) {
   const std::size_t dot = method.find('.');
   if (dot == std::string_view::npos)
     return fail(*handler, outcome::rejected,
@@ -89,7 +93,10 @@ void plugin_table::call(std::string_view method, packed_arguments arguments, con
   if (!refused.empty()) return fail(*handler, outcome::unavailable, refused);
   if (!target) return fail(*handler, outcome::rejected, "there is no plugin '" + ipc::sanitised(name, 64) + "' here");
   const bulkhead::plugin& plugin = target->plugin;
-  plugin.async_call_packed(own, std::move(arguments), options, std::make_unique<counting>(target, std::move(handler)));
+  auto counted = std::make_unique<counting>(target, std::move(handler));
+  if (onward) return relay_call(plugin, own, std::move(arguments), options, std::move(onward), std::move(counted));
+  plugin.async_call_packed(own, std::move(arguments), options, std::move(counted));
+  return nullptr;
 }
 
 std::vector<plugin_table::row> plugin_table::rows() const {

@@ -25,9 +25,9 @@ class plugin_table {
 
   plugin_table(host& host, log_book& log) : host_(host), log_(log) {}
 
-  // `method` is "plugin.method". Never blocks. Any thread.
-  void call(std::string_view method, packed_arguments arguments, const call_options& options,
-            std::unique_ptr<reply_handler> handler);
+  // `method` is "plugin.method". Never blocks. Any thread. `onward` and what it gives back: as in service::call().
+  std::shared_ptr<ipc::stream> call(std::string_view method, packed_arguments arguments, const call_options& options,
+                                    std::unique_ptr<reply_handler> handler, std::shared_ptr<ipc::stream::link> onward);
   std::vector<row> rows() const;
   // Takes each lock that a call takes: returns unless something hangs.
   void check_alive() const;

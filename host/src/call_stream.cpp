@@ -2,6 +2,7 @@
 #include "call_stream.hpp"
 
 #include "plugin_pool.hpp"
+#include "relayed_call.hpp"
 #include <bulkhead/stream.hpp>
 
 namespace bulkhead {
@@ -63,6 +64,12 @@ void call_stream::wait(lock& held, std::uint64_t seen) {
   held.unlock();
   core_->reactor->help(std::min(deadline_, ipc::clock::now() + help_turn));
   held.lock();
+}
+
+std::shared_ptr<ipc::stream> relay_call(const plugin& target, std::string_view method, packed_arguments arguments,
+                                        const call_options& options, std::shared_ptr<ipc::stream::link> onward,
+                                        std::unique_ptr<reply_handler> handler) {
+  return plugin_pool::of(target).relay(method, std::move(arguments), options, std::move(onward), std::move(handler));
 }
 
 // --- what the application holds -------------------------------------------------------------------------------------

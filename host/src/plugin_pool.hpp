@@ -36,6 +36,10 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   void async_call(std::string_view method, packed_arguments arguments, const call_options& options,
                   std::unique_ptr<reply_handler> handler);
   std::shared_ptr<call_stream> open(std::string_view method, packed_arguments arguments, const call_options& options);
+  // See relayed_call.hpp.
+  std::shared_ptr<call_stream> relay(std::string_view method, packed_arguments arguments, const call_options& options,
+                                     std::shared_ptr<ipc::stream::link> onward, std::unique_ptr<reply_handler> handler);
+  static plugin_pool& of(const plugin& handle) { return handle.pool(); }
   using event_handler = std::function<void(const std::string&, const msgpack::object&, std::vector<unique_fd>&)>;
   void on_event(event_handler handler);
   plugin_info describe() const;
@@ -82,6 +86,10 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   // The way of a call; see pool_calls.cpp.
   void begin(call_request& request, std::string_view method, packed_arguments arguments,
              const call_options& options) const;
+  std::shared_ptr<call_request> begin(std::string_view method, packed_arguments arguments,
+                                      const call_options& options) const;
+  std::size_t most_window() const;
+  void start_stream(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler);
   std::optional<ipc::completion> refusal(const call_request& request) const;   // (locked)
   std::optional<ipc::completion> overload(const call_request& request) const;  // (locked)
   lease choose(const call_request& request);                                   // (locked)

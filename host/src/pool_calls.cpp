@@ -347,11 +347,17 @@ reply plugin_pool::call_worker(call_request& request) {
   }
 }
 
-void plugin_pool::async_call(std::string_view method, packed_arguments arguments, const call_options& options,
-                             std::unique_ptr<reply_handler> handler) {
-  const auto request = std::make_shared<call_request>();
+std::shared_ptr<call_request> plugin_pool::begin(std::string_view method, packed_arguments arguments,
+                                                 const call_options& options) const {
+  auto request = std::make_shared<call_request>();
   request->name = method;
   begin(*request, request->name, std::move(arguments), options);
+  return request;
+}
+
+void plugin_pool::async_call(std::string_view method, packed_arguments arguments, const call_options& options,
+                             std::unique_ptr<reply_handler> handler) {
+  const auto request = begin(method, std::move(arguments), options);
   if (local_) {
     return local_->async_call(request,
                               std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler)));
@@ -359,23 +365,37 @@ void plugin_pool::async_call(std::string_view method, packed_arguments arguments
   submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
 }
 
+std::size_t plugin_pool::most_window() const {
+  return std::min(ipc::most_stream_window, options_.limits.frame - std::min(options_.limits.frame, message_overhead));
+}
+
 std::shared_ptr<call_stream> plugin_pool::open(std::string_view method, packed_arguments arguments,
                                                const call_options& options) {
-  const std::size_t most =
-      std::min(ipc::most_stream_window, options_.limits.frame - std::min(options_.limits.frame, message_overhead));
-  if (options.stream_window == 0 || options.stream_window > most)
-    throw std::invalid_argument("call_options::stream_window must be from 1 to " + std::to_string(most));
-  const auto request = std::make_shared<call_request>();
-  request->name = method;
-  begin(*request, request->name, std::move(arguments), options);
+  if (options.stream_window == 0 || options.stream_window > most_window())
+    throw std::invalid_argument("call_options::stream_window must be from 1 to " + std::to_string(most_window()));
+  const auto request = begin(method, std::move(arguments), options);
   request->stream =
       std::make_shared<call_stream>(core_, core_->needs_help() && !local_, options.stream_window, request->deadline);
   request->stop = request->stream->token();
   request->stream->heed(options.stop);
-  std::unique_ptr<reply_handler> handler = std::make_unique<call_stream::handler>(request->stream);
+  start_stream(request, std::make_unique<call_stream::handler>(request->stream));
+  return request->stream;
+}
+
+std::shared_ptr<call_stream> plugin_pool::relay(std::string_view method, packed_arguments arguments,
+                                                const call_options& options, std::shared_ptr<ipc::stream::link> onward,
+                                                std::unique_ptr<reply_handler> handler) {
+  const auto request = begin(method, std::move(arguments), options);
+  request->stream =
+      std::make_shared<call_stream>(core_, false, std::min(options.stream_window, most_window()), request->deadline);
+  request->stream->relay(std::move(onward));
+  start_stream(request, std::move(handler));
+  return request->stream;
+}
+
+void plugin_pool::start_stream(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler> handler) {
   if (local_) local_->open(request, std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler)));
   else submit(std::make_unique<pooled_call>(shared_from_this(), request, std::move(handler)), false);
-  return request->stream;
 }
 
 void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {

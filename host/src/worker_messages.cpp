@@ -54,7 +54,7 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
   std::shared_ptr<untaken> came;
   if (!handles.empty()) came = std::make_shared<untaken>(shared_from_this(), std::move(handles));
   if (ipc::is_about_stream(notification.method)) {
-    const char* wrong = tell_stream(notification);
+    const char* wrong = came ? "with descriptors" : tell_stream(notification);
     return wrong ? kill(exit_reason::protocol, std::string(notification.method) + ": " + wrong) : void();
   }
   if (worker_blobs::is_about_blobs(notification.method)) {

@@ -132,6 +132,11 @@ const char* stream::on_item(byte_span item) {
   granted_ -= item.size();
   if (over_) return nullptr;
   moved_ = true;
+  if (const auto to = onward_) {
+    held.unlock();
+    to->item(item);
+    return nullptr;
+  }
   kept_.insert(kept_.end(), item.begin(), item.end());
   happened(held);
   return nullptr;
@@ -146,6 +151,12 @@ const char* stream::on_more(std::uint64_t bytes) {
     return "more credit than its window";
   }
   credit_ += static_cast<std::size_t>(bytes);
+  if (const auto to = onward_) {
+    moved_ = true;  // the far end has been told of this peer's window, and no other may have another
+    held.unlock();
+    to->more(static_cast<std::size_t>(bytes));
+    return nullptr;
+  }
   happened(held);
   return nullptr;
 }
@@ -155,7 +166,51 @@ const char* stream::on_end() {
   if (ended_) return "a second end of its stream";
   ended_ = true;
   moved_ = true;
+  if (const auto to = onward_) {
+    held.unlock();
+    to->end();
+    return nullptr;
+  }
   happened(held);
+  return nullptr;
+}
+
+// --- passing on -----------------------------------------------------------------------------------------------------
+
+void stream::relay(std::shared_ptr<link> onward) {
+  std::lock_guard held(mutex_);
+  onward_ = std::move(onward);
+}
+
+const char* stream::pass_item(byte_span item) {
+  std::lock_guard saying(saying_);
+  lock held(mutex_);
+  if (closed_) return "an item after the end of its stream";
+  if (item.size() > credit_) return "more items than it had credit for";
+  credit_ -= item.size();
+  const auto to = over_ ? nullptr : link_;
+  held.unlock();
+  if (to) to->item(item);
+  return nullptr;
+}
+
+const char* stream::pass_more(std::uint64_t bytes) {
+  std::lock_guard saying(saying_);
+  lock held(mutex_);
+  if (bytes > window_ - granted_) return "more credit than its window";
+  granted_ += static_cast<std::size_t>(bytes);
+  const auto to = over_ || ended_ ? nullptr : link_;
+  held.unlock();
+  if (to) to->more(static_cast<std::size_t>(bytes));
+  return nullptr;
+}
+
+const char* stream::pass_end() {
+  {
+    std::lock_guard held(mutex_);
+    if (closed_) return "a second end of its stream";
+  }
+  close();
   return nullptr;
 }
 
@@ -251,6 +306,13 @@ const char* tell(stream& at, std::string_view method, byte_span value) {
   if (method == "$/end") return at.on_end();
   const auto bytes = take_unsigned(value);
   return bytes && value.empty() ? at.on_more(*bytes) : "credit that is no number";
+}
+
+const char* pass(stream& at, std::string_view method, byte_span value) {
+  if (method == "$/item") return at.pass_item(value);
+  if (method == "$/end") return at.pass_end();
+  const auto bytes = take_unsigned(value);
+  return bytes && value.empty() ? at.pass_more(*bytes) : "credit that is no number";
 }
 
 }  // namespace bulkhead::ipc

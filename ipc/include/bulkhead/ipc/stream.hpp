@@ -68,6 +68,14 @@ class stream {
   const char* on_more(std::uint64_t bytes);  // the same, of credit for items sent from here
   const char* on_end();                      // the same, when it sends no more
 
+  // From here on this end keeps nothing but passes on: what comes is said to `onward` at once, by the thread that brings it,
+  // and credit is what the far end gives. Before anything has come; send() and receive() are not to be used then.
+  void relay(std::shared_ptr<link> onward);
+  // The far end's word, from one thread at a time. Never block. A text says which rule it broke; null: none.
+  const char* pass_item(byte_span item);
+  const char* pass_more(std::uint64_t bytes);  // the same, of credit for items that come here
+  const char* pass_end();                      // the same, when it sends no more
+
   // Begins anew with another peer, unless items have moved already: then false.
   bool restart();
 
@@ -104,6 +112,7 @@ class stream {
   const bool told_;
   std::mutex saying_;  // held while the link is used; taken before mutex_
   std::shared_ptr<link> link_;
+  std::shared_ptr<link> onward_;  // null: items are kept here
   std::atomic<std::uint64_t> events_{0};
   std::atomic<unsigned> waiting_{0};
   bool woken_ = false;
@@ -137,6 +146,8 @@ struct about_stream {
 std::optional<about_stream> read_about_stream(const message& notification);
 // Tells `at` what `notification` says; gives back what is wrong with it.
 const char* tell(stream& at, std::string_view method, byte_span value);
+// The same for one that passes on, when it is the far end that says it.
+const char* pass(stream& at, std::string_view method, byte_span value);
 
 // The link over a channel.
 class framed_link final : public stream::link {
