@@ -88,6 +88,18 @@ TEST_CASE("every attack on a stream costs its call one error of the right kind, 
   }
 }
 
+TEST_CASE("an item with a descriptor costs a worker its life, though it may send some elsewhere") {
+  host host;
+  load_options options;
+  options.deadline = 30s;
+  options.policy = policy::program().allow_handles();
+  auto peer = host.launch(command("with_fd:9302a6'$/item'92@d40100 hold"), options);
+  auto call = peer.open("attack");
+  const auto error = failure_of([&] { call.next_packed(); });
+  CHECK(error.outcome() == outcome::protocol);
+  CHECK(error.message().find("$/item: with descriptors") != std::string::npos);
+}
+
 TEST_CASE("a stream that is flooded costs a window of memory, and the worker its life") {
   const auto floods = GENERATE(values<std::string>({"65537", "20000000"}));
   host host;
