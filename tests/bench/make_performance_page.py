@@ -206,6 +206,9 @@ class Page:
         parked = self.results.figure("lanes", "asleep")
         at_most("16-byte call, worker parked, to futex", parked and parked["ratio"], 1.2, times)
         at_most("16-byte call, one CPU, to futex", self.results.one(LATENCIES[2], "bulkhead").get("to_floor"), 1.5, times)
+        for where in ("one CPU", "two CPUs"):
+            call = self.results.figure("foundation", f"over the socket, {where}, p50")
+            at_most(f"16-byte call over the socket, {where}, to a socketpair", call and call["ratio"], 1.3, times)
         at_least("calls a second, 64 outstanding", self.results.one(MANY, "bulkhead")["value"], 1e6, rate, self.why_many)
         who, ratio = self.fastest(MANY, PEERS)
         at_least(f"64 outstanding: faster than every peer (nearest: {who})", ratio, 10, times, lambda: (
@@ -213,7 +216,12 @@ class Page:
             "an executor, which is most of what a call costs here."))
         at_most("spawn to first reply, to posix_spawn", self.results.one(SPAWN, "bulkhead").get("to_floor"), 1.5, times,
                 self.why_spawn)
+        large = self.results.figure("foundation", "2 GB against small")
+        at_most("spawn to first reply, a host of 2 GB to a small one", large and large["ratio"], 1.1, times)
         at_most("memory of a worker", self.results.one(MEMORY, "bulkhead")["value"], 400, size, self.why_memory)
+        crashing = self.results.figure("foundation", "while a neighbour crashes")
+        at_most("p99 of a call while a neighbour crashes, to crashes outside of the host", crashing and crashing["ratio"],
+                1.1, times)
         blob = self.results.figure("blobs", "the plugin's pass only")
         at_most("64 MiB there and back by blob, to the plugin's pass in-process", blob and blob["ratio"], 1.25, times)
         copied = self.results.figure("blobs", "as an argument, one copy")

@@ -80,6 +80,10 @@ case $step in
     read -ra api < <(pkg-config --cflags bulkhead-plugin-api)
     read -ra host < <(pkg-config --cflags --libs bulkhead)
     "${CXX:-c++}" -std=c++20 -shared -fPIC "$here/cxx/shout.cpp" -o shout.so "${sdk[@]}"
+    # Where Boost is installed, too, a plugin has nothing of it.
+    "${CXX:-c++}" -std=c++20 -M -include bulkhead/sdk/serve.hpp "$here/cxx/shout.cpp" "${sdk[@]}" >headers
+    grep -q /bulkhead/sdk.hpp headers || fail "the compiler does not tell which headers a plugin includes: $(cat headers)"
+    if grep -E '/(boost/|asio[/.])' headers; then fail "the SDK includes Boost or Asio"; fi
     "${CC:-cc}" -std=c11 -shared -fPIC "$here/c/quiet.c" -o quiet.so "${api[@]}"
     "${CC:-cc}" -std=c11 -Wall -Werror "$here/c/application.c" -o application "${host[@]}"
     expect 'quiet: "quiet"' env LD_LIBRARY_PATH="$(libdir)" ./application ./quiet.so name

@@ -3,6 +3,7 @@
 
 #include <jpeglib.h>
 #include <png.h>
+#include <webp/encode.h>
 
 #include <cstdlib>
 
@@ -64,6 +65,27 @@ bytes large_png() {
   return file;
 }
 
+// Lossy, which alone is decoded by rows. All rows of the picture are the same memory.
+bytes large_webp() {
+  WebPConfig fast;
+  WebPPicture from;
+  REQUIRE((::WebPConfigInit(&fast) && ::WebPPictureInit(&from)));
+  fast.method = 0;
+  bytes row(width, 0x60), file;
+  from.width = width;
+  from.height = height;
+  from.y = from.u = from.v = row.data();
+  from.y_stride = from.uv_stride = 0;
+  from.custom_ptr = &file;
+  from.writer = [](const std::uint8_t* data, std::size_t size, const WebPPicture* picture) {
+    auto& whole = *static_cast<bytes*>(picture->custom_ptr);
+    whole.insert(whole.end(), data, data + size);
+    return 1;
+  };
+  REQUIRE(::WebPEncode(&fast, &from));
+  return file;
+}
+
 struct described {
   std::string format;
   unsigned width = 0, height = 0;
@@ -73,7 +95,8 @@ struct described {
 }  // namespace
 
 TEST_CASE("image makes thumbnails of pictures that do not fit into its memory limit") {
-  const auto [format, file] = GENERATE(table<std::string, bytes (*)()>({{"jpeg", large_jpeg}, {"png", large_png}}));
+  const auto [format, file] =
+      GENERATE(table<std::string, bytes (*)()>({{"jpeg", large_jpeg}, {"png", large_png}, {"webp", large_webp}}));
   const bytes large = file();
   host host;
   load_options options;

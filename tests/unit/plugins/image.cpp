@@ -49,6 +49,22 @@ TEST_CASE("image: every EXIF orientation comes out upright") {
   }
 }
 
+TEST_CASE("image: the EXIF orientation of PNG and WebP files comes out upright") {
+  const picture stored = blocks("gyk/rbw");  // orientation 6
+  const bytes exif = tiff(6, GENERATE(true, false)), webp = encode(stored, "webp", 95);
+  bytes as_in_jpeg = {'E', 'x', 'i', 'f', 0, 0};
+  as_in_jpeg.insert(as_in_jpeg.end(), exif.begin(), exif.end());
+  for (const bytes& file :
+       {png_with_exif(encode(stored, "png", 90), exif), webp_with_exif(webp, stored.width, stored.height, exif),
+        webp_with_exif(webp, stored.width, stored.height, as_in_jpeg)}) {
+    const info found = read_info(file);
+    INFO(found.format);
+    CHECK(found.orientation == 6);
+    CHECK(letters(load(file, {})) == "rg/by/wk");
+    CHECK(letters(thumbnail(file, 3 * block, {})) == "rg/by/wk");
+  }
+}
+
 TEST_CASE("image: an orientation that makes no sense is ignored") {
   CHECK(exif_orientation(tiff(6, true)) == 6);
   CHECK(exif_orientation(tiff(0, true)) == 1);

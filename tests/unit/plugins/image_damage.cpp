@@ -40,19 +40,6 @@ class scarce_memory {
   rlimit before_{};
 };
 
-std::uint32_t crc32(byte_span of) {
-  std::uint32_t crc = 0xffffffff;
-  for (const std::uint8_t byte : of) {
-    crc ^= byte;
-    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
-  }
-  return ~crc;
-}
-
-void put_big(bytes& into, std::size_t at, std::uint32_t value, unsigned size) {
-  for (unsigned i = 0; i < size; ++i) into.at(at + i) = static_cast<std::uint8_t>(value >> 8 * (size - 1 - i));
-}
-
 // A PNG that claims another size than it has, with a right checksum.
 bytes png_claiming(std::uint32_t width, std::uint32_t height, bool interlaced = false) {
   bytes file = encode(see_through(4, 4), "png", 90);

@@ -54,6 +54,50 @@ inline bytes tiff(unsigned orientation, bool little) {
   return out;
 }
 
+inline std::uint32_t crc32(byte_span of) {
+  std::uint32_t crc = 0xffffffff;
+  for (const std::uint8_t byte : of) {
+    crc ^= byte;
+    for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+  }
+  return ~crc;
+}
+
+inline void put_big(bytes& into, std::size_t at, std::uint32_t value, unsigned size) {
+  for (unsigned i = 0; i < size; ++i) into.at(at + i) = static_cast<std::uint8_t>(value >> 8 * (size - 1 - i));
+}
+
+// A PNG file with a chunk eXIf after its header.
+inline bytes png_with_exif(bytes file, const bytes& exif) {
+  bytes chunk = {0, 0, 0, 0, 'e', 'X', 'I', 'f'};
+  chunk.insert(chunk.end(), exif.begin(), exif.end());
+  const std::uint32_t sum = crc32(byte_span(chunk).subspan(4));
+  chunk.resize(chunk.size() + 4);
+  put_big(chunk, 0, static_cast<std::uint32_t>(exif.size()), 4), put_big(chunk, chunk.size() - 4, sum, 4);
+  constexpr std::ptrdiff_t signature_and_header = 8 + 25;
+  file.insert(file.begin() + signature_and_header, chunk.begin(), chunk.end());
+  return file;
+}
+
+// A simple WebP file made an extended one: a colour profile of odd size, which has to be skipped, what it was, then EXIF.
+inline bytes webp_with_exif(const bytes& simple, unsigned width, unsigned height, const bytes& exif) {
+  bytes out = {'R', 'I', 'F', 'F', 0, 0, 0, 0, 'W', 'E', 'B', 'P'};
+  const auto add = [&](const char* name, const bytes& data) {
+    out.insert(out.end(), name, name + 4);
+    for (unsigned i = 0; i < 4; ++i) append(out, {static_cast<unsigned>(data.size() >> 8 * i & 0xff)});
+    out.insert(out.end(), data.begin(), data.end());
+    if (data.size() % 2) out.push_back(0);
+  };
+  bytes features = {0x20 | 0x08, 0, 0, 0};  // profile and EXIF
+  for (const unsigned side : {width - 1, height - 1}) append(features, {side & 0xff, side >> 8 & 0xff, side >> 16});
+  add("VP8X", features);
+  add("ICCP", {1, 2, 3});
+  out.insert(out.end(), simple.begin() + 12, simple.end());
+  add("EXIF", exif);
+  for (unsigned i = 0; i < 4; ++i) out[4 + i] = static_cast<std::uint8_t>((out.size() - 8) >> 8 * i);
+  return out;
+}
+
 inline bytes jpeg(const picture& from, const bytes& exif) {
   jpeg_compress_struct cinfo{};
   jpeg_error_mgr errors{};
