@@ -281,7 +281,7 @@ TEST_CASE("a deadline in mid-stream ends it on both sides") {
     CHECK(call.finish().outcome() == outcome::timeout);
   }
   SECTION("while the plugin waits for credit") {
-    auto call = streaming.with({.deadline = 100ms}).open("flood", 500'000);
+    auto call = streaming.with({.deadline = 1s}).open("flood", 500'000);  // both items have come by then
     stopped_at(said);
     std::size_t taken = 0;
     const auto error = failure_of([&] {
