@@ -25,7 +25,7 @@ class spawner {
 
   // Queues a spawn; `job` runs on the spawner's thread when its turn has come, and must not throw. Never blocks.
   ticket ask(bool restart, std::function<void()> job);
-  // The worker of this spawn is ready or gone. True when its job had not begun, and never will.
+  // The worker of this spawn is ready or gone, or waited for no longer. True when its job had not begun, and never will.
   bool done(ticket spawn);
   // Runs `job` on the spawner's thread as soon as it is free. It is no spawn: nothing is counted. It must not throw.
   void run_soon(std::function<void()> job);
