@@ -417,8 +417,9 @@ void worker_set::ping(const lease& worker, worker_process& process, bool look) {
   if (process.outstanding() > (worker->pinged ? 1u : 0u)) return supervisor_.answered(worker->id);
   // In the plugin's code for no call that anybody waits for: other threads of it may answer, that one does not.
   if (in_call) return;
-  if (std::exchange(worker->pinged, true)) return;  // the last one is not answered yet
-  process.ask("$/ping", [weak = weak_from_this(), worker](ipc::completion&&) {
+  if (worker->pinged) return;  // the last one is not answered yet
+  // What does not get out is asked again in time. The answer waits for the lock.
+  worker->pinged = process.ask("$/ping", [weak = weak_from_this(), worker](ipc::completion&&) {
     const auto self = weak.lock();
     if (!self) return;
     std::lock_guard also_held(*self->mutex_);
