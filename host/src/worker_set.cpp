@@ -205,7 +205,7 @@ void worker_set::execute(const Action& action) {
         added->set = weak_from_this();
         added->place = action.place;
         members_.emplace(action.worker, added);
-        added->spawn = core_->spawner.ask(action.restart, [weak = weak_from_this(), id = action.worker] {
+        added->spawn = core_->spawner.ask(action.kind, [weak = weak_from_this(), id = action.worker] {
           if (const auto self = weak.lock()) self->spawn(id);
         });
       } catch (const std::exception& e) {  // no memory; the supervisor takes it to be there

@@ -1,7 +1,7 @@
 // What a supervisor is told and what it asks for. Workers are named by numbers that the supervisor gives out, each once.
 #pragma once
 
-#include "clock.hpp"
+#include "spawn_budget.hpp"
 #include <bulkhead/error.hpp>
 
 #include <variant>
@@ -76,7 +76,7 @@ namespace actions {
 struct spawn {  // when the host's spawn_budget grants it; answered by events::started
   worker_id worker;
   std::size_t place;  // below the number of instances: to serve; else a spare
-  bool restart;       // counts in the budget
+  spawn_kind kind;
 };
 struct serve {  // the worker may be given calls, as instance number `place`
   worker_id worker;

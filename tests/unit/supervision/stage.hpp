@@ -16,7 +16,7 @@ inline std::string text(const action& what) {
   struct {
     static std::string id(worker_id worker) { return std::to_string(worker); }
     std::string operator()(const actions::spawn& a) {
-      return (a.restart ? "respawn " : "spawn ") + id(a.worker) + "@" + std::to_string(a.place);
+      return (a.kind == spawn_kind::restart ? "respawn " : "spawn ") + id(a.worker) + "@" + std::to_string(a.place);
     }
     std::string operator()(const actions::serve& a) { return "serve " + id(a.worker) + "@" + std::to_string(a.place); }
     std::string operator()(const actions::ping& a) { return "ping " + id(a.worker); }
