@@ -259,6 +259,12 @@ void worker_set::execute(const Action& action) {
     lifecycle({.kind = kind::degraded, .serving = action.serving});
   } else if constexpr (std::is_same_v<Action, actions::recovered>) {
     lifecycle({.kind = kind::recovered, .serving = settings_->options.instances});
+  } else if constexpr (std::is_same_v<Action, actions::soon_heavy>) {
+    if (const auto pool = pool_.lock())
+      pool->on_log(log_level::warning, -1,
+                   "a worker needs most of its memory limit soon after its start: none is recycled for that more often "
+                   "than each restart_backoff::healthy_after",
+                   0);
   } else if constexpr (std::is_same_v<Action, actions::gave_up>) {
     lifecycle({.kind = kind::gave_up, .text = action.reason, .last_exits = action.last_exits});
     if (member_) group_->out(*member_, true, "was given up");

@@ -85,6 +85,8 @@ class supervisor {
     bool expected = false;        // its end is; it holds no place
     bool serving = false;         // actions::serve was said
     bool recycle = false;         // it is to be recycled when its turn comes
+    bool heavy = false;           // that is for its memory
+    time_point heavy_from{};      // before, no memory is too much to keep it
     time_point leave_by = never;  // it said that it must go: with or without a successor
   };
   struct holder {      // of a place
@@ -138,6 +140,7 @@ class supervisor {
   void probe();
   void spawn_due();
   void recycle_one();
+  bool heavy(const worker& each, std::size_t memory) const;
   void fill_from_spares();
   void conclude();
   void note_strength();
@@ -170,6 +173,7 @@ class supervisor {
   bool failing_ = false;
   worker_id recycling_ = 0;  // the old one
   time_point next_recycle_ = time_point::min();
+  bool told_heavy_ = false;
   time_point probe_at_ = never;  // gave_up: of the probe; half_open: when it will have passed
   bool for_good_ = false;        // it stops
   std::optional<std::shared_ptr<const crash_report>> violated_;  // while stopping

@@ -46,6 +46,7 @@ inline std::string text(const action& what) {
       return "gave_up: " + a.reason + ", " + std::to_string(a.last_exits.size()) + " exits";
     }
     std::string operator()(const actions::quarantined&) { return "quarantined"; }
+    std::string operator()(const actions::soon_heavy&) { return "soon_heavy"; }
     std::string operator()(const actions::undead& a) { return "undead " + id(a.worker); }
   } writer;
   return std::visit(writer, what);
