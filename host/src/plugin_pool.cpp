@@ -187,6 +187,7 @@ void plugin_pool::start() {
     return;
   }
   std::unique_lock held(*mutex_);
+  if (unloaded_) throw call_error(outcome::unavailable, "the host has been shut down");
   current_ = std::make_shared<worker_set>(core_, std::move(first_), mutex_, weak_from_this(), group_);
   current_->start(held);
   if (state_) check_state(name_, current_->description());

@@ -70,11 +70,22 @@ void worker_set::wait_serving(std::unique_lock<std::mutex>& held) {
            (held_ ? supervisor_.serving() : serving_.size()) == settings_->options.instances;
   };
   while (!done()) wait_change(held);
+  if (start_failure_ || failing_) wait_stopped(held);
   starting_ = false;
-  if (!start_failure_ && !failing_) return;
-  wait_stopped(held);
   if (start_failure_) throw *start_failure_;
-  throw call_error(outcome::unavailable, *failing_);
+  if (failing_) throw call_error(outcome::unavailable, *failing_);
+}
+
+// To be told to the supervisor before the end of the worker that failed, which would be followed by a restart.
+void worker_set::give_up_start() {
+  if (starts() && supervisor_.state() == state::running) decide(events::stop{.reason = "it could not start"});
+}
+
+void worker_set::start_failed(outcome code, const std::string& how, std::shared_ptr<const crash_report> report) {
+  if (!starts()) return;
+  if (!start_failure_)
+    start_failure_.emplace(code, "plugin " + settings_->name + how, std::vector<std::uint8_t>{}, std::move(report));
+  give_up_start();
 }
 
 void worker_set::stop(const std::string& reason) { apply(events::stop{.for_good = true, .reason = reason}); }
@@ -151,8 +162,12 @@ void worker_set::wait_change(std::unique_lock<std::mutex>& held, ipc::time_point
 
 // --- what the supervisor decides ------------------------------------------------------------------------------------
 
-void worker_set::apply(const event& what) {
+void worker_set::decide(const event& what) {
   for (action& each : supervisor_.handle(what, ipc::clock::now())) actions_.push_back(std::move(each));
+}
+
+void worker_set::apply(const event& what) {
+  decide(what);
   if (executing_) return;
   {
     const auto over = [](bool* executing) { *executing = false; };
@@ -190,7 +205,7 @@ void worker_set::execute(const Action& action) {
         added->set = weak_from_this();
         added->place = action.place;
         members_.emplace(action.worker, added);
-        added->spawn = core_->spawner.ask(action.restart, [weak = weak_from_this(), id = action.worker] {
+        added->spawn = core_->spawner.ask(action.kind, [weak = weak_from_this(), id = action.worker] {
           if (const auto self = weak.lock()) self->spawn(id);
         });
       } catch (const std::exception& e) {  // no memory; the supervisor takes it to be there
@@ -219,6 +234,7 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::kill>) {
       worker->killed = action.reason;
       std::erase(serving_, worker);
+      if (action.reason != exit_reason::shut_down) give_up_start();  // its end may never be told
       if (process) process->kill(action.reason);
       else if (core_->spawner.done(worker->spawn)) never_spawned(worker);  // else spawn() is about to find out
     } else if constexpr (std::is_same_v<Action, actions::restarting>) {
@@ -226,6 +242,9 @@ void worker_set::execute(const Action& action) {
     } else if constexpr (std::is_same_v<Action, actions::undead>) {
       if (settings_->watcher && process) settings_->watcher->on_ended(worker->process);  // it runs no code any more
       if (process) core_->spawner.run_soon([process = worker->process] { process->abandon(); });
+      core_->spawner.done(worker->spawn);
+      if (worker->killed != exit_reason::shut_down)
+        start_failed(outcome::unavailable, " could not start: the worker was killed, and does not end");
       lifecycle({.kind = kind::undead, .pid = process ? process->info().pid : -1});
     }
   } else if constexpr (std::is_same_v<Action, actions::fail_calls>) {
@@ -240,6 +259,12 @@ void worker_set::execute(const Action& action) {
     lifecycle({.kind = kind::degraded, .serving = action.serving});
   } else if constexpr (std::is_same_v<Action, actions::recovered>) {
     lifecycle({.kind = kind::recovered, .serving = settings_->options.instances});
+  } else if constexpr (std::is_same_v<Action, actions::soon_heavy>) {
+    if (const auto pool = pool_.lock())
+      pool->on_log(log_level::warning, -1,
+                   "a worker needs most of its memory limit soon after its start: none is recycled for that more often "
+                   "than each restart_backoff::healthy_after",
+                   0);
   } else if constexpr (std::is_same_v<Action, actions::gave_up>) {
     lifecycle({.kind = kind::gave_up, .text = action.reason, .last_exits = action.last_exits});
     if (member_) group_->out(*member_, true, "was given up");
@@ -297,10 +322,8 @@ void worker_set::spawn(worker_id id) {
     auto report = std::make_shared<crash_report>();
     report->plugin = settings_->name;
     report->message = failure->message();
-    if (starting_ && !start_failure_)
-      start_failure_.emplace(failure->outcome(), "plugin " + settings_->name + ": " + failure->message());
+    start_failed(failure->outcome(), ": " + failure->message());
     apply(events::exited{id, exit_class::abnormal, false, report});
-    if (start_failure_ && starting_) apply(events::stop{.reason = "it could not start"});
   }
   announce();
 }
@@ -400,8 +423,9 @@ void worker_set::ping(const lease& worker, worker_process& process, bool look) {
   if (process.outstanding() > (worker->pinged ? 1u : 0u)) return supervisor_.answered(worker->id);
   // In the plugin's code for no call that anybody waits for: other threads of it may answer, that one does not.
   if (in_call) return;
-  if (std::exchange(worker->pinged, true)) return;  // the last one is not answered yet
-  process.ask("$/ping", [weak = weak_from_this(), worker](ipc::completion&&) {
+  if (worker->pinged) return;  // the last one is not answered yet
+  // What does not get out is asked again in time. The answer waits for the lock.
+  worker->pinged = process.ask("$/ping", [weak = weak_from_this(), worker](ipc::completion&&) {
     const auto self = weak.lock();
     if (!self) return;
     std::lock_guard also_held(*self->mutex_);
@@ -474,16 +498,14 @@ void worker_set::on_exited(std::uint64_t id, const ending& how) {
       if (settings_->watcher && gone->process) settings_->watcher->on_ended(gone->process);
       lifecycle({.kind = kind::exited, .pid = how.report->pid, .report = how.report});
       if (how.report->reason != exit_reason::shut_down) last_failure_ = how.report->summary();
-      if (starting_ && !start_failure_ && how.report->reason != exit_reason::shut_down)
-        start_failure_.emplace(how.rejected ? outcome::rejected : outcome::unavailable,
-                               "plugin " + settings_->name + " could not start: the worker " + last_failure_,
-                               std::vector<std::uint8_t>{}, how.report);
+      if (how.report->reason != exit_reason::shut_down)
+        start_failed(how.rejected ? outcome::rejected : outcome::unavailable,
+                     " could not start: the worker " + last_failure_, how.report);
     } catch (const std::bad_alloc&) {  // told or not, it has ended
     }
     if (gone->restoring && how.report->reason != exit_reason::shut_down) settings_->state->unusable = true;
     apply(events::exited{id, class_of(how), how.calls_pending, how.report});
     if (settings_->state) take_over();
-    if (start_failure_ && starting_) apply(events::stop{.reason = "it could not start"});
   }
   if (const auto pool = pool_.lock(); pool && how.report->reason == exit_reason::hung) pool->on_hung(*gone);
   announce();

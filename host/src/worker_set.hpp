@@ -116,6 +116,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
   void on_timer() override;
 
  private:
+  void decide(const supervision::event& what);
   void apply(const supervision::event& what);
   void wake_by(ipc::time_point when);
   void tell(const supervision::event& what);  // takes the lock
@@ -131,6 +132,10 @@ class worker_set final : public worker_owner, public reactor::target, public std
   void admit(const lease& worker);
   void employ(const lease& worker);
   void wait_serving(std::unique_lock<std::mutex>& held);
+  // Whether the first failure is the last: until its group has it, nobody would start a worker again.
+  bool starts() const { return starting_ || (group_ && !member_); }
+  void give_up_start();
+  void start_failed(outcome code, const std::string& how, std::shared_ptr<const crash_report> report = {});
   void take_over();
   void restore(const lease& worker);
   void save(const lease& worker, std::function<void(const ipc::completion&)> done);

@@ -104,6 +104,23 @@ TEST_CASE("threads that crash and call the same plugin get exactly one outcome e
   CHECK(other == 0);
 }
 
+TEST_CASE("a host that is shut down while plugins are loaded into it leaves no load waiting") {
+  for (int i = 0; i < 5; ++i) {
+    host host;
+    std::vector<std::future<outcome>> loads;
+    for (int t = 0; t < 3; ++t)
+      loads.push_back(std::async(std::launch::async, [&] {
+        try {
+          for (;;) host.load(plugin_path("echo"));
+        } catch (const call_error& error) {
+          return error.outcome();
+        }
+      }));
+    host.shutdown();
+    for (auto& each : loads) CHECK(each.get() == outcome::unavailable);
+  }
+}
+
 TEST_CASE("plugin handles outlive their host and the context that it ran on without harm") {
   plugin left, left_here;
   {

@@ -1,6 +1,7 @@
 // Plugins of a group: how the failure of one reaches the others, in which order they come back, and what their calls
 // see of it.
 #include "watched_host.hpp"
+#include <bulkhead/metrics.hpp>
 
 #include <csignal>
 #include <future>
@@ -168,6 +169,25 @@ TEST_CASE("a reload of one plugin leaves its group alone, and the new version is
   CHECK(of.second.call<int>("echo", 1) == 1);
   CHECK(of.first.call<int>("add", 1, 2) == 3);
   CHECK(pids(of.first) != first);
+}
+
+TEST_CASE("a load or reload that fails is no restart, neither in a plugin's own account nor in its group's") {
+  watched_host host;
+  load_options options{.environment = {"BULKHEAD_CHAOS_AT=init", "BULKHEAD_CHAOS=segfault"}};
+  options.supervision.intensity.restarts = 0;
+  CHECK(failure_of([&] { host.self.load(plugin_path("chaos"), options); }).report()->signal == SIGSEGV);
+  auto alone = host.self.load(plugin_path("echo"), options);
+  CHECK(failure_of([&] { alone.reload(plugin_path("chaos")); }).report()->signal == SIGSEGV);
+  CHECK(alone.metrics().restarts == 0);
+
+  auto group = host.self.group({.intensity = {.restarts = 1}});
+  auto member = group.load(plugin_path("echo"), named("member", options));
+  for (int i = 0; i < 2; ++i) CHECK_THROWS_AS(member.reload(plugin_path("chaos")), call_error);
+  CHECK(host.count(kind::restarting) == 0);
+  REQUIRE(::kill(*pids(member).begin(), SIGKILL) == 0);
+  CHECK(host.saw(kind::restarting));
+  CHECK(member.call<int>("add", 1, 2) == 3);
+  CHECK(host.count(kind::gave_up) == 0);
 }
 
 TEST_CASE("a plugin that can't be loaded into a group leaves the group as it was") {

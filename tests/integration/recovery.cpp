@@ -2,6 +2,7 @@
 // get old, restarts that wait, and what reports keep of a worker's last words.
 #include "watched_host.hpp"
 
+#include <csignal>
 #include <future>
 
 namespace bulkhead::testing {
@@ -78,6 +79,36 @@ TEST_CASE("a call in a worker that is waited for no longer ends, without a deadl
   CHECK(call.get() == outcome::worker_lost);
   CHECK(host.saw(kind::exited));  // it was killed, after all
   CHECK(chaos.call<int>("echo", 1) == 1);
+}
+
+TEST_CASE("a worker that is waited for no longer while it starts fails its load, and holds up no other plugin's") {
+  mailbox<lifecycle_event> events;
+  host host({.on_lifecycle = [&](const lifecycle_event& event) { events.put(event); }, .spawns = {.at_once = 1}});
+  const auto saw = [&](kind what, std::ptrdiff_t times) {
+    return events.wait([&](const auto& all) {
+      return std::count_if(all.begin(), all.end(), [&](const auto& event) { return event.kind == what; }) >= times;
+    });
+  };
+  auto other = host.load(plugin_path("echo"), {.policy = policy{}.allow_connect(443)});  // by another fork server
+  load_options options{.start_timeout = 1s};
+  options.supervision.drain.undead_after = 1ms;
+  auto stuck = std::async(std::launch::async, [&]() -> std::string {
+    try {
+      host.launch({"/bin/sleep", "600"}, options);
+    } catch (const call_error& error) {
+      return error.message();
+    }
+    return "it started";
+  });
+  REQUIRE(saw(kind::started, 2));
+  const pid_t server = host.fork_server_pid();
+  REQUIRE(::kill(server, SIGSTOP) == 0);  // it would tell of the program's end
+  CHECK_THAT(stuck.get(), Catch::Contains("could not start: the worker was killed, and does not end"));
+  CHECK(other.recycle());
+  CHECK(saw(kind::ready, 2));
+  ::kill(server, SIGCONT);
+  const auto all = events.values();
+  CHECK(std::none_of(all.begin(), all.end(), [](const auto& event) { return event.kind == kind::restarting; }));
 }
 
 TEST_CASE("a worker is replaced when it has reached its age, and that is no failure") {

@@ -2,6 +2,7 @@
 // or restoring fails.
 #include "watched_host.hpp"
 
+#include <csignal>
 #include <future>
 
 namespace bulkhead::testing {
@@ -218,6 +219,36 @@ TEST_CASE("a group that starts again keeps its plugins' states") {
   CHECK(failing.try_call("misbehave", "abort").outcome() == outcome::worker_lost);
   REQUIRE(host.saw(kind::ready, 4));
   CHECK(plugin.call<int>("total") == 4);
+}
+
+TEST_CASE("a reload in a group whose worker dies before it has taken over fails, and the old version goes on") {
+  watched_host host;
+  auto group = host.self.group();
+  auto options = keeping(600s);
+  options.supervision.drain.calls = 1min;
+  auto plugin = group.load(counter, options);
+  const pid_t old = plugin.workers().front().pid;
+  REQUIRE(::kill(old, SIGSTOP) == 0);  // so that its call, for which the reload waits, goes on
+  auto call = std::async(std::launch::async, [&] { return plugin.call<int>("add", 5); });
+  REQUIRE(eventually([&] { return plugin.workers().front().outstanding >= 1; }));
+  auto reload = std::async(std::launch::async, [&] {
+    try {
+      plugin.reload(newer);
+    } catch (const call_error& error) {
+      return error.outcome();
+    }
+    return outcome::ok;
+  });
+  REQUIRE(host.saw(kind::ready, 2));
+  REQUIRE(eventually([&] { return plugin.status().serving == 0; }));  // calls wait for the new version
+  REQUIRE(::kill(host.last(kind::ready).pid, SIGKILL) == 0);
+  REQUIRE(host.saw(kind::exited));
+  ::kill(old, SIGCONT);
+  CHECK(reload.get() == outcome::unavailable);
+  CHECK(call.get() == 5);
+  CHECK(plugin.call<int>("version") == 1);
+  CHECK(plugin.call<int>("total") == 5);
+  CHECK(host.count(kind::restarting) == 0);
 }
 
 }  // namespace bulkhead::testing

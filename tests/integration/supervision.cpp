@@ -177,6 +177,7 @@ TEST_CASE("a worker that grows beyond its share of the memory limit is recycled"
   options.supervision.recycle.memory = 0.12;
   options.supervision.drain.calls = 1min;  // the call may go on, however long it takes to grow
   options.supervision.heartbeat.interval = 20ms;
+  options.supervision.backoff.healthy_after = 1h;
   auto chaos = host.self.load(plugin_path("chaos"), options);
   const pid_t before = chaos.workers().at(0).pid;
   CHECK(chaos.call<int>("keep_memory", 120) == 120);
@@ -184,6 +185,12 @@ TEST_CASE("a worker that grows beyond its share of the memory limit is recycled"
   CHECK(host.last(kind::exited).pid == before);
   CHECK(host.last(kind::exited).report->reason == exit_reason::shut_down);
   CHECK(chaos.call<int>("echo", 1) == 1);
+  CHECK(host.logs.wait([](const auto& all) {
+    return std::any_of(all.begin(), all.end(), [](const auto& record) {
+      return record.level == log_level::warning &&
+             record.text.find("restart_backoff::healthy_after") != std::string::npos;
+    });
+  }));
 }
 
 TEST_CASE("an idle worker that gives no sign of life is killed as hung and replaced") {

@@ -12,8 +12,10 @@ struct watched_host {
   using kind = enum lifecycle_event::kind;
 
   mailbox<lifecycle_event> events;
-  host self{
-      {.on_lifecycle = [this](const lifecycle_event& event) { events.put(event); }, .spawns = any_number_of_spawns}};
+  mailbox<log_record> logs;
+  host self{{.on_log = [this](const log_record& record) { logs.put(record); },
+             .on_lifecycle = [this](const lifecycle_event& event) { events.put(event); },
+             .spawns = any_number_of_spawns}};
 
   bool saw(kind what, std::size_t times = 1) {
     return events.wait([&](const auto& all) {

@@ -48,7 +48,7 @@ struct log_record {
 };
 
 // What happens to a plugin's workers, and to the plugin as a whole. None is ever dropped; while the application has more
-// than 1,024 yet to be told, no worker is started again.
+// than 1,024 yet to be told, no worker is started again or recycled.
 struct lifecycle_event {
   // What has happened.
   enum class kind {

@@ -59,7 +59,8 @@ struct drain_limits {
 
 // When a healthy worker is replaced: the new one is started first, and the old one drained when it is ready; one worker
 // of a plugin at a time. Each limit varies by ± `jitter` of itself from worker to worker. A replacement that does not
-// get ready leaves the old worker where it is; it is tried again after restart_backoff::healthy_after.
+// get ready leaves the old worker where it is; it is tried again after restart_backoff::healthy_after. A worker that
+// exceeds its share of memory sooner than that is replaced by one that may exceed it for as long, and the log says so.
 struct recycle_limits {
   std::uint64_t calls = 0;          // served; 0: no limit
   std::chrono::nanoseconds age{0};  // since it got ready; 0: no limit

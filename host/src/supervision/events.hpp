@@ -1,7 +1,7 @@
 // What a supervisor is told and what it asks for. Workers are named by numbers that the supervisor gives out, each once.
 #pragma once
 
-#include "clock.hpp"
+#include "spawn_budget.hpp"
 #include <bulkhead/error.hpp>
 
 #include <variant>
@@ -76,7 +76,7 @@ namespace actions {
 struct spawn {  // when the host's spawn_budget grants it; answered by events::started
   worker_id worker;
   std::size_t place;  // below the number of instances: to serve; else a spare
-  bool restart;       // counts in the budget
+  spawn_kind kind;
 };
 struct serve {  // the worker may be given calls, as instance number `place`
   worker_id worker;
@@ -127,13 +127,15 @@ struct quarantined {
 struct undead {  // killed, and yet the kernel does not report its end: it is waited for no longer
   worker_id worker;
 };
+struct soon_heavy {};  // a worker needed most of its memory limit within healthy_after of its start; told once
 
 }  // namespace actions
 
-using action = std::variant<actions::spawn, actions::serve, actions::ping, actions::drain, actions::shutdown,
-                            actions::kill, actions::fail_calls, actions::admit_calls, actions::ended, actions::stopped,
-                            actions::restart_group, actions::reset_group, actions::restarting, actions::degraded,
-                            actions::recovered, actions::gave_up, actions::quarantined, actions::undead>;
+using action =
+    std::variant<actions::spawn, actions::serve, actions::ping, actions::drain, actions::shutdown, actions::kill,
+                 actions::fail_calls, actions::admit_calls, actions::ended, actions::stopped, actions::restart_group,
+                 actions::reset_group, actions::restarting, actions::degraded, actions::recovered, actions::gave_up,
+                 actions::quarantined, actions::undead, actions::soon_heavy>;
 using action_list = std::vector<action>;
 
 }  // namespace bulkhead::supervision

@@ -11,6 +11,13 @@
 
 namespace bulkhead::supervision {
 
+// What a worker is spawned for.
+enum class spawn_kind {
+  first,        // somebody waits for it
+  replacement,  // of one that still serves
+  restart,
+};
+
 class spawn_budget {
  public:
   using ticket = std::uint64_t;
@@ -19,8 +26,8 @@ class spawn_budget {
       : at_once_(at_once), restarts_(restarts) {}
 
   // Queues a spawn; granted() returns the ticket when its turn has come.
-  ticket ask(bool restart) {
-    queue_.push_back({++last_, restart});
+  ticket ask(spawn_kind kind) {
+    queue_.push_back({++last_, kind});
     return last_;
   }
 
@@ -30,12 +37,14 @@ class spawn_budget {
     queue_.remove_if([&](const request& each) { return each.spawn == spawn; });
   }
 
-  // Those whose turn it is now, without restarts if there are to be none. To be asked after each ask() and done(), and at
-  // wake_at().
-  std::vector<ticket> granted(time_point now, bool restarts = true) {
+  // Those whose turn it is now, first ones only if there are to be no others. To be asked after each ask() and done(), and
+  // at wake_at().
+  std::vector<ticket> granted(time_point now, bool others = true) {
     std::vector<ticket> turn;
     for (auto each = queue_.begin(); each != queue_.end() && starting_.size() < at_once_;) {
-      if (each->restart && !(restarts && restarts_.admit(now))) {
+      const bool may = each->kind == spawn_kind::first ||
+                       (others && (each->kind == spawn_kind::replacement || restarts_.admit(now)));
+      if (!may) {
         ++each;
         continue;
       }
@@ -47,8 +56,8 @@ class spawn_budget {
   }
 
   // When a spawn that waits could be granted though nothing else happens.
-  time_point wake_at(time_point now, bool restarts = true) {
-    if (queue_.empty() || starting_.size() >= at_once_ || !restarts) return never;
+  time_point wake_at(time_point now, bool others = true) {
+    if (queue_.empty() || starting_.size() >= at_once_ || !others) return never;
     return restarts_.open_at(now);
   }
 
@@ -58,7 +67,7 @@ class spawn_budget {
  private:
   struct request {
     ticket spawn;
-    bool restart;
+    spawn_kind kind;
   };
   unsigned at_once_;
   restart_window restarts_;

@@ -12,9 +12,9 @@ spawner::spawner(const spawn_limits& limits) : budget_(limits.at_once, limits.re
   thread_ = std::thread([this] { run(); });
 }
 
-spawner::ticket spawner::ask(bool restart, std::function<void()> job) {
+spawner::ticket spawner::ask(spawn_kind kind, std::function<void()> job) {
   std::lock_guard held(mutex_);
-  const ticket spawn = budget_.ask(restart);
+  const ticket spawn = budget_.ask(kind);
   try {
     jobs_.emplace(spawn, std::move(job));
   } catch (...) {  // no memory
@@ -72,10 +72,10 @@ void spawner::run() {
       continue;
     }
     const auto now = std::chrono::steady_clock::now();
-    const bool restarts = events_ <= most_events;
-    const std::vector<ticket> turn = budget_.granted(now, restarts);
+    const bool others = events_ <= most_events;
+    const std::vector<ticket> turn = budget_.granted(now, others);
     if (turn.empty()) {
-      if (const auto next = budget_.wake_at(now, restarts); next == never) changed_.wait(held);
+      if (const auto next = budget_.wake_at(now, others); next == never) changed_.wait(held);
       else changed_.wait_until(held, next);
     }
     for (const ticket spawn : turn) {

@@ -24,13 +24,13 @@ class spawner {
   spawner(const spawner&) = delete;
 
   // Queues a spawn; `job` runs on the spawner's thread when its turn has come, and must not throw. Never blocks.
-  ticket ask(bool restart, std::function<void()> job);
-  // The worker of this spawn is ready or gone. True when its job had not begun, and never will.
+  ticket ask(spawn_kind kind, std::function<void()> job);
+  // The worker of this spawn is ready or gone, or waited for no longer. True when its job had not begun, and never will.
   bool done(ticket spawn);
   // Runs `job` on the spawner's thread as soon as it is free. It is no spawn: nothing is counted. It must not throw.
   void run_soon(std::function<void()> job);
-  // An event is on its way to the application, and gets there. While too many are, no restart begins: each would only
-  // add to them, and none is dropped.
+  // An event is on its way to the application, and gets there. While too many are, first starts alone begin: all else
+  // would only add to them, and none is dropped.
   void event_queued() noexcept { ++events_; }
   void event_told();
   // No job begins any more; waits for the one that runs. Idempotent.

@@ -34,10 +34,13 @@ void supervisor::answered(worker_id id) {
 bool supervisor::worn(const events::usage& e) const {
   const worker* const each = find(e.worker);
   if (!each || each->state != worker_state::ready || each->recycle) return false;
-  const auto& limit = settings_.rules.recycle;
-  const auto reached = [&](double value, double of) { return of > 0 && value >= of * each->limits; };
-  return reached(static_cast<double>(e.calls), static_cast<double>(limit.calls)) ||
-         reached(static_cast<double>(e.memory), limit.memory * static_cast<double>(settings_.memory_limit));
+  const auto calls = static_cast<double>(settings_.rules.recycle.calls);
+  return (calls > 0 && static_cast<double>(e.calls) >= calls * each->limits) || heavy(*each, e.memory);
+}
+
+bool supervisor::heavy(const worker& each, std::size_t memory) const {
+  const double limit = settings_.rules.recycle.memory * static_cast<double>(settings_.memory_limit);
+  return limit > 0 && static_cast<double>(memory) >= limit * each.limits && now_ >= each.heavy_from;
 }
 
 void supervisor::on(const events::start&) {
@@ -132,7 +135,10 @@ void supervisor::on(const events::leaving& e) {
 void supervisor::on(const events::answered& e) { answered(e.worker); }
 
 void supervisor::on(const events::usage& e) {
-  if (worn(e)) on(events::recycle{e.worker});
+  if (!worn(e)) return;
+  worker& each = *find(e.worker);
+  each.recycle = true;
+  each.heavy = heavy(each, e.memory);
 }
 
 void supervisor::on(const events::recycle& e) {

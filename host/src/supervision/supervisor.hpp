@@ -5,12 +5,12 @@
 //   - passes every event with the time it happened to handle(), times never decreasing, and carries out the actions
 //     that come back, in their order; what an action leads to comes back as another event, not from inside handle();
 //   - sets one timer to wake_at() after each handle(), and passes events::tick when it fires;
-//   - passes each actions::spawn through the host's spawn_budget, tells it done() when that worker is ready or has
-//     ended, and answers each spawn with exactly one events::exited in the end;
+//   - passes each actions::spawn through the host's spawn_budget, tells it done() when that worker is ready, has ended
+//     or is undead, and answers each spawn with exactly one events::exited in the end;
 //   - gives calls to the workers named by actions::serve, until drain, kill or their exit; calls without a worker wait,
 //     or fail between fail_calls and admit_calls.
-// host.load() throws if the first worker can't start: its driver sends events::stop as soon as one exits before it was
-// ready. Left alone, the supervisor would try again as after any failure.
+// host.load() throws if the first worker can't start: its driver sends events::stop before the exit of one that was not
+// ready, or when such a one is killed. Left alone, the supervisor would try again as after any failure.
 //
 // Places 0 … instances-1 serve, those above are spares. What holds a place is its worker, or the time when one will be
 // spawned. A successor is a worker on its way to replace one that still serves; it takes the place when it is ready,
@@ -85,6 +85,8 @@ class supervisor {
     bool expected = false;        // its end is; it holds no place
     bool serving = false;         // actions::serve was said
     bool recycle = false;         // it is to be recycled when its turn comes
+    bool heavy = false;           // that is for its memory
+    time_point heavy_from{};      // before, no memory is too much to keep it
     time_point leave_by = never;  // it said that it must go: with or without a successor
   };
   struct holder {      // of a place
@@ -138,6 +140,7 @@ class supervisor {
   void probe();
   void spawn_due();
   void recycle_one();
+  bool heavy(const worker& each, std::size_t memory) const;
   void fill_from_spares();
   void conclude();
   void note_strength();
@@ -170,6 +173,7 @@ class supervisor {
   bool failing_ = false;
   worker_id recycling_ = 0;  // the old one
   time_point next_recycle_ = time_point::min();
+  bool told_heavy_ = false;
   time_point probe_at_ = never;  // gave_up: of the probe; half_open: when it will have passed
   bool for_good_ = false;        // it stops
   std::optional<std::shared_ptr<const crash_report>> violated_;  // while stopping

@@ -34,9 +34,10 @@ void supervisor::close(place& where) {
 void supervisor::spawn(place& where) {
   const worker_id id = ++last_id_;
   worker& fresh = workers_.emplace(id, worker{}).first->second;
+  const auto kind = where.restart ? spawn_kind::restart : where.worker ? spawn_kind::replacement : spawn_kind::first;
   (where.worker ? where.successor : where.worker) = {id, &fresh};
   where.due = never;
-  emit(actions::spawn{id, static_cast<std::size_t>(&where - places_.data()), where.restart});
+  emit(actions::spawn{id, static_cast<std::size_t>(&where - places_.data()), kind});
   where.restart = false;
 }
 

@@ -116,6 +116,12 @@ void supervisor::recycle_one() {
   if (!chosen) return;
   recycling_ = chosen->worker.id;
   spawn(places_[static_cast<std::size_t>(chosen - places_.data())]);
+  // What is heavy so soon may always be: its successors must do for a while, or they would come and go without end.
+  const worker& old = *chosen->worker.at;
+  const auto patience = settings_.rules.backoff.healthy_after;
+  if (!old.heavy || now_ >= after(std::max(old.ready_at, old.heavy_from), patience)) return;
+  chosen->successor.at->heavy_from = after(now_, patience);
+  if (!std::exchange(told_heavy_, true)) emit(actions::soon_heavy{});
 }
 
 void supervisor::conclude() {

@@ -62,7 +62,7 @@ TEST_CASE("backoff doubles from none to the longest, within its jitter") {
 TEST_CASE("four spawns go at once, the fifth when one of them is done") {
   spawn_budget budget;
   std::vector<spawn_budget::ticket> asked;
-  for (int i = 0; i < 6; ++i) asked.push_back(budget.ask(false));
+  for (int i = 0; i < 6; ++i) asked.push_back(budget.ask(spawn_kind::first));
   CHECK(budget.granted(zero) == std::vector(asked.begin(), asked.begin() + 4));
   CHECK(budget.granted(zero).empty());
   CHECK(budget.wake_at(zero) == never);
@@ -76,13 +76,14 @@ TEST_CASE("four spawns go at once, the fifth when one of them is done") {
   CHECK(budget.waiting() == 0);
 }
 
-TEST_CASE("while too many events wait to be told no restart begins, first starts do") {
+TEST_CASE("while too many events wait to be told no restart or recycling begins, first starts do") {
   const bool crowded = GENERATE(true, false);
+  const auto kind = GENERATE(spawn_kind::restart, spawn_kind::replacement);
   std::promise<void> restarted, started;
   spawner subject(spawn_limits{});
   for (int i = 0; i < (crowded ? 1025 : 1024); ++i) subject.event_queued();
-  subject.ask(true, [&] { restarted.set_value(); });
-  subject.ask(false, [&] { started.set_value(); });
+  subject.ask(kind, [&] { restarted.set_value(); });
+  subject.ask(spawn_kind::first, [&] { started.set_value(); });
   REQUIRE(started.get_future().wait_for(20s) == std::future_status::ready);
   auto then = restarted.get_future();
   CHECK((then.wait_for(0s) == std::future_status::ready) == !crowded);
@@ -90,16 +91,17 @@ TEST_CASE("while too many events wait to be told no restart begins, first starts
   CHECK(then.wait_for(20s) == std::future_status::ready);
 }
 
-TEST_CASE("fifty restarts go in ten seconds, more wait, and first starts pass them") {
+TEST_CASE("fifty restarts go in ten seconds, more wait, and first starts and recycling pass them") {
   spawn_budget budget;
   for (int i = 0; i < 50; ++i) {
-    const auto each = budget.ask(true);
+    const auto each = budget.ask(spawn_kind::restart);
     REQUIRE(budget.granted(zero + i * 10ms) == std::vector{each});
     budget.done(each);
   }
-  const auto restart = budget.ask(true);
-  const auto first = budget.ask(false);
-  CHECK(budget.granted(zero + 1s) == std::vector{first});
+  const auto restart = budget.ask(spawn_kind::restart);
+  const auto first = budget.ask(spawn_kind::first);
+  const auto recycling = budget.ask(spawn_kind::replacement);
+  CHECK(budget.granted(zero + 1s) == std::vector{first, recycling});
   CHECK(budget.wake_at(zero + 1s) == zero + 10s);
   CHECK(budget.granted(zero + 10s - 1ns).empty());
   CHECK(budget.granted(zero + 10s) == std::vector{restart});

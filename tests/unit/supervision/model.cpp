@@ -216,6 +216,7 @@ class world {
     must(a.last_exits.size() <= 5, "a.last_exits.size() <= 5");
   }
   void take(const actions::quarantined&) { must(failing_, "failing_"); }
+  void take(const actions::soon_heavy&) {}
   void take(const actions::undead& a) { must(ended_[a.worker] == 3, "ended_[a.worker] == 3"); }
 
   std::mt19937 random_;

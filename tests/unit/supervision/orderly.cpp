@@ -300,7 +300,42 @@ TEST_CASE("a worker is recycled on calls served, age, or memory, with jitter") {
     stage play(recycled({}), jitter);
     play.up();
     CHECK(play.tell(events::usage{1, 0, share * 80 - 1}).empty());
-    CHECK(play.tell(events::usage{1, 0, share * 80 + 1}) == script{"spawn 2@0"});
+    CHECK(play.tell(events::usage{1, 0, share * 80 + 1}) == script{"spawn 2@0", "soon_heavy"});
+  }
+}
+
+TEST_CASE("workers that are heavy from their start are recycled for that once in healthy_after, which is told once") {
+  stage play(recycled({.calls = 1000}));
+  const events::usage first{1, 0, 900}, second{2, 0, 900}, third{3, 0, 900};
+  play.up();
+  CHECK(play.tell(first) == script{"spawn 2@0", "soon_heavy"});
+  CHECK(play.ready(2) == script{"serve 2@0", "drain 1"});
+  play.tell(stage::exit(1, exit_class::normal));
+  CHECK_FALSE(play.subject.worn(second));
+  play.wait(60s - 1ns);
+  CHECK(play.tell(second).empty());
+  SECTION("again and again") {
+    play.wait(1ns);
+    CHECK(play.tell(second) == script{"spawn 3@0"});
+    play.ready(3);
+    play.tell(stage::exit(2, exit_class::normal));
+    play.wait(60s - 1ns);
+    CHECK(play.tell(third).empty());
+    play.wait(1ns);
+    CHECK(play.tell(third) == script{"spawn 4@0"});
+  }
+  SECTION("one that is well for longer is forgiven") {
+    play.wait(2min);
+    CHECK(play.tell(second) == script{"spawn 3@0"});
+    play.ready(3);
+    play.tell(stage::exit(2, exit_class::normal));
+    CHECK(play.tell(third) == script{"spawn 4@0"});
+  }
+  SECTION("calls served, or a request, are no less a reason") {
+    CHECK(play.tell(events::usage{2, 1000, 900}) == script{"spawn 3@0"});
+    play.ready(3);
+    play.tell(stage::exit(2, exit_class::normal));
+    CHECK(play.tell(events::recycle{3}) == script{"spawn 4@0"});
   }
 }
 

@@ -16,7 +16,7 @@ inline std::string text(const action& what) {
   struct {
     static std::string id(worker_id worker) { return std::to_string(worker); }
     std::string operator()(const actions::spawn& a) {
-      return (a.restart ? "respawn " : "spawn ") + id(a.worker) + "@" + std::to_string(a.place);
+      return (a.kind == spawn_kind::restart ? "respawn " : "spawn ") + id(a.worker) + "@" + std::to_string(a.place);
     }
     std::string operator()(const actions::serve& a) { return "serve " + id(a.worker) + "@" + std::to_string(a.place); }
     std::string operator()(const actions::ping& a) { return "ping " + id(a.worker); }
@@ -46,6 +46,7 @@ inline std::string text(const action& what) {
       return "gave_up: " + a.reason + ", " + std::to_string(a.last_exits.size()) + " exits";
     }
     std::string operator()(const actions::quarantined&) { return "quarantined"; }
+    std::string operator()(const actions::soon_heavy&) { return "soon_heavy"; }
     std::string operator()(const actions::undead& a) { return "undead " + id(a.worker); }
   } writer;
   return std::visit(writer, what);
