@@ -92,7 +92,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
   head.environment = static_cast<std::uint32_t>(wanted.environment.size());
   std::string strings;
   const auto add = [&](const std::string& text) { strings.append(text.c_str(), std::strlen(text.c_str()) + 1); };
-  if (wanted.policy) add(wanted.policy->to_text());
+  if (wanted.policy) add(wanted.policy->text_without_environment());
   add(wanted.file);
   add(wanted.directory);
   for (const std::string& each : wanted.arguments) add(each);
