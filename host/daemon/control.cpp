@@ -107,7 +107,7 @@ ipc::buffer server::status() const {
   const auto rows = plugins_.rows();
   packer.pack_map(5).pack("pid").pack(::getpid()).pack("version").pack(BULKHEAD_VERSION);
   packer.pack("uptime_ms")
-      .pack(std::chrono::duration_cast<milliseconds>(std::chrono::system_clock::now() - started_).count());
+      .pack(std::chrono::duration_cast<milliseconds>(std::chrono::steady_clock::now() - started_).count());
   packer.pack("clients").pack(alive_->load());
   packer.pack("plugins").pack_array(static_cast<std::uint32_t>(rows.size()));
   for (const plugin_table::row& each : rows) pack_row(packer, each);

@@ -66,7 +66,7 @@ class server final : service {
   const std::filesystem::path file_;
   config settings_;
   const sigset_t signals_;
-  const std::chrono::system_clock::time_point started_ = std::chrono::system_clock::now();
+  const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   bulkhead::closer closer_;
   boost::asio::io_context io_{1};  // outlives all that has a share of loop_
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{io_.get_executor()};

@@ -152,9 +152,7 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   report.plugin = settings_->name;
   report.file = settings_->file;
   report.sha256 = settings_->sha256;
-  policy written = settings_->rules;
-  written.take_environment();
-  report.policy = written.to_text();
+  report.policy = settings_->rules.text_without_environment();
   report.time = std::chrono::system_clock::now();
   report.pid = pid_;
   report.phase = settings_->argv.empty() ? box.reached : ready_ ? phase::ready : phase::hello;

@@ -214,7 +214,7 @@ TEST_CASE("check warns of a missing licence and of methods without a doc, --stri
 }
 
 TEST_CASE("check reports for people and as JUnit's XML") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto file = (folder / "report.xml").string();
   const finished done = run({"bulkhead", "check", bad("exports")[0], "--skip", "leaks", "--junit", file});
   CHECK(done.status == 1);
@@ -226,7 +226,7 @@ TEST_CASE("check reports for people and as JUnit's XML") {
 }
 
 TEST_CASE("check writes XML that parsers take, whatever the plugin says") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto file = (folder / "report.xml").string();
   for (const char* flaw : {"answers_long_text", "fails oddly"}) {
     std::vector<std::string> words = {"bulkhead", "check", "--skip", "leaks", "--cases", "20", "--junit", file};
@@ -267,7 +267,7 @@ TEST_CASE("check refuses what it can't make sense of") {
   CHECK(run({"bulkhead", "check", "echo", "--skip", "everything"}).status == 2);
   CHECK(run({"bulkhead", "check", "echo", "--cases", "0"}).status == 2);
   CHECK(run({"bulkhead", "check", "no-such-plugin"}).status == 2);
-  const scratch folder;
+  const scratch_folder folder;
   const finished done = run({"bulkhead", "check", write(folder / "text.so", "no library").string()});
   CHECK(done.status == 1);
   CHECK_THAT(done.out, Contains("not an ELF file"));

@@ -48,7 +48,7 @@ TEST_CASE("call --gdb shows the stack of a crash, and passes results on") {
 }
 
 TEST_CASE("call --core leaves a core file of a crash") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto core = folder / "core";
   const finished crashed = call({"--core", core.string(), "chaos", "misbehave", "segfault"});
   INFO(crashed.out << crashed.err);

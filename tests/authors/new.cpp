@@ -11,7 +11,7 @@ using Catch::Matchers::Contains;
 namespace {
 
 void check_language(const std::string& language, const std::string& source) {
-  const scratch folder;
+  const scratch_folder folder;
   const auto plugin = folder / "first-one";
   const finished made = run({"bulkhead", "new", "first-one", "--lang", language, "--dir", plugin.string()});
   REQUIRE(made.status == 0);
@@ -23,7 +23,7 @@ void check_language(const std::string& language, const std::string& source) {
   const std::string tree = std::string("CMAKE_PREFIX_PATH=") + BULKHEAD_BUILD_TREE;
   // By Debian's own compilers, whatever newer ones there are beside them.
   const finished ci =
-      program({"/usr/bin/env", tree, "PATH=/usr/bin:/bin", (plugin / "ci/run").string()}, "", folder.path()).wait();
+      program({"/usr/bin/env", tree, "PATH=/usr/bin:/bin", (plugin / "ci/run").string()}, "", folder.path).wait();
   INFO(ci.out << ci.err);
   REQUIRE(ci.status == 0);
   CHECK_THAT(ci.out, Contains("100% tests passed"));
@@ -51,8 +51,8 @@ TEST_CASE("a new plugin in Rust builds with rustc alone, passes its tests and is
 }
 
 TEST_CASE("without the compiler, new says what to install, and so does the build") {
-  const scratch folder;
-  const std::string nothing = "PATH=" + folder.path().string(), plugin = (folder / "late").string();
+  const scratch_folder folder;
+  const std::string nothing = "PATH=" + folder.path.string(), plugin = (folder / "late").string();
   const finished made = run(
       {"/usr/bin/env", nothing, BULKHEAD_TEST_PROGRAMS "/bulkhead", "new", "late", "--lang", "rust", "--dir", plugin});
   CHECK(made.status == 0);
@@ -65,29 +65,29 @@ TEST_CASE("without the compiler, new says what to install, and so does the build
 }
 
 TEST_CASE("new leaves a folder alone that is there, and says what to do") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto mine = write(folder / "stats/notes.txt", "mine");
-  const finished made = program({"bulkhead", "new", "stats"}, "", folder.path()).wait();
+  const finished made = program({"bulkhead", "new", "stats"}, "", folder.path).wait();
   CHECK(made.status == 2);
   CHECK_THAT(made.err, Contains("stats is there already") && Contains("--dir"));
   CHECK(contents(mine) == "mine");
   CHECK(std::distance(std::filesystem::directory_iterator(folder / "stats"), {}) == 1);
 
   std::filesystem::create_symlink("nowhere", folder / "link");
-  CHECK(program({"bulkhead", "new", "link"}, "", folder.path()).wait().status == 2);
+  CHECK(program({"bulkhead", "new", "link"}, "", folder.path).wait().status == 2);
 }
 
 TEST_CASE("new refuses names that can't be a plugin's, and languages that it does not know") {
-  const scratch folder;
+  const scratch_folder folder;
   for (const char* name : {"", "Stats", "9lives", "-x", "a/b", "../up", "two words", "caf\xc3\xa9", "test", "all"}) {
-    const finished made = program({"bulkhead", "new", "--", name}, "", folder.path()).wait();
+    const finished made = program({"bulkhead", "new", "--", name}, "", folder.path).wait();
     INFO(name << ": " << made.err);
     CHECK(made.status == 2);
     CHECK_THAT(made.err, Contains("can't be named"));
   }
-  CHECK(program({"bulkhead", "new", std::string(65, 'a')}, "", folder.path()).wait().status == 2);
-  const finished made = program({"bulkhead", "new", "stats", "--lang", "cobol"}, "", folder.path()).wait();
+  CHECK(program({"bulkhead", "new", std::string(65, 'a')}, "", folder.path).wait().status == 2);
+  const finished made = program({"bulkhead", "new", "stats", "--lang", "cobol"}, "", folder.path).wait();
   CHECK(made.status == 2);
   CHECK_THAT(made.err, Contains("c++, c and rust"));
-  CHECK(std::filesystem::is_empty(folder.path()));
+  CHECK(std::filesystem::is_empty(folder.path));
 }

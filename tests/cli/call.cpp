@@ -44,7 +44,7 @@ TEST_CASE("words become arguments by the method's signature, and the result is J
 }
 
 TEST_CASE("files and the standard input are bytes for a method, and results go to files") {
-  const scratch folder;
+  const scratch_folder folder;
   const std::string image = std::string(BULKHEAD_TEST_IMAGES) + "/astronaut.jpg";
   const auto thumbnail = folder / "small.jpg";
   const finished made = call({"image", "thumbnail", "--in", image, "64", "--out", thumbnail.string()});
@@ -167,7 +167,7 @@ TEST_CASE("the worker's log is shown when asked for, beside the result") {
 }
 
 TEST_CASE("Ctrl-C cancels the call, and what was printed stays whole") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto pipe = folder / "pipe";
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
   program calling({"bulkhead", "call", "--json", "chaos", "read_handle", "@" + pipe.string()});
@@ -180,7 +180,7 @@ TEST_CASE("Ctrl-C cancels the call, and what was printed stays whole") {
 }
 
 TEST_CASE("SIGTERM cancels like Ctrl-C, and no worker outlives the program") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto pipe = folder / "pipe";
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
   program calling({"bulkhead", "call", "chaos", "read_handle", "@" + pipe.string()});
@@ -236,11 +236,11 @@ TEST_CASE("a stream of arguments is read from the standard input, a line for eac
 }
 
 TEST_CASE("a call that has enough of its arguments ends though the standard input goes on") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto pipe = folder / "lines";
   REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
   program running({"/bin/sh", "-c", "exec \"" BULKHEAD_TEST_PROGRAMS "/bulkhead\" call streaming first 1 < lines"}, "",
-                  folder.path());
+                  folder.path);
   const int end = ::open(pipe.c_str(), O_WRONLY | O_CLOEXEC);
   REQUIRE(::write(end, "one\n", 4) == 4);
   const finished done = running.wait();

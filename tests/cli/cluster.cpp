@@ -9,15 +9,15 @@ using namespace bulkhead::testing;
 namespace {
 
 struct served {
-  scratch folder;
+  scratch_folder folder;
   std::unique_ptr<program> command;
   std::uint16_t port = 0;
 
   explicit served(std::vector<std::string> more = {}) {
     write(folder / "index.html", "hello");
-    std::filesystem::permissions(folder.path(), std::filesystem::perms(0755));
-    std::vector<std::string> argv{"bulkhead", "cluster",   "http", "--root", folder.path().string(),
-                                  "--json",   "--workers", "2"};
+    std::filesystem::permissions(folder.path, std::filesystem::perms(0755));
+    std::vector<std::string> argv{"bulkhead",           "cluster", "http",      "--root",
+                                  folder.path.string(), "--json",  "--workers", "2"};
     argv.insert(argv.end(), more.begin(), more.end());
     command = std::make_unique<program>(argv);
     const std::string line = command->wait_for("}\n");
@@ -58,7 +58,7 @@ TEST_CASE("bulkhead cluster serves a directory until it is stopped, and reloads 
 }
 
 TEST_CASE("bulkhead cluster publishes files, and what they have become when it is told to load again") {
-  scratch folder;
+  scratch_folder folder;
   write(folder / "news", "old");
   served at({"--set", "published=site/", "--publish", "site/news.txt=" + (folder / "news").string()});
   const auto news = [&] {

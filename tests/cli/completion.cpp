@@ -77,10 +77,10 @@ TEST_CASE("completions and manual pages have each option that a command's help h
 }
 
 TEST_CASE("zsh, fish and man take what is printed for them") {
-  scratch folder;
+  scratch_folder folder;
   printed({"/usr/bin/zsh", "-n", write(folder / "zsh", printed({"bulkhead", "completion", "zsh"}))});
   printed({"/usr/bin/fish", "--no-execute", write(folder / "fish", printed({"bulkhead", "completion", "fish"}))});
-  printed({"bulkhead", "manual", "--all", folder.path()});
+  printed({"bulkhead", "manual", "--all", folder.path});
   for (const std::string& name : commands()) {
     const finished shown =
         run({"/usr/bin/groff", "-man", "-Tutf8", "-P-cbou", "-ww", folder / ("bulkhead-" + name + ".1")});

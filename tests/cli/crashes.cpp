@@ -17,16 +17,16 @@ using nlohmann::json;
 namespace {
 
 // Reports in a folder, the oldest first.
-std::vector<std::string> reports(const scratch& folder) {
+std::vector<std::string> reports(const scratch_folder& folder) {
   std::vector<std::string> files;
-  for (const auto& each : std::filesystem::directory_iterator(folder.path()))
+  for (const auto& each : std::filesystem::directory_iterator(folder.path))
     if (each.path().extension() == ".json") files.push_back(each.path().string());
   std::sort(files.begin(), files.end());
   return files;
 }
 
-finished crash(const scratch& folder, std::vector<std::string> words) {
-  words.insert(words.begin(), {"bulkhead", "call", "--crash-dir", folder.path().string()});
+finished crash(const scratch_folder& folder, std::vector<std::string> words) {
+  words.insert(words.begin(), {"bulkhead", "call", "--crash-dir", folder.path.string()});
   return run(std::move(words));
 }
 
@@ -38,7 +38,7 @@ finished replay(std::vector<std::string> words) {
 }  // namespace
 
 TEST_CASE("a crash leaves a report that says all, for people and for programs") {
-  const scratch folder;
+  const scratch_folder folder;
   const finished lost = crash(folder, {"chaos", "misbehave", "exit_3", "--env", "SECRET=geheim"});
   CHECK(lost.status == 13);
   REQUIRE(reports(folder).size() == 1);
@@ -65,24 +65,24 @@ TEST_CASE("a crash leaves a report that says all, for people and for programs") 
 }
 
 TEST_CASE("the reports in a folder are listed, the newest first, and one that is damaged hides none") {
-  const scratch folder;
-  CHECK_THAT(run({"bulkhead", "report", folder.path().string()}).err, Contains("no crash reports"));
+  const scratch_folder folder;
+  CHECK_THAT(run({"bulkhead", "report", folder.path.string()}).err, Contains("no crash reports"));
   for (const char* how : {"exit_0", "exit_3"}) CHECK(crash(folder, {"chaos", "misbehave", how}).status == 13);
   write(folder / "chaos-20000101T000000.000Z-1.json", "{");
-  const finished listed = run({"bulkhead", "report", folder.path().string()});
+  const finished listed = run({"bulkhead", "report", folder.path.string()});
   CHECK(listed.status == 3);
   CHECK_THAT(listed.err, Contains("chaos-20000101T000000.000Z-1.json is no crash report"));
   const auto newest = listed.out.find("status 3"), oldest = listed.out.find("status 0");
   CHECK(oldest != std::string::npos);
   CHECK(newest < oldest);
-  const json all = json::parse(run({"bulkhead", "report", "--json", folder.path().string()}).out);
+  const json all = json::parse(run({"bulkhead", "report", "--json", folder.path.string()}).out);
   REQUIRE(all.size() == 2);
   CHECK(all[0]["exit_code"] == 3);
   CHECK(all[1]["report"] == reports(folder)[1]);
 }
 
 TEST_CASE("a replay makes the same call to the same plugin, and tells when it ends otherwise") {
-  const scratch folder;
+  const scratch_folder folder;
   CHECK(crash(folder, {"chaos", "die_of", R"({"a": [1, "x"]})"}).status == 13);
   const std::string file = reports(folder).at(0);
   const finished again = replay({file});
@@ -103,7 +103,7 @@ TEST_CASE("a replay makes the same call to the same plugin, and tells when it en
 }
 
 TEST_CASE("a worker that died before any call is started again by a replay") {
-  const scratch folder;
+  const scratch_folder folder;
   const std::vector<std::string> broken = {"--env", "BULKHEAD_CHAOS_AT=init", "--env", "BULKHEAD_CHAOS=exit_3"};
   std::vector<std::string> words = {"chaos", "echo", "1"};
   words.insert(words.end(), broken.begin(), broken.end());
@@ -116,7 +116,7 @@ TEST_CASE("a worker that died before any call is started again by a replay") {
 }
 
 TEST_CASE("what can't be replayed is said to be so, with the reason") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto plugin = folder / "mine.so";
   std::filesystem::copy(std::string(BULKHEAD_TEST_PLUGINS) + "/chaos.so", plugin);
   CHECK(crash(folder, {plugin.string(), "misbehave", "exit_3"}).status == 13);
@@ -156,7 +156,7 @@ TEST_CASE("what can't be replayed is said to be so, with the reason") {
 #ifndef BULKHEAD_SANITIZED  // a sanitizer has frames of its own, and reports a crash in its own way
 
 TEST_CASE("a crash shows its stack with names, down to the plugin's own frames") {
-  const scratch folder;
+  const scratch_folder folder;
   const finished lost = crash(folder, {"chaos", "misbehave", "segfault"});
   CHECK(lost.status == 13);
   const auto first = lost.err.find("    #0 "), second = lost.err.find("    #1 ");
@@ -174,7 +174,7 @@ TEST_CASE("a crash shows its stack with names, down to the plugin's own frames")
 }
 
 TEST_CASE("an endless recursion is told in few lines, from its cause to its end") {
-  const scratch folder;
+  const scratch_folder folder;
   const finished lost = crash(folder, {"chaos", "misbehave", "stack_overflow"});
   CHECK_THAT(lost.err, Contains("more of the same") && Contains("frames that were not recorded") &&
                            Contains("chaos_stack_overflow at") && Contains("misbehave("));
@@ -182,13 +182,13 @@ TEST_CASE("an endless recursion is told in few lines, from its cause to its end"
 }
 
 TEST_CASE("guessed frames are marked, and what that means is said") {
-  const scratch folder;
+  const scratch_folder folder;
   const finished lost = crash(folder, {"chaos", "misbehave", "smashed_return"});
   CHECK_THAT(lost.err, Contains("? chaos.so") && Contains("its stack is damaged"));
 }
 
 TEST_CASE("a replay in this process crashes this process, and gdb shows where") {
-  const scratch folder;
+  const scratch_folder folder;
   CHECK(crash(folder, {"chaos", "misbehave", "segfault"}).status == 13);
   const std::string file = reports(folder).at(0);
   CHECK(replay({"--in-process", file}).status == 128 + SIGSEGV);

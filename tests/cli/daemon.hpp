@@ -41,13 +41,13 @@ class running_daemon {
   const notify_socket& service_manager() const { return notify_; }
   std::string socket() const { return folder_ / "d.sock"; }
   std::filesystem::path file() const { return folder_ / "config.toml"; }
-  const scratch& folder() const { return folder_; }
+  const scratch_folder& folder() const { return folder_; }
   pid_t pid() const { return program_->pid(); }
 
  private:
   std::string full(const std::string& config) const { return "socket = \"d.sock\"\n" + config; }
 
-  scratch folder_;
+  scratch_folder folder_;
   notify_socket notify_;
   std::optional<program> program_;
 };

@@ -190,7 +190,7 @@ TEST_CASE("the socket is for the daemon's user, and those that are listed") {
     return;
   }
   const running_daemon daemon("allow_users = [1234]\n" + plugin_table("echo"));
-  std::filesystem::permissions(daemon.folder().path(), std::filesystem::perms::all);
+  std::filesystem::permissions(daemon.folder().path, std::filesystem::perms::all);
   const auto as = [&](unsigned user, std::vector<std::string> words) {
     words.insert(words.begin(),
                  {"/usr/bin/setpriv", "--reuid=" + std::to_string(user), "--regid=" + std::to_string(user),

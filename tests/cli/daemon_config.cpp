@@ -10,14 +10,14 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-finished run_config(const scratch& folder, const std::string& text) {
+finished run_config(const scratch_folder& folder, const std::string& text) {
   return run({"bulkhead", "run", write(folder / "c.toml", text).string()});
 }
 
 }  // namespace
 
 TEST_CASE("all mistakes of a configuration are told at once, a line each, and nothing starts") {
-  const scratch folder;
+  const scratch_folder folder;
   const finished done = run_config(folder, R"(socket = "d.sock"
 colour = "red"
 metrics = "0.0.0.0:80"
@@ -66,7 +66,7 @@ threshold = 3
 }
 
 TEST_CASE("what is no TOML, no file, or has no plugins is one clear error") {
-  const scratch folder;
+  const scratch_folder folder;
   CHECK_THAT(run_config(folder, "socket = \n").err, Contains("c.toml:1: "));
   CHECK_THAT(run_config(folder, "socket = \"d.sock\"\n").err, Contains("there are no plugins"));
   const finished missing = run({"bulkhead", "run", (folder / "missing.toml").string()});
@@ -75,11 +75,11 @@ TEST_CASE("what is no TOML, no file, or has no plugins is one clear error") {
 }
 
 TEST_CASE("a directory of plugins is served whole, with defaults, and tables for what differs") {
-  const scratch plugins;
+  const scratch_folder plugins;
   for (const char* each : {"echo", "chaos"})
     std::filesystem::copy_file(std::string(BULKHEAD_TEST_PLUGINS) + "/" + each + ".so",
                                plugins / (std::string(each) + ".so"));
-  const running_daemon daemon("plugin_directory = \"" + plugins.path().string() + "\"\n" + R"(
+  const running_daemon daemon("plugin_directory = \"" + plugins.path.string() + "\"\n" + R"(
 [defaults]
 instances = 2
 environment = ["A=default"]
@@ -97,7 +97,7 @@ file = ")" + (plugins / "chaos.so").string() +
 }
 
 TEST_CASE("a plugin that can't be loaded does not keep the others from being served") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto broken = write(folder / "broken.so", "no plugin at all");
   const running_daemon daemon(plugin_table("echo") + "[plugins.broken]\nfile = \"" + broken.string() + "\"\n");
   CHECK(daemon.call({"echo.add", "1", "2"}).out == "3\n");
@@ -110,7 +110,7 @@ TEST_CASE("the example in docs/daemon.md is a configuration that works") {
   std::string text = contents(BULKHEAD_SOURCE_DIR "/docs/daemon.md");
   const auto begin = text.find("```toml\n") + 8;
   text = text.substr(begin, text.find("```", begin) - begin);
-  const scratch plugins;
+  const scratch_folder plugins;
   for (const char* each : {"image", "text"})
     std::filesystem::copy_file(std::string(BULKHEAD_TEST_PLUGINS) + "/" + each + ".so",
                                plugins / (std::string(each) + ".so"));
@@ -120,7 +120,7 @@ TEST_CASE("the example in docs/daemon.md is a configuration that works") {
     text.replace(at, what.size(), with);
   };
   replace("socket = \"/run/bulkhead/daemon.sock\"\n", "");
-  replace("/usr/local/lib/bulkhead/plugins", plugins.path().string());
+  replace("/usr/local/lib/bulkhead/plugins", plugins.path.string());
   replace("127.0.0.1:9464", "127.0.0.1:0");
   replace("\"www-data\"", "\"root\"");
   const running_daemon daemon(text);

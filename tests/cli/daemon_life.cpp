@@ -10,7 +10,7 @@ using Catch::Matchers::Contains;
 using nlohmann::json;
 
 TEST_CASE("two daemons never share a socket, and what a dead one left is replaced") {
-  const scratch plugins;
+  const scratch_folder plugins;
   running_daemon daemon(plugin_table("echo"));
   const finished second = run({"bulkhead", "run", daemon.file().string()});
   CHECK(second.status == 3);

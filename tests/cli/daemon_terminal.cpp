@@ -1,112 +1,34 @@
 // `bulkhead top` on a terminal: what it draws, that it fits, and that it leaves the terminal as it was, however it ends.
 #include "daemon.hpp"
+#include "terminal.hpp"
 
-#include <catch2/catch.hpp>
-#include <pty.h>
-#include <utmp.h>
-
-#include <csignal>
 #include <regex>
 #include <sstream>
-
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/ioctl.h>
-#include <sys/wait.h>
-#include <termios.h>
-#include <unistd.h>
 
 using namespace bulkhead::testing;
 using Catch::Matchers::Contains;
 
 namespace {
 
-// A program on a terminal of its own.
-class on_terminal {
- public:
-  on_terminal(const std::vector<std::string>& argv, unsigned short rows, unsigned short columns) {
-    int ours = -1, theirs = -1;
-    winsize size{rows, columns, 0, 0};
-    REQUIRE(::openpty(&ours, &theirs, nullptr, nullptr, &size) == 0);
-    ours_.reset(ours);
-    theirs_.reset(theirs);
-    for (const int each : {ours, theirs}) ::fcntl(each, F_SETFD, FD_CLOEXEC);
-    before = modes();
-    const std::string program = std::string(BULKHEAD_TEST_PROGRAMS) + "/" + argv[0];
-    std::vector<char*> words;
-    for (const std::string& word : argv) words.push_back(const_cast<char*>(word.c_str()));
-    words.push_back(nullptr);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      ::login_tty(theirs);
-      ::execv(program.c_str(), words.data());
-      ::_exit(127);
-    }
-  }
-  ~on_terminal() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  on_terminal(const on_terminal&) = delete;
+// The lines of the next table that it draws, without styles.
+std::vector<std::string> next_table(on_terminal& top) {
+  top.read_until("\x1b[H");
+  static const std::regex controls("\x1b\\[[0-9;?]*[A-Za-z]|\r");  // the terminal adds a \\r to each \\n
+  std::istringstream table(std::regex_replace(top.read_until("\x1b[J"), controls, ""));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(table, line);) lines.push_back(line);
+  return lines;
+}
 
-  termios modes() const {
-    termios out{};
-    REQUIRE(::tcgetattr(ours_.get(), &out) == 0);
-    return out;
-  }
-  void type(const std::string& keys) const { REQUIRE(::write(ours_.get(), keys.data(), keys.size()) > 0); }
-  void signal(int number) const { ::kill(pid_, number); }
-  void resize(unsigned short rows, unsigned short columns) const {
-    const winsize size{rows, columns, 0, 0};
-    REQUIRE(::ioctl(ours_.get(), TIOCSWINSZ, &size) == 0);
-  }
-  // What it writes up to and with `text`; fails the test after 30 s.
-  std::string read_until(const std::string& text) {
-    std::size_t at;
-    while ((at = unread_.find(text)) == std::string::npos) {
-      pollfd end{ours_.get(), POLLIN, 0};
-      if (::poll(&end, 1, 30'000) <= 0) FAIL("'" << text << "' was not written, but " << unread_);
-      char piece[4096];
-      const ssize_t size = ::read(ours_.get(), piece, sizeof piece);
-      if (size > 0) unread_.append(piece, static_cast<std::size_t>(size));
-    }
-    const std::string out = unread_.substr(0, at + text.size());
-    unread_.erase(0, out.size());
-    return out;
-  }
-  // The lines of the next table, without styles.
-  std::vector<std::string> next_table() {
-    read_until("\x1b[H");
-    static const std::regex controls("\x1b\\[[0-9;?]*[A-Za-z]|\r");  // the terminal adds a \\r to each \\n
-    std::istringstream table(std::regex_replace(read_until("\x1b[J"), controls, ""));
-    std::vector<std::string> lines;
-    for (std::string line; std::getline(table, line);) lines.push_back(line);
-    return lines;
-  }
-  // The first table that `wanted` is true of.
-  template <class F>
-  std::vector<std::string> table(F wanted) {
-    for (;;)
-      if (auto lines = next_table(); wanted(lines)) return lines;
-  }
-  // Its exit status; 128 + the signal's number when one ended it.
-  int wait() {
-    int status = 0;
-    ::waitpid(std::exchange(pid_, -1), &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  }
-
-  termios before{};  // how the terminal was
-
- private:
-  bulkhead::unique_fd ours_, theirs_;  // the latter so that the terminal outlives the program
-  pid_t pid_ = -1;
-  std::string unread_;
-};
+// The first table that `wanted` is true of.
+template <class F>
+std::vector<std::string> table(on_terminal& top, F wanted) {
+  for (;;)
+    if (auto lines = next_table(top); wanted(lines)) return lines;
+}
 
 on_terminal start_top(const running_daemon& daemon, unsigned short rows, unsigned short columns) {
-  return {{"bulkhead", "top", "--socket", daemon.socket(), "--interval", "20ms"}, rows, columns};
+  return on_terminal({"bulkhead", "top", "--socket", daemon.socket(), "--interval", "20ms"}, rows, columns);
 }
 
 void check_left_alone(on_terminal& top) {
@@ -124,7 +46,7 @@ TEST_CASE("top on a terminal is a table that is drawn again and again and fits, 
   on_terminal top = start_top(daemon, 4, 40);
   CHECK_THAT(top.read_until("\x1b[?1049h"), !Contains("\x1b[H"));  // a screen of its own, before all else
   for (int i = 0; i < 3; ++i) {
-    const auto lines = top.next_table();
+    const auto lines = next_table(top);
     REQUIRE(lines.size() == 4);
     CHECK(lines[0].starts_with("bulkhead "));
     CHECK(lines[2].starts_with("PLUGIN  STATE"));
@@ -133,17 +55,17 @@ TEST_CASE("top on a terminal is a table that is drawn again and again and fits, 
     for (const auto& line : lines) CHECK(line.size() <= 40);
   }
   top.resize(24, 200);
-  const auto wide = top.table([](const auto& lines) { return lines.size() == 5; });
+  const auto wide = table(top, [](const auto& lines) { return lines.size() == 5; });
   CHECK(wide[2].ends_with("RSS"));
   CHECK(std::regex_match(wide[4], std::regex(R"(echo +running +2/2 +0\.0 +0\.0 .* [\d.]+ MiB)")));
   CHECK(daemon.run({"stop", "echo"}).status == 0);
-  top.table([](const auto& lines) { return lines.back().starts_with("echo    stopped"); });
+  table(top, [](const auto& lines) { return lines.back().starts_with("echo    stopped"); });
 }
 
 TEST_CASE("top leaves the terminal as it was, by a key, by a signal, and when its daemon dies") {
   const running_daemon daemon(plugin_table("echo"));
   on_terminal top = start_top(daemon, 24, 80);
-  top.next_table();
+  next_table(top);
   CHECK((top.modes().c_lflag & (ECHO | ICANON)) == 0);
   SECTION("q") {
     top.type("xq");  // any other key changes nothing

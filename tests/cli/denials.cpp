@@ -81,7 +81,7 @@ TEST_CASE("what is learned of a plugin that starts programs is a policy and a ma
   CHECK_THAT(learned.err, Contains("subprocesses = true\n") && Contains("\"request=subprocesses\"") &&
                               !Contains("no policy grants"));
 
-  const scratch folder;
+  const scratch_folder folder;
   std::vector<std::string> again = words;
   again.insert(again.end(), {"--policy", write(folder / "policy.toml", policy_in(learned.err)).string()});
   const finished done = call(again);

@@ -31,7 +31,7 @@ TEST_CASE("inspect shows a plugin in plain C like any other") {
 }
 
 TEST_CASE("inspect says why a file is no plugin") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto text = write(folder / "text.so", "no library");
   const finished done = run({"bulkhead", "inspect", text.string()});
   CHECK(done.status == 17);
@@ -42,11 +42,10 @@ TEST_CASE("inspect says why a file is no plugin") {
 }
 
 TEST_CASE("a plugin is found by name in BULKHEAD_PLUGIN_PATH") {
-  const scratch folder;
+  const scratch_folder folder;
   std::filesystem::copy(std::string(BULKHEAD_TEST_PLUGINS) + "/echo.so", folder / "mine.so");
   const std::string inspect = std::string(BULKHEAD_TEST_PROGRAMS) + "/bulkhead inspect mine --json";
-  const finished done =
-      run({"/bin/sh", "-c", "BULKHEAD_PLUGIN_PATH=/nowhere:" + folder.path().string() + " " + inspect});
+  const finished done = run({"/bin/sh", "-c", "BULKHEAD_PLUGIN_PATH=/nowhere:" + folder.path.string() + " " + inspect});
   CHECK(json::parse(done.out)["file"] == (folder / "mine.so").string());
   CHECK(run({"/bin/sh", "-c", inspect}).status == 2);
 }

@@ -99,17 +99,6 @@ finished program::wait() {
 
 finished run(std::vector<std::string> argv, const std::string& input) { return program(std::move(argv), input).wait(); }
 
-scratch::scratch() {
-  std::string name = (std::filesystem::temp_directory_path() / "bulkhead-test-XXXXXX").string();
-  if (!::mkdtemp(name.data())) check(errno, "mkdtemp");
-  path_ = name;
-}
-
-scratch::~scratch() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 std::string contents(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
   std::ostringstream text;

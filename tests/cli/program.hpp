@@ -1,6 +1,8 @@
 // Runs a program as a user would and keeps what it printed.
 #pragma once
 
+#include "../scratch_folder.hpp"
+
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -37,20 +39,6 @@ class program {
 };
 
 finished run(std::vector<std::string> argv, const std::string& input = "");
-
-// A folder that is gone with this object.
-class scratch {
- public:
-  scratch();
-  ~scratch();
-  scratch(const scratch&) = delete;
-  scratch& operator=(const scratch&) = delete;
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 std::string contents(const std::filesystem::path& file);
 std::filesystem::path write(const std::filesystem::path& file, const std::string& text);

@@ -1,16 +1,12 @@
 // bulkhead spawn and exec, as a user runs them.
 #include "program.hpp"
+#include "terminal.hpp"
 
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
-#include <pty.h>
 
 #include <cerrno>
 #include <csignal>
-#include <utility>
-
-#include <sys/wait.h>
-#include <unistd.h>
 
 using namespace bulkhead::testing;
 using json = nlohmann::json;
@@ -71,7 +67,7 @@ TEST_CASE("exec tells as JSON what a sandboxed command wrote and used, and what 
 }
 
 TEST_CASE("a policy's file and grants decide what a spawned program sees") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto file = write(folder / "policy.toml", "read = [\"/usr/bin\", \"/etc/passwd\"]\n");
   CHECK(run({"bulkhead", "spawn", "--policy", "strict", "cat", "/etc/passwd"}).out.empty());
   CHECK(run({"bulkhead", "spawn", "--policy", file, "cat", "/etc/passwd"}).out.find("root:") == 0);
@@ -119,28 +115,10 @@ TEST_CASE("spawn passes signals on, and its child dies with it") {
 }
 
 TEST_CASE("on a terminal a sandboxed program is in the foreground, where the terminal's signals reach it") {
-  const std::string program = std::string(BULKHEAD_TEST_PROGRAMS) + "/bulkhead";
-  int terminal = -1;
-  const pid_t pid = ::forkpty(&terminal, nullptr, nullptr, nullptr);
-  if (pid == 0) {
-    ::execl(program.c_str(), program.c_str(), "spawn", "--grant", "read:/bin", "--grant", "read:/usr/bin", "sh", "-c",
-            "trap 'echo told; exit 4' INT; echo ready; while :; do sleep 0.05; done", nullptr);
-    ::_exit(127);
-  }
-  REQUIRE(pid > 0);
-  std::string seen;
-  bool interrupted = false;
-  char some[256];
-  for (ssize_t n = 0; (n = ::read(terminal, some, sizeof some)) > 0;) {
-    seen.append(some, static_cast<std::size_t>(n));
-    if (seen.find("ready") == std::string::npos || std::exchange(interrupted, true)) continue;
-    CHECK(::write(terminal, "\x03", 1) == 1);
-  }
-  int status = 0;
-  CHECK(::waitpid(pid, &status, 0) == pid);
-  ::close(terminal);
-  INFO(seen);
-  CHECK(WIFEXITED(status));
-  CHECK(WEXITSTATUS(status) == 4);
-  CHECK(seen.find("told") != std::string::npos);
+  on_terminal sandboxed({"bulkhead", "spawn", "--grant", "read:/bin", "--grant", "read:/usr/bin", "sh", "-c",
+                         "trap 'echo told; exit 4' INT; echo ready; while :; do sleep 0.05; done"});
+  sandboxed.read_until("ready");
+  sandboxed.type("\x03");
+  sandboxed.read_until("told");
+  CHECK(sandboxed.wait() == 4);
 }

@@ -27,7 +27,7 @@ std::set<std::string> links(const std::string& page) {
 }  // namespace
 
 TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 3 crashes survived") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto sheet = folder / "sheet";
   const finished done = run(
       {"thumbnailer", images, "-o", sheet.string(), "--workers", "2", "--no-compare", "--deadline", "100s", "--json"});
@@ -56,7 +56,7 @@ TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 
 }
 
 TEST_CASE("the contact sheet shows every file, and failed ones with outcome, method and signal") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto sheet = folder / "sheet";
   REQUIRE(run({"thumbnailer", images, "-o", sheet.string(), "--no-compare", "--deadline", "100s"}).status == 0);
   const std::string page = contents(sheet / "index.html");
@@ -78,7 +78,7 @@ TEST_CASE("the contact sheet shows every file, and failed ones with outcome, met
 }
 
 TEST_CASE("however many files crash the decoder, each costs one error") {
-  const scratch folder;
+  const scratch_folder folder;
   std::filesystem::create_directory(folder / "in");
   std::ifstream original(images + "/broken/lying.ppm", std::ios::binary);
   const std::string bytes{std::istreambuf_iterator<char>(original), {}};
@@ -95,7 +95,7 @@ TEST_CASE("however many files crash the decoder, each costs one error") {
 }
 
 TEST_CASE("files of more bytes than a message carries get their thumbnails, too") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto large = folder / "in/large.png";
   write(large, contents(images + "/rocket.png"));
   std::filesystem::resize_file(large, std::size_t{20} << 20);  // zeros after the image, which decoders ignore
@@ -106,7 +106,7 @@ TEST_CASE("files of more bytes than a message carries get their thumbnails, too"
 }
 
 TEST_CASE("names and messages can't put markup into the contact sheet") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto sheet = folder / "sheet";
   write(folder / "in/<script>alert(1)<&\">.jpg", "no image");
   REQUIRE(run({"thumbnailer", (folder / "in").string(), "-o", sheet.string(), "--no-compare"}).status == 0);
@@ -116,7 +116,7 @@ TEST_CASE("names and messages can't put markup into the contact sheet") {
 }
 
 TEST_CASE("the summary tells the price of isolation beside the same job in-process") {
-  const scratch folder;
+  const scratch_folder folder;
   write(folder / "in/one.png", contents(images + "/rocket.png"));
   const finished done = run({"thumbnailer", (folder / "in").string(), "-o", (folder / "sheet").string()});
   REQUIRE(done.status == 0);
@@ -126,7 +126,7 @@ TEST_CASE("the summary tells the price of isolation beside the same job in-proce
 }
 
 TEST_CASE("a job that can't be done says so by its exit status") {
-  const scratch folder;
+  const scratch_folder folder;
   std::filesystem::create_directories(folder / "empty");
   const finished nothing = run({"thumbnailer", (folder / "empty").string(), "-o", (folder / "sheet").string()});
   CHECK(nothing.status == 3);

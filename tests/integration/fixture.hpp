@@ -1,6 +1,7 @@
 // What the integration tests share: where plugins are, and waiting for an event with a limit.
 #pragma once
 
+#include "../scratch_folder.hpp"
 #include <bulkhead/host.hpp>
 
 #include <catch2/catch.hpp>
@@ -27,18 +28,6 @@ inline load_options untiring(load_options options = {}) {
   return options;
 }
 constexpr spawn_limits any_number_of_spawns{4, {1'000'000, 10s}};
-
-// A folder that is gone with this object.
-struct scratch_folder {
-  std::filesystem::path path;
-  scratch_folder() {
-    std::string name = std::filesystem::temp_directory_path() / "bulkhead-test-XXXXXX";
-    if (!::mkdtemp(name.data())) throw std::system_error(errno, std::generic_category(), "mkdtemp");
-    path = name;
-  }
-  ~scratch_folder() { std::filesystem::remove_all(path); }
-  scratch_folder(const scratch_folder&) = delete;
-};
 
 // Something that another thread brings about.
 template <class T>

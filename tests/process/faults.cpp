@@ -52,6 +52,14 @@ bool watches(pid_t server, pid_t pid) {
   return false;
 }
 
+// Whether the application comes to have one process server instead of the one that was killed, which watches over its child.
+bool replaced(const child& application, pid_t killed, pid_t its_child) {
+  return eventually([&] {
+    const auto now = children_of(application.pid());
+    return now.size() == 1 && now[0] != killed && watches(now[0], its_child);
+  });
+}
+
 child application_with(launcher& launch, const std::vector<std::string>& children) {
   return launch.spawn(program("spawner"), children, {.streams = {stdio::null(), stdio::pipe(), stdio::inherit()}});
 }
@@ -244,10 +252,22 @@ TEST_CASE("a process server that dies is replaced at once, and the other ends it
   const auto before = children_of(application.pid());
   REQUIRE(before.size() == 1);
   ::kill(before[0], SIGKILL);
-  REQUIRE(eventually([&] {
-    const auto now = children_of(application.pid());
-    return now.size() == 1 && now != before && watches(now[0], sleeper);
-  }));
+  REQUIRE(replaced(application, before[0], sleeper));
+  CHECK(::kill(sleeper, 0) == 0);
+  CHECK(application.kill(SIGKILL));
+  CHECK(ends(sleeper));
+}
+
+TEST_CASE("a process server that dies before it has started a child is replaced at once, too") {
+  launcher launch;
+  const child application = application_with(launch, {"plain"});
+  const pid_t sleeper = lines_of(application.out(), 1)[0];
+  for (int successor = 0; successor < 3; ++successor) {
+    const auto before = children_of(application.pid());
+    REQUIRE(before.size() == 1);
+    ::kill(before[0], SIGKILL);
+    REQUIRE(replaced(application, before[0], sleeper));
+  }
   CHECK(::kill(sleeper, 0) == 0);
   CHECK(application.kill(SIGKILL));
   CHECK(ends(sleeper));

@@ -3,6 +3,8 @@
 
 #include "machine.hpp"
 
+#include <catch2/catch.hpp>
+
 namespace bulkhead::testing {
 namespace {
 

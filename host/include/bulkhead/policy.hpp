@@ -87,8 +87,6 @@ class policy {
   policy& allow_syscalls(const std::string& group_or_name);
   // A variable of its environment, which is empty but for these.
   policy& environment(const std::string& name, const std::string& value);
-  // Moves the variables out, as "NAME=value": what is left can be written down, for there may be secrets among them.
-  std::set<std::string> take_environment() { return std::exchange(values_.environment, {}); }
 
   // Limits; 0: none.
   policy& memory_limit(std::size_t bytes);           // address space; and where cgroups can be made, what it and all
@@ -120,6 +118,12 @@ class policy {
   policy& add(std::string_view line);
   // All of it, one line each, sorted: equal policies have equal texts.
   std::string to_text() const;
+  // Without the variables of its environment, among which there may be secrets: to be written down.
+  std::string text_without_environment() const {
+    policy rest = *this;
+    rest.values_.environment.clear();
+    return rest.to_text();
+  }
   // What to_text() wrote; empty lines and those that begin with # are left out. Throws std::invalid_argument.
   static policy from_text(std::string_view text);
   // TOML: `profile = "files"`, then keys as in the text form: `read = ["/a", "/b"]`, `memory = "256 MiB"`, `threads = 4`,

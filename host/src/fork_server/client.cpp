@@ -93,13 +93,13 @@ void client::launch(server& which) {
 }
 
 spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string>& arguments,
-                      std::vector<std::string> environment, policy rules) {
-  for (const std::string& each : rules.take_environment()) environment.push_back(each);  // that of the policy counts
+                      std::vector<std::string> environment, const policy& rules) {
+  for (const std::string& each : rules.granted().environment) environment.push_back(each);  // that of the policy counts
   request head;
   head.kind = arguments.empty() ? request_kind::spawn_plugin : request_kind::spawn_program;
   head.arguments = static_cast<std::uint32_t>(arguments.size());
   head.strings = static_cast<std::uint32_t>(1 + arguments.size() + environment.size());
-  std::string strings = rules.to_text();
+  std::string strings = rules.text_without_environment();
   strings.push_back(0);
   for (const auto* list : {&arguments, &std::as_const(environment)})
     for (const std::string& each : *list) strings.append(each.c_str(), std::strlen(each.c_str()) + 1);
@@ -127,12 +127,11 @@ spawned client::spawn(const std::vector<int>& fds, const std::vector<std::string
   }
 }
 
-std::string client::examine(policy rules) {
-  rules.take_environment();
+std::string client::examine(const policy& rules) {
   request head;
   head.kind = request_kind::examine;
   head.strings = 1;
-  std::string strings = rules.to_text();
+  std::string strings = rules.text_without_environment();
   strings.push_back(0);
   head.strings_size = static_cast<std::uint32_t>(strings.size());
   std::lock_guard held(mutex_);

@@ -45,7 +45,7 @@ class client {
   // `fds` in the order that request_kind states; `arguments` is empty for a plugin. Blocks for about a millisecond.
   // Throws std::system_error or std::runtime_error, which says so when the policy's sandbox can't be had. Any thread.
   spawned spawn(const std::vector<int>& fds, const std::vector<std::string>& arguments,
-                std::vector<std::string> environment, policy rules);
+                std::vector<std::string> environment, const policy& rules);
   // Tells of all that run and that will.
   void observe(observer to);
   // Starts the fork server again if it has died; after its third death within a minute none is started until reset().
@@ -54,7 +54,7 @@ class client {
   // Forgets all deaths.
   void reset();
   // The layers that a worker with this policy would have, as sandbox::from_lines() reads them.
-  std::string examine(policy rules);
+  std::string examine(const policy& rules);
   // The worker with this pidfd is gone: a fork server started later need not know of it. Does not block.
   void forget(int pidfd);
 

@@ -259,14 +259,27 @@ void child_core::on_ended() {
     // Nothing is there, nor has another thread read it: its server has died.
     if (!pidfd_watch_ && ::poll(&gone, 1, 0) == 1 && gone.revents == POLLHUP && !reap()) {
       pidfd_watch_.emplace(strand_, ::fcntl(pidfd_.get(), F_DUPFD_CLOEXEC, 0));
-      servers_->replace_server_of(pidfd_.get());
+      watch_server();
     }
     return watch_end();
   }
+  server_watch_.reset();
   read_reports();
   if (!channel_ || disconnected_) return tell_exit();
   exit_waits_ = true;  // for what it had sent before its end
   channel_->drain();
+}
+
+// That has died.
+void child_core::watch_server() {
+  unique_fd next = servers_->replace_server_of(pidfd_.get());
+  server_watch_.reset();
+  if (!next) return;
+  server_watch_.emplace(strand_, next.release());
+  server_watch_->async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                            [weak = weak_from_this()](boost::system::error_code code) {
+                              if (const auto self = weak.lock(); self && !code) self->watch_server();
+                            });
 }
 
 void child_core::tell_exit() {

@@ -54,6 +54,7 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
  private:
   bool reap();
   void watch_end();
+  void watch_server();
   void watch_limits();
   bool given_up() const { return timed_out || stop_requested || over_limit; }
   void on_ended();
@@ -75,9 +76,10 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   const std::stop_token stop_;
   const unique_fd pidfd_;
   const int end_number_;
-  boost::asio::posix::stream_descriptor end_;                         // where the server tells how it has ended
-  std::optional<boost::asio::posix::stream_descriptor> pidfd_watch_;  // when that server has died
-  std::optional<int> inner_status_;                                   // of the program, when its init is yet to end
+  boost::asio::posix::stream_descriptor end_;                          // where the server tells how it has ended
+  std::optional<boost::asio::posix::stream_descriptor> pidfd_watch_;   // when that server has died
+  std::optional<boost::asio::posix::stream_descriptor> server_watch_;  // its successor
+  std::optional<int> inner_status_;                                    // of the program, when its init is yet to end
   boost::asio::steady_timer timer_;
   std::map<std::size_t, std::shared_ptr<child_stream>> streams_;
   std::size_t open_outputs_ = 0;  // of the strand, as are these

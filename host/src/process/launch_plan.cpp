@@ -100,7 +100,7 @@ spawn_request plan(const std::string& file, const std::vector<std::string>& argu
     out.file = resolved(file, out.environment, options.directory);
     grant_start(*out.policy, out.file, out.environment, options.directory);
     if (const unsigned threads = out.policy->granted().threads) out.policy->threads(threads + 1);  // its init
-    for (const std::string& each : out.policy->take_environment()) out.environment.push_back(each);
+    for (const std::string& each : out.policy->granted().environment) out.environment.push_back(each);
   }
   return out;
 }

@@ -17,6 +17,7 @@ namespace {
 
 constexpr std::array kinds = {"plain", "isolated", "networked"};
 constexpr int dying_ms = 100, end_ms = 1000;
+constexpr unsigned successors_limit = 10;  // of a server that can't live, say
 
 [[noreturn]] void fail(int error, const std::string& what) {
   throw boost::system::system_error(error, boost::system::system_category(), what);
@@ -91,7 +92,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
   head.environment = static_cast<std::uint32_t>(wanted.environment.size());
   std::string strings;
   const auto add = [&](const std::string& text) { strings.append(text.c_str(), std::strlen(text.c_str()) + 1); };
-  if (wanted.policy) add(wanted.policy->to_text());
+  if (wanted.policy) add(wanted.policy->text_without_environment());
   add(wanted.file);
   add(wanted.directory);
   for (const std::string& each : wanted.arguments) add(each);
@@ -132,6 +133,7 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
       if (!told) bury(with);
     }
     if (!told) throw std::runtime_error("spawn " + wanted.file + ": the process server died, twice");
+    with.successors = 0;
     if (out.refused) throw std::runtime_error("spawn " + wanted.file + ": " + text);
     if (out.error) fail(out.error, "spawn " + wanted.file + ": making a process");
     made.pid = out.pid;
@@ -194,18 +196,26 @@ void server_client::forget(int pidfd) {
   for (server& each : servers_) each.living.erase(pidfd);
 }
 
-void server_client::replace_server_of(int pidfd) noexcept {
+unique_fd server_client::replace_server_of(int pidfd) noexcept {
   std::lock_guard held(mutex_);
-  if (stopped_) return;
+  if (stopped_) return {};
   for (std::size_t which = 0; which < servers_.size(); ++which) {
-    const auto found = servers_[which].living.find(pidfd);
-    if (found == servers_[which].living.end() || found->second.adopted) continue;
-    if (servers_[which].process.control) bury(servers_[which]);
-    try {
-      start(which);
-    } catch (const std::exception&) {  // no descriptor is free, say
+    server& its = servers_[which];
+    const auto found = its.living.find(pidfd);
+    if (found == its.living.end()) continue;
+    const bool replaced = found->second.adopted && its.process.control;
+    if (!replaced || fork_server::has_ended(its.process.pidfd.get(), 0)) {
+      if (its.process.control) bury(its);
+      if (++its.successors > successors_limit) return {};
+      try {
+        start(which);
+      } catch (const std::exception&) {  // no descriptor is free, say
+        return {};
+      }
     }
+    return unique_fd(::fcntl(its.process.pidfd.get(), F_DUPFD_CLOEXEC, 0));
   }
+  return {};
 }
 
 void server_client::stop() {

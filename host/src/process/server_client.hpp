@@ -43,8 +43,9 @@ class server_client {
   // The child with this pidfd has ended.
   void forget(int pidfd);
   // The server of the child with this pidfd has died: starts another at once, unless that has been done, which ends the child
-  // with the application. Without one it is the next spawn that does.
-  void replace_server_of(int pidfd) noexcept;
+  // with the application. Returns a pidfd of that one, of whose death the child learns by nothing else; none if it could not
+  // be started, or too many have died since a spawn: then it is the next spawn that does.
+  unique_fd replace_server_of(int pidfd) noexcept;
   // Kills and forgets a child whose pidfd may be closed already.
   void disown(int pidfd, pid_t pid);
   // Kills all children that are not detached.
@@ -62,6 +63,7 @@ class server_client {
   struct server {
     fork_server::server_process process{};
     std::map<int, known> living{};  // by pidfd
+    unsigned successors = 0;        // of one that had died, since it was last asked for a child
   };
   void start(std::size_t which);
   void bury(server& dead);
