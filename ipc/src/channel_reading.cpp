@@ -264,7 +264,7 @@ bool channel::take_bytes(byte_span bytes) {
 bool channel::dispatch(byte_span frame, unsigned handle_count, unsigned blobs) {
   auto parsed = parse_message(frame);
   if (!parsed) return violate("a message that is not MessagePack-RPC");
-  if (handle_count > handles_.size()) transport_->collect(handles_);
+  if (handle_count > handles_.size()) transport_->collect(handles_, handle_count);
   if (handle_count > limits_.handles || handle_count > handles_.size())
     return violate("a message that refers to file descriptors that did not come with it");
   parsed->blobs = blobs;

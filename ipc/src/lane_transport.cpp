@@ -69,7 +69,7 @@ transport::io_result lane_transport::read(std::span<std::uint8_t> into, std::vec
     if (broken_) return {io::violation, 0};
     if (bytes > 0) break;
     if (again) return {ended_ ? io::closed : io::would_block, 0};
-    if (!ended_) drain_socket();  // then once more: what it sent before its end counts
+    if (!ended_) drain_socket_of_idle_ring();  // then once more: what it sent before its end counts
   }
   const std::size_t taken = std::min<std::size_t>(bytes, into.size());
   in_.take(into.first(taken));
@@ -106,11 +106,13 @@ transport::io_result lane_transport::write(bytes first, bytes second, std::span<
   return {io::ok, from_first + from_second};
 }
 
-void lane_transport::collect(std::vector<unique_fd>& handles) noexcept {
+void lane_transport::collect(std::vector<unique_fd>& handles, std::size_t wanted) noexcept {
   if (!engaged_) return;
   drain_socket();
-  for (unique_fd& each : early_) handles.push_back(std::move(each));
-  early_.clear();
+  const std::size_t missing = wanted - std::min(wanted, handles.size());
+  const auto end = early_.begin() + static_cast<std::ptrdiff_t>(std::min(missing, early_.size()));
+  handles.insert(handles.end(), std::move_iterator(early_.begin()), std::move_iterator(end));
+  early_.erase(early_.begin(), end);
 }
 
 // What has come on the socket: doorbells, descriptors, its end.
@@ -131,6 +133,13 @@ void lane_transport::drain_socket() noexcept {
     bells_due_ -= static_cast<std::uint32_t>(rung);
     if (got.bytes < sizeof bells && early_.size() == descriptors) return;
   }
+}
+
+// When all messages before have taken theirs: no more than one can have sent its descriptors and not its first bytes. A
+// peer that sends more would keep the socket readable, and its reader busy, for ever.
+void lane_transport::drain_socket_of_idle_ring() noexcept {
+  drain_socket();
+  if (early_.size() > socket_transport::most_handles && !readable()) break_off("descriptors that no message refers to");
 }
 
 // Whoever waits for the socket, be it the event loop, comes to read, and is told.
@@ -233,7 +242,7 @@ void lane_transport::sleep_by_socket(bool writing, time_point until) noexcept {
   say_all(true, writing, by_socket);
   if (!ready(true, writing)) {
     socket_->wait(true, false, until);
-    drain_socket();
+    drain_socket_of_idle_ring();
   }
   say_all(true, writing, 0);
 }

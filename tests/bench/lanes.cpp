@@ -74,7 +74,7 @@ class shared_memory_echo {
 
 enum class place { two_cpus, one_cpu, anywhere };
 
-// The call and its floor take turns; the ratio is that of the medians of a round, and of those the median.
+// The call and its floor take turns; the ratio is that of the medians of rounds.
 void call_against(const std::string& name, const std::string& floor_name, place where, bool floor_sleeps,
                   bulkhead::ipc::lane_options options, int calls, double bar) {
   cpu_set_t before;
@@ -86,12 +86,13 @@ void call_against(const std::string& name, const std::string& floor_name, place 
     auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so", {.lanes = options});
     if (where == place::two_cpus) run_on_cpu(before, 0);
     const bulkhead::bytes data(16);
-    std::vector<double> floors, values, ratios;
+    std::vector<double> floors, values, floor_rounds, value_rounds;
     for (int round = 0; round < scaled(100, 20); ++round) {
       std::vector<double> floor, value;
       for (int i = 0; i < calls; ++i) floor.push_back(timed([&] { raw.once(); }));
       for (int i = 0; i < calls; ++i) value.push_back(timed([&] { echo.call("echo", data); }));
-      ratios.push_back(quantile(value, 0.5) / quantile(floor, 0.5));
+      floor_rounds.push_back(quantile(floor, 0.5));
+      value_rounds.push_back(quantile(value, 0.5));
       floors.insert(floors.end(), floor.begin(), floor.end());
       values.insert(values.end(), value.begin(), value.end());
     }
@@ -102,7 +103,7 @@ void call_against(const std::string& name, const std::string& floor_name, place 
     for (const double q : {0.5, 0.99, 0.999})
       row(fmt::format("{}, p{:g}", name, 100 * q), quantile(values, q), "us",
           fmt::format("{} {:.2f} us", floor_name, quantile(floors, q)),
-          q == 0.5 ? quantile(ratios, 0.5) : quantile(values, q) / quantile(floors, q), q == 0.5 ? bar : 0);
+          q == 0.5 ? ratio(value_rounds, floor_rounds) : quantile(values, q) / quantile(floors, q), q == 0.5 ? bar : 0);
   }
   ::sched_setaffinity(0, sizeof before, &before);
 }
@@ -196,9 +197,9 @@ void idle() {
 
 void measure() {
   const bulkhead::ipc::lane_options asleep{.spin = 0ns};
-  // 3 on a quiet machine, 9 on one that is at work; parked, it would be 35 and more.
+  // 3 in most rounds on a quiet machine, 9 on one that is at work; parked, it would be 35 and more.
   if (std::thread::hardware_concurrency() > 1)
-    call_against("16-byte call, two CPUs", "spinning", place::two_cpus, false, {}, scaled(2000, 500), 25);
+    call_against("16-byte call, two CPUs", "spinning", place::two_cpus, false, {}, scaled(2000, 500), 8);
   call_against("16-byte call, both sides asleep", "futex", place::two_cpus, true, asleep, 100, 3);
   call_against("16-byte call, one CPU", "futex", place::one_cpu, true, {}, 200, 3);
   threads(4, 1, 3);

@@ -184,16 +184,6 @@ class arena {
   std::vector<std::string> failures_;
 };
 
-// Round by round, so that a slow moment of the machine counts for both. A check takes the best of each: what else the
-// machine does can only make them slower.
-double ratio(const outcome& of, const outcome& to) {
-  if (this_run().check) return quantile(of.rounds, 0) / quantile(to.rounds, 0);
-  std::vector<double> each;
-  for (std::size_t i = 0; i < std::min(of.rounds.size(), to.rounds.size()); ++i)
-    each.push_back(of.rounds[i] / to.rounds[i]);
-  return each.empty() ? 0 : quantile(each, 0.5);
-}
-
 std::string amount(double value) {
   if (value >= 1e4) return fmt::format("{:.0f}", value);
   return fmt::format("{:.{}f}", value, value >= 100 ? 1 : value >= 0.01 ? 2 : 4);
@@ -218,8 +208,8 @@ void tell(const work& what, const std::string& unit, const outcomes& found, cons
     // A tail is made of some calls at least.
     if (tails && each.all.size() >= 200) result["p99"] = quantile(each.all, 0.99);
     if (tails && each.all.size() >= 2000) result["p999"] = quantile(each.all, 0.999);
-    if (floor != found.end()) result["to_floor"] = ratio(each, floor->second);
-    if (bulkhead != found.end()) result["to_bulkhead"] = ratio(each, bulkhead->second);
+    if (floor != found.end()) result["to_floor"] = ratio(each.rounds, floor->second.rounds);
+    if (bulkhead != found.end()) result["to_bulkhead"] = ratio(each.rounds, bulkhead->second.rounds);
     auto text = [&](const char* key) { return result.contains(key) ? amount(result[key]) : ""; };
     fmt::print("  {:<28} {:>10} {:>10} {:>10}  {:>10} {:>12}\n", name, amount(value), text("p99"), text("p999"),
                text("to_floor"), text("to_bulkhead"));
@@ -234,7 +224,7 @@ void tell(const work& what, const std::string& unit, const outcomes& found, cons
   const bool awake = what.awake_bar > 0 && spin != found.end() && quantile(spin->second.rounds, 1) < spin_at_most;
   if (what.awake_bar > 0 && !awake) fmt::print("  no second CPU was free: it may take {} x\n", what.bar);
   this_run().figures.push_back({what.name, what.one_by_one ? median : 1e6 / median, unit, bar->first,
-                                ratio(bulkhead->second, bar->second), awake ? what.awake_bar : what.bar});
+                                ratio(bulkhead->second.rounds, bar->second.rounds), awake ? what.awake_bar : what.bar});
 }
 
 void measure() {
@@ -270,8 +260,8 @@ void measure() {
       {.name = "16-byte calls, 64 outstanding",
        .command = "many 16",
        .floor = "spin",
-       .bar = 40,
-       .awake_bar = 25,
+       .bar = 16,
+       .awake_bar = 8,
        .one_by_one = false,
        .after = " 64",
        .without = {"futex"}},

@@ -1,4 +1,4 @@
-// A lane whose peer's memory changes between and during the steps of its reader and writer. The input is a script of both
+// A lane whose peer's memory changes between the steps of its reader and writer. The input is a script of both
 // sides' steps; a model of the honest parts says what must have come out. No step crashes or hands over more bytes than
 // were there, and a cursor that went back or too far is noticed.
 #include "fuzz.hpp"

@@ -42,6 +42,16 @@ TEST_CASE("a synchronous call allocates nothing on its thread once it is warm") 
   CHECK(wrong == 0);
 }
 
+TEST_CASE("bytes that go by blob cost a few allocations, however many they are") {
+  host host;
+  auto echo = host.load(plugin_path("echo"));
+  const bytes some(GENERATE(std::size_t{70'000}, std::size_t{1'000'000}));
+  int wrong = 0;
+  CHECK(allocated_by([&] { wrong += echo.call<std::size_t>("size", some) != some.size(); }) <= 8 * counted_calls);
+  CHECK(allocated_by([&] { wrong += echo.call<bytes>("echo", some).size() != some.size(); }) <= 18 * counted_calls);
+  CHECK(wrong == 0);
+}
+
 // All of it on one thread, which runs the host's event loop and the handler, too.
 TEST_CASE("an asynchronous call allocates six times, and twice more for a long name") {
   boost::asio::io_context context;

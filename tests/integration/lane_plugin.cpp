@@ -4,11 +4,33 @@
 
 #include <chrono>
 #include <random>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include <sys/socket.h>
+
 namespace {
+
+// Nil bytes with 16 descriptors each, on the socket beside the lanes and with no message in the ring.
+void send_descriptors(int socket, int times) {
+  constexpr std::size_t size = 16 * sizeof(int);
+  std::uint8_t nil = 0xc0;
+  iovec part{&nil, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(size)] = {};  // each of them 0, which is /dev/null
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(size);
+  for (int i = 0; i < times; ++i)
+    if (::sendmsg(socket, &message, MSG_NOSIGNAL) != 1) throw std::runtime_error("nothing was sent");
+}
 
 // Random words and bytes all over the memory, or over its first page, where the control words are. That others use it
 // meanwhile is the point of it.
@@ -56,6 +78,10 @@ BULKHEAD_PLUGIN("lane_attacker", "1.0.0") {
                     out.send(*next);
                   }
                 });
+  plugin.method("send_descriptors", [](int socket, int times) {
+    send_descriptors(socket, times);
+    std::this_thread::sleep_for(std::chrono::minutes(1));
+  });
   plugin.method("write", [](std::uint64_t address) { *reinterpret_cast<volatile std::uint8_t*>(address) = 1; });
   plugin.method("echo", [](bulkhead::bytes data) { return data; });
 }

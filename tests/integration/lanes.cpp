@@ -177,6 +177,29 @@ TEST_CASE("a plugin that writes into what comes from the host dies of it") {
   CHECK(error.report()->signal == SIGSEGV);
 }
 
+TEST_CASE("a plugin granted handles that sends them with no message is ended, whoever reads of it") {
+  host host;
+  auto neighbour = host.load(plugin_path("echo"));
+  const auto fds = entries("/proc/self/fd");
+  const bool waited_for = GENERATE(true, false);
+  const int times = GENERATE(2, 20);
+  constexpr int channel = 3;
+  auto options = untiring();
+  options.policy = policy{}.allow_handles();
+  options.deadline = 30s;
+  auto attacker = host.load(plugin_path("lane_attacker"), options);
+  mailbox<outcome> ended;
+  if (waited_for) ended.put(attacker.try_call("send_descriptors", channel, times).outcome());
+  else
+    attacker.async_call<reply>("send_descriptors", std::tuple(channel, times),
+                               [&](boost::system::error_code, const reply& got) { ended.put(got.outcome()); });
+  REQUIRE(ended.wait_for(1));
+  CHECK(ended.values().at(0) == outcome::protocol);
+  attacker.unload();
+  CHECK(neighbour.call<int>("add", 20, 22) == 42);
+  CHECK(eventually([&] { return entries("/proc/self/fd") == fds; }));
+}
+
 // BULKHEAD_SCRIBBLE_SECONDS=N goes on for so long (default 2).
 std::chrono::steady_clock::time_point scribble_end() {
   const char* given = std::getenv("BULKHEAD_SCRIBBLE_SECONDS");

@@ -67,6 +67,28 @@ bytes_t read_once(ipc::transport& from, io expected = io::ok) {
   return {chunk, chunk + got.bytes};
 }
 
+std::uint64_t count_of(const unique_fd& event) {
+  std::uint64_t count = 0;
+  CHECK(::read(event.get(), &count, sizeof count) == sizeof count);
+  return count;
+}
+
+// A descriptor, several times, as it goes ahead of the message in the ring.
+void send_ahead(int socket, int fd, std::size_t times) {
+  const std::vector<int> all(times, fd);
+  ipc::socket_transport out{unique_fd(::dup(socket))};
+  REQUIRE(out.write(bytes_t{0xc0}, {}, all).status == io::ok);
+}
+
+// An event loop that does nothing by itself and remembers what it was asked for.
+struct idle_loop final : ipc::channel::wakeups {
+  bool armed = false;
+  int looks = 0;
+  void arm(bool reading, bool) override { armed = reading; }
+  void schedule(ipc::time_point) override {}
+  bool again() override { return ++looks > 0; }
+};
+
 }  // namespace
 
 TEST_CASE("messages smaller and larger than the ring cross a lane unharmed, spinning or asleep") {
@@ -109,16 +131,66 @@ TEST_CASE("descriptors go by the socket and arrive with the message in the ring 
   REQUIRE(worker->write(vector_named("call_with_handle"), {}, last).status == io::ok);
   channel.run([&] { return seen.messages.size() == 4; }, ipc::clock::now() + 10s);
   REQUIRE(seen.messages.size() == 4);
-  const auto count = [](const unique_fd& fd) {
-    std::uint64_t number = 0;
-    CHECK(::read(fd.get(), &number, sizeof number) == sizeof number);
-    return number;
-  };
   REQUIRE(seen.messages[1].handles.size() == 2);
-  CHECK(count(seen.messages[1].handles[0]) == 1);
-  CHECK(count(seen.messages[1].handles[1]) == 2);
+  CHECK(count_of(seen.messages[1].handles[0]) == 1);
+  CHECK(count_of(seen.messages[1].handles[1]) == 2);
   REQUIRE(seen.messages[3].handles.size() == 1);
-  CHECK(count(seen.messages[3].handles[0]) == 3);
+  CHECK(count_of(seen.messages[3].handles[0]) == 3);
+}
+
+TEST_CASE("a message's descriptors may come while the message before it is read") {
+  lane_pair pair;
+  idle_loop loop;
+  recorder seen;
+  auto worker = pair.worker();
+  ipc::channel channel(pair.host({}, 16), {}, seen, &loop);
+  channel.open();
+  const unique_fd one(::eventfd(1, 0)), two(::eventfd(2, 0));
+  const int first[] = {one.get()};
+  REQUIRE(worker->write(vector_named("call_with_handle"), {}, first).status == io::ok);
+  send_ahead(pair.worker_socket, two.get(), 1);
+  channel.poll();
+  CHECK(seen.messages.size() == 1);
+  REQUIRE(worker->write(vector_named("call_with_handle"), {}, {}).status == io::ok);
+  channel.poll();
+  CHECK(seen.violation.empty());
+  REQUIRE(seen.messages.size() == 2);
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    REQUIRE(seen.messages[i].handles.size() == 1);
+    CHECK(count_of(seen.messages[i].handles[0]) == i + 1);
+  }
+}
+
+TEST_CASE("a peer that sends descriptors and no message that takes them is found out, whoever looks") {
+  lane_pair pair;
+  auto host = pair.host(sleepy, 16);
+  const unique_fd file(::eventfd(0, 0));
+  const int times = GENERATE(2, 5, 20);  // a few, and more than are taken in at a time
+  for (int i = 0; i < times; ++i) send_ahead(pair.worker_socket, file.get(), 16);
+  SECTION("a reader that sleeps") { CHECK(host->wait(true, false, ipc::clock::now() + 10s)); }
+  SECTION("one that reads") {}
+  SECTION("an event loop") { host->on_event(); }
+  CHECK(read_once(*host, io::violation).empty());
+  CHECK(std::string(host->violation()).find("descriptors that no message refers to") != std::string::npos);
+}
+
+TEST_CASE("descriptors of many messages that wait in the ring, and of one that is yet to come, are no violation") {
+  lane_pair pair;
+  recorder seen;
+  auto worker = pair.worker();
+  ipc::channel channel(pair.host({}, 16), {}, seen, nullptr);
+  const unique_fd file(::eventfd(0, 0));
+  const int handles[] = {file.get()};
+  constexpr std::size_t messages = 50;
+  for (std::size_t i = 0; i < messages; ++i)
+    REQUIRE(worker->write(vector_named("call_with_handle"), {}, handles).status == io::ok);
+  send_ahead(pair.worker_socket, file.get(), 16);
+  channel.run([&] { return seen.messages.size() == messages; }, ipc::clock::now() + 10s);
+  channel.poll();
+  CHECK(seen.messages.size() == messages);
+  CHECK_FALSE(channel.closed());
+  CHECK(seen.violation.empty());
+  CHECK(channel.take_leftover_handles().size() == 16);
 }
 
 TEST_CASE("a cursor that makes no sense ends the lane and moves no byte") {
@@ -229,15 +301,6 @@ TEST_CASE("a writer that waits for room in a large ring is rung for once, when h
     host->watch(false, false);
   }
 }
-
-// An event loop that does nothing by itself and remembers what it was asked for.
-struct idle_loop final : ipc::channel::wakeups {
-  bool armed = false;
-  int looks = 0;
-  void arm(bool reading, bool) override { armed = reading; }
-  void schedule(ipc::time_point) override {}
-  bool again() override { return ++looks > 0; }
-};
 
 struct counted_end final : ipc::async_completion {
   explicit counted_end(int& count) : ended(count) {}

@@ -68,8 +68,9 @@ struct recycle_limits {
   double jitter = 0.1;              // a share of each limit
 };
 
-// Idle workers are asked for a sign of life each `interval`, answered by the thread that runs calls; one that is silent
-// for `silence` is killed as hung. A busy one is judged by its calls' deadlines instead. Interval 0: never asked.
+// Idle workers are asked for a sign of life each `interval`, all at the same moments. The thread that runs calls answers;
+// one that is silent for `silence` is killed as hung. A busy one is judged by its calls' deadlines instead. Interval 0:
+// never asked.
 struct heartbeat_limits {
   std::chrono::nanoseconds interval = std::chrono::seconds(1);  // between two questions
   std::chrono::nanoseconds silence = std::chrono::seconds(5);   // that is too long

@@ -91,7 +91,7 @@ void supervisor::on(const events::ready& e) {
   each->deadline = never;
   each->ready_at = now_;
   const auto& rules = settings_.rules;
-  if (rules.heartbeat.interval.count() > 0) each->ping_at = after(now_, rules.heartbeat.interval);
+  if (rules.heartbeat.interval.count() > 0) each->ping_at = next_ping();
   each->limits = 1 + rules.recycle.jitter * jitter_();
 
   place& where = *place_of(e.worker);

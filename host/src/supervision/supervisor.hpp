@@ -136,6 +136,7 @@ class supervisor {
   void expire();
   void expire(worker_id id, worker& each);
   void check_alive(worker_id id, worker& each);
+  time_point next_ping() const;
   std::size_t undead() const;
   void probe();
   void spawn_due();

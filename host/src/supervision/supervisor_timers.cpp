@@ -77,8 +77,16 @@ void supervisor::check_alive(worker_id id, worker& each) {
   const auto patience = std::max<std::int64_t>(1, limit.silence / limit.interval);
   if (each.unanswered >= patience) return kill(id, exit_reason::hung);
   ++each.unanswered;
-  each.ping_at = after(now_, limit.interval);
+  each.ping_at = next_ping();
   emit(actions::ping{id});
+}
+
+// At the same moments for all workers, so that one look at the pool serves all of them. Half an interval is left for an
+// answer, however late this question was.
+time_point supervisor::next_ping() const {
+  const auto interval = settings_.rules.heartbeat.interval;
+  const auto left = interval - now_.time_since_epoch() % interval;
+  return after(now_, left >= interval / 2 ? left : left + interval);
 }
 
 void supervisor::probe() {

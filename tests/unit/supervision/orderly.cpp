@@ -50,6 +50,32 @@ TEST_CASE("an idle worker that does not answer for five seconds is killed as hun
   CHECK(play.crash(1) == script{"restarting 1 in 0 ms", "respawn 2@0"});
 }
 
+TEST_CASE("workers that got ready at different times are asked at the same time, each interval") {
+  auto made = watched();
+  made.instances = 3;
+  stage play(made);
+  play.tell(events::start{});
+  for (worker_id id = 1; id <= 3; ++id) {
+    play.ready(id);
+    play.now += 200ms;
+  }
+  for (int i = 0; i < 3; ++i) {
+    CHECK(play.wake() == script{"ping 1", "ping 2", "ping 3"});
+    for (worker_id id = 1; id <= 3; ++id) play.tell(events::answered{id});
+  }
+}
+
+TEST_CASE("a question that comes late leaves half an interval for its answer") {
+  auto made = watched();
+  made.rules.heartbeat.silence = made.rules.heartbeat.interval;
+  stage play(made);
+  play.up();
+  const auto asked = play.now + 1999ms;
+  CHECK(play.wait(1999ms) == script{"ping 1"});
+  CHECK(play.subject.wake_at() >= asked + 500ms);
+  CHECK(play.wake().at(0) == "kill 1 hung");
+}
+
 TEST_CASE("an answer in the last second saves a worker") {
   stage play(watched());
   play.up();

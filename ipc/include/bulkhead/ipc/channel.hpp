@@ -174,7 +174,7 @@ class channel {
 
   // Descriptors that came with a message which was never complete. When nobody reads any more.
   std::vector<unique_fd> take_leftover_handles() {
-    transport_->collect(handles_);
+    transport_->collect(handles_, SIZE_MAX);
     return std::move(handles_);
   }
 

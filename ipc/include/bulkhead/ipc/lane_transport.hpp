@@ -35,7 +35,7 @@ class lane_transport final : public transport {
   bool reads_deaf() const noexcept override { return !engaged_.load(std::memory_order_relaxed); }
   bool linger(bool found) noexcept override;
   void on_event() noexcept override;
-  void collect(std::vector<unique_fd>& handles) noexcept override;
+  void collect(std::vector<unique_fd>& handles, std::size_t wanted) noexcept override;
   const char* violation() const noexcept override { return broken_ ? broken_.load() : socket_->violation(); }
 
  private:
@@ -45,6 +45,7 @@ class lane_transport final : public transport {
   void sleep_by_futex(bool reading, bool writing, time_point until) noexcept;
   void sleep_by_socket(bool writing, time_point until) noexcept;
   void drain_socket() noexcept;
+  void drain_socket_of_idle_ring() noexcept;
   void say_all(bool reading, bool writing, std::uint32_t how) noexcept;
   void say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch, std::uint32_t how) noexcept;
   void ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept;

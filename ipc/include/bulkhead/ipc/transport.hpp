@@ -53,8 +53,8 @@ class transport {
   virtual bool reads_deaf() const noexcept { return true; }
   // The event loop has seen something there; a reader is about to look.
   virtual void on_event() noexcept {}
-  // Takes descriptors that came ahead of the message that refers to them.
-  virtual void collect(std::vector<unique_fd>&) noexcept {}
+  // Takes descriptors that came ahead of the message that refers to them, the first ones, until there are `wanted`.
+  virtual void collect(std::vector<unique_fd>& /*handles*/, std::size_t /*wanted*/) noexcept {}
   // From now on by lanes, if it has some: for both directions, between messages.
   virtual void engage() noexcept {}
   // What was wrong, after io::violation.
