@@ -50,8 +50,20 @@ constexpr weighted in_a_call[] = {
     {"sigstop_self", 1},
 };
 constexpr weighted hostile_ones[] = {{"garbage_on_channel", 1}, {"forged_response", 1}};
-constexpr weighted in_a_birth[] = {{"segfault", 3}, {"raise_sigkill", 3}, {"exit_0", 1},       {"exit_3", 1},
-                                   {"abort", 2},    {"exception", 1},     {"close_channel", 1}};
+constexpr weighted in_a_birth[] = {{"segfault", 3},
+                                   {"raise_sigkill", 3},
+                                   {"exit_0", 1},
+                                   {"exit_3", 1},
+                                   {"abort", 2},
+                                   {"exception", 1},
+                                   {"close_channel", 1},
+                                   {"divide_by_zero", 1},
+                                   {"bus_error", 1},
+                                   {"illegal_instruction", 1},
+                                   {"stack_overflow", 1},
+                                   {"_exit_0", 1},
+                                   {"uncaught_exception_in_thread", 1},
+                                   {"close_all_fds", 1}};
 
 const char* draw(dice& random, std::span<const weighted> from) {
   std::size_t total = 0;

@@ -7,6 +7,8 @@
 
 using namespace bulkhead::testing;
 using Catch::Matchers::Contains;
+using Catch::Matchers::EndsWith;
+using Catch::Matchers::StartsWith;
 
 namespace {
 
@@ -88,4 +90,19 @@ TEST_CASE("top leaves the terminal as it was, by a key, by a signal, and when it
     CHECK_THAT(top.read_until("\n"), Contains("bulkhead"));  // the reason, where it stays to be read
     CHECK(top.wait() != 0);
   }
+}
+
+TEST_CASE(
+    "the thumbnailer draws its progress into one line of the terminal, which is gone when it prints its summary") {
+  const scratch folder;
+  on_terminal job(
+      {"thumbnailer", BULKHEAD_TEST_IMAGES, "-o", (folder / "sheet").string(), "--no-compare", "--deadline", "100s"},
+      24, 200);
+  const std::string drawn = job.read_until("  files ");
+  CHECK_THAT(drawn, StartsWith("\r█░"));
+  CHECK_THAT(drawn, Contains("░ 1 of 28 files") && Contains("█ 28 of 28 files, 10 failed\x1b[K"));
+  CHECK_THAT(drawn, EndsWith("\r\x1b[K  files "));
+  CHECK(drawn.find('\n') == std::string::npos);
+  job.read_until("index.html");
+  CHECK(job.wait() == 0);
 }

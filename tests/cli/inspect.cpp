@@ -12,6 +12,8 @@ TEST_CASE("inspect shows the manifest and the methods with signatures and docs")
   const finished done = run({"bulkhead", "inspect", "text"});
   CHECK(done.status == 0);
   CHECK_THAT(done.out, Contains("text 1.0.0") && Contains("search") && Contains("replace") && Contains("split"));
+  CHECK_THAT(run({"bulkhead", "inspect", "echo"}).out,
+             Contains("\n  add   (int a, int b) -> int  The sum (idempotent)\n"));
   CHECK(done.out.find("\033[") == std::string::npos);  // colours are for terminals
 }
 

@@ -4,9 +4,12 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include <chrono>
+#include <csignal>
 #include <fstream>
 #include <regex>
 #include <set>
+#include <thread>
 
 using namespace bulkhead::testing;
 using Catch::Matchers::Contains;
@@ -35,6 +38,7 @@ TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 
   const json made = json::parse(done.out);
   CHECK(made["files"] == 28);
   CHECK(made["thumbnails"] == 18);
+  CHECK(made["failures"] == json{{"plugin_error", 7}, {"worker_lost", 3}});
   CHECK(made["crashes"].size() == 3);
   for (const json& crash : made["crashes"]) {
     CHECK(crash["plugin"] == "fragile");
@@ -53,6 +57,40 @@ TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 
     }
   }
   CHECK(failed == 10);
+}
+
+TEST_CASE("the summary counts failures by outcome and crashes by signal, and names each file that failed") {
+  const scratch folder;
+  const finished done =
+      run({"thumbnailer", images, "-o", (folder / "sheet").string(), "--no-compare", "--deadline", "100s"});
+  REQUIRE(done.status == 0);
+  CHECK_THAT(done.out, Contains("  files               28\n") && Contains("  thumbnails          18\n") &&
+                           Contains("  failures            10 (plugin_error 7, worker_lost 3)\n") &&
+                           Contains("  crashes survived    3 ("));
+  CHECK_THAT(done.out, Contains("  broken/text.jpg             plugin_error · image.thumbnail: not an image"));
+  CHECK_THAT(done.out, Contains("  broken/lying.ppm            worker_lost · "));
+}
+
+TEST_CASE("the job has as many worker processes as it was told") {
+  const scratch folder;
+  const auto in = folder / "in", thumbs = folder / "sheet/thumbs";
+  std::filesystem::create_directory(in);
+  for (int i = 0; i < 100; ++i)  // more than it gets through until it is stopped
+    std::filesystem::copy_file(images + "/rocket.png", in / (std::to_string(i) + ".png"));
+  const std::size_t workers = GENERATE(1u, 3u);
+  const program job({"thumbnailer", in.string(), "-o", (folder / "sheet").string(), "--workers",
+                     std::to_string(workers), "--no-compare", "--deadline", "100s"});
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while ((!std::filesystem::exists(thumbs) || std::filesystem::is_empty(thumbs)) &&
+         std::chrono::steady_clock::now() < limit)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  job.signal(SIGSTOP);
+  std::set<pid_t> children;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(job.pid()) + "/task")) {
+    std::ifstream list(thread.path() / "children");
+    for (pid_t child; list >> child;) children.insert(child);
+  }
+  CHECK(children.size() == 1 + workers);  // the fork server is one, too
 }
 
 TEST_CASE("the contact sheet shows every file, and failed ones with outcome, method and signal") {

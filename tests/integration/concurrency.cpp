@@ -67,6 +67,26 @@ TEST_CASE("several hosts live side by side, and one going away leaves the other 
   CHECK(kept.call<int>("add", 2, 2) == 4);
 }
 
+TEST_CASE("four threads call on two hosts at once, and each gets its own answers from the right one") {
+  host first, second;
+  const std::vector<plugin> plugins = {first.load(plugin_path("chaos"), {.environment = {"WHOSE=first"}}),
+                                       second.load(plugin_path("chaos"), {.environment = {"WHOSE=second"}})};
+  std::atomic<int> wrong{0};
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 4; ++t)
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 100; ++i) {
+          const bool one = (t + i) % 2 == 0;
+          const plugin& here = plugins[one ? 0 : 1];
+          if (here.call<int>("echo", t * 1000 + i) != t * 1000 + i) ++wrong;
+          if (here.call<std::string>("environment", "WHOSE") != (one ? "first" : "second")) ++wrong;
+        }
+      });
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("crashes of one plugin do not disturb calls of another") {
   host host;
   auto good = host.load(plugin_path("echo"));

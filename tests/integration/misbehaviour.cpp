@@ -14,11 +14,12 @@ namespace {
 struct expectation {
   const char* kind;
   bulkhead::outcome outcome;
-  exit_reason reason = exit_reason::unknown;  // unknown: the worker lives on
+  exit_reason reason = exit_reason::unknown;  // of its worker's end, if it ends
   int signal_or_code = 0;
 };
 
-constexpr auto signalled = exit_reason::signalled, exited = exit_reason::exited, hung = exit_reason::hung;
+constexpr auto signalled = exit_reason::signalled, exited = exit_reason::exited, hung = exit_reason::hung,
+               closed = exit_reason::closed;
 
 const expectation expectations[] = {
     {"segfault", outcome::worker_lost, signalled, SIGSEGV},
@@ -35,8 +36,8 @@ const expectation expectations[] = {
     {"jump_to_null", outcome::worker_lost, signalled, SIGSEGV},
     {"raise_sigterm", outcome::worker_lost, signalled, SIGTERM},
     {"fork_children", outcome::worker_lost, signalled, SIGSEGV},
-    {"close_all_fds", outcome::worker_lost},
-    {"close_channel", outcome::worker_lost},
+    {"close_all_fds", outcome::worker_lost, closed, SIGKILL},
+    {"close_channel", outcome::worker_lost, closed, SIGKILL},
 #ifndef BULKHEAD_SANITIZED  // these a sanitizer catches first, or makes impossible
     {"divide_by_zero", outcome::worker_lost, signalled, SIGFPE},
     {"smashed_stack", outcome::worker_lost, signalled, SIGABRT},
@@ -52,8 +53,8 @@ const expectation expectations[] = {
     {"endless_loop", outcome::timeout, hung, SIGKILL},
     {"ignore_cancel", outcome::timeout, hung, SIGKILL},
     {"never_answer", outcome::timeout, hung, SIGKILL},
-    {"garbage_on_channel", outcome::protocol},
-    {"forged_response", outcome::protocol},
+    {"garbage_on_channel", outcome::protocol, exit_reason::protocol, SIGKILL},
+    {"forged_response", outcome::protocol, exit_reason::protocol, SIGKILL},
     {"stdout_flood", outcome::ok},
     {"stderr_lines", outcome::ok},
     {"answer_twice", outcome::ok},
@@ -93,12 +94,42 @@ TEST_CASE("each way to misbehave has its one right outcome, and the next call is
     REQUIRE(exits.wait_for(++deaths));
     const auto report = exits.values().back().report;
     CHECK(report->pid == pid);
-    if (expected.reason == exit_reason::unknown) continue;
     CHECK(report->reason == expected.reason);
     CHECK((expected.reason == exited ? report->exit_code : report->signal) == expected.signal_or_code);
     if (std::string_view(expected.kind) != "never_answer")
       CHECK(report->method == "misbehave");  // that one had returned
   }
+}
+
+TEST_CASE("a call that hangs ends at its deadline, and not with the grace that its worker has from then on") {
+  mailbox<pid_t> dead;
+  host host({.on_lifecycle =
+                 [&](const lifecycle_event& event) {
+                   if (event.kind == lifecycle_event::kind::exited) dead.put(event.pid);
+                 },
+             .spawns = any_number_of_spawns});
+  auto chaos = host.load(plugin_path("chaos"), untiring());
+  constexpr auto limit = 100ms, late = limit + 500ms;  // the grace is 1 s
+  for (const char* kind : {"deadlock", "endless_loop", "ignore_cancel", "never_answer"})
+    for (const bool async : {false, true}) {
+      INFO(kind << (async ? ", asynchronous" : ""));
+      const auto attempt = [&] {
+        REQUIRE(chaos.call<int>("echo", 1) == 1);
+        const pid_t pid = chaos.workers().at(0).pid;
+        const auto began = std::chrono::steady_clock::now();
+        mailbox<outcome> ended;
+        if (async) chaos.async_call<reply>("misbehave", std::tuple{kind}, outcome_to(ended), {.deadline = limit});
+        else ended.put(chaos.with({.deadline = limit}).try_call("misbehave", kind).outcome());
+        REQUIRE(ended.wait_for(1));
+        const auto took = std::chrono::steady_clock::now() - began;
+        ::kill(pid, SIGKILL);  // sooner than the grace would
+        CHECK(dead.wait([&](const auto& all) { return std::ranges::count(all, pid) > 0; }));
+        CHECK(ended.values().at(0) == outcome::timeout);
+        CHECK(took >= limit);
+        return took;
+      };
+      CHECK(least_time(late, attempt) < late);
+    }
 }
 
 TEST_CASE("children that a plugin forked die with its worker") {
