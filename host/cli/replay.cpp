@@ -5,6 +5,7 @@
 #include "debugger.hpp"
 #include "exit_codes.hpp"
 #include "outcome_text.hpp"
+#include "streamed_call.hpp"
 #include "units.hpp"
 #include <bulkhead/host.hpp>
 
@@ -53,11 +54,26 @@ void check(const crash_report& report) {
   run_in_gdb(words);
 }
 
-int show_failure(const failure& what, bool as_json) {
+// Of the method as the plugin describes it; one that it does not describe does not stream.
+signature form_of(const plugin& target, const std::string& method) {
+  for (const method_info& each : target.describe().methods)
+    if (each.name == method) return parse_signature(each.signature).value_or(signature{});
+  return {};
+}
+
+// The streamed results are dropped.
+reply call_again(const plugin& target, const std::string& method, packed_arguments arguments, bool streamed) {
+  if (streamed) return target.open_packed(method, std::move(arguments), {}).finish();
+  return target.call_packed(method, std::move(arguments), {});
+}
+
+// `note`: what the replay lacks; null if nothing.
+int show_failure(const failure& what, bool as_json, const json& note) {
   if (as_json)
     fmt::print("{}\n", compact({{"outcome", to_string(what.outcome)},
                                 {"error", error_json(what)},
-                                {"report", report_json(what.report)}}));
+                                {"report", report_json(what.report)},
+                                {"note", note}}));
   else print_failure(what);
   return exit_code(what.outcome);
 }
@@ -72,19 +88,29 @@ int replay(const crash_report& report, const replay_settings& with) {
   if (with.in_process)
     for (std::string& each : options.environment) ::putenv(each.data());
   host host;
+  json note;
   try {
     const plugin target = host.load(report.file, options);
     if (report.method.empty()) {
       fmt::print("It starts: what it died of in phase {} does not happen now.\n", to_string(report.phase));
       return exit_ok;
     }
+    const signature form = form_of(target, report.method);
+    if (form.streamed_arguments) {
+      note = fmt::format(
+          "'{}' takes a stream of arguments, which is not kept: it gets an empty one, and may end otherwise",
+          report.method);
+      if (!with.as_json) fmt::print(stderr, "note: {}\n", note.get<std::string>());
+    }
     packed_arguments arguments;
     arguments.params.append(report.request);
-    const reply made = target.call_packed(report.method, std::move(arguments), {});
-    if (!made) return show_failure(with_names(failure_of(made), host), with.as_json);
+    const reply made = call_again(target, report.method, std::move(arguments), streams(form));
+    if (!made) return show_failure(with_names(failure_of(made), host), with.as_json, note);
     const msgpack::object_handle result = ipc::unpack(made.raw());
     if (with.as_json)
-      fmt::print("{}\n", compact({{"outcome", "ok"}, {"result", from_msgpack(result.get(), bytes_as::base64)}}));
+      fmt::print(
+          "{}\n",
+          compact({{"outcome", "ok"}, {"result", from_msgpack(result.get(), bytes_as::base64)}, {"note", note}}));
     else
       fmt::print("It does not crash now: '{}' returns {}\n", report.method,
                  compact(from_msgpack(result.get(), bytes_as::summary)));
@@ -93,7 +119,7 @@ int replay(const crash_report& report, const replay_settings& with) {
     failure what = with_names(failure_of(error), host);
     if (what.outcome == outcome::rejected && what.message.find("SHA-256") != std::string::npos)
       what.message += "; it has changed since the crash, and what it does now says nothing of that";
-    return show_failure(what, with.as_json);
+    return show_failure(what, with.as_json, note);
   }
 }
 
@@ -104,7 +130,10 @@ int run_replay(int argc, char** argv) {
       "Makes the call again in which a worker died: the same plugin, method and arguments, in a worker under\n"
       "the same policy.",
       "bulkhead replay");
-  app.footer("\n" + std::string(exit_codes_help));
+  app.footer(
+      "\nA method that streams is opened again. Arguments that were streamed to it are not kept: it gets none, and a note\n"
+      "says so.\n\n" +
+      std::string(exit_codes_help));
   replay_settings with;
   app.add_option("FILE", with.file, "the crash report; its request lies beside it")->required();
   auto* in_process = app.add_flag("--in-process", with.in_process,
@@ -114,7 +143,7 @@ int run_replay(int argc, char** argv) {
       ->type_name("NAME=VALUE")
       ->allow_extra_args(false);
   add_duration(app, "--deadline", with.deadline, "how long the call may take: 500ms, 5s, 2m (default 30s)");
-  app.add_flag("--json", with.as_json, "print one JSON object: outcome, result or error, report");
+  app.add_flag("--json", with.as_json, "print one JSON object: outcome, result or error, report, note");
   if (const auto done = parse(app, argc, argv)) return *done;
   const crash_report report = read_crash_report(with.file);
   check(report);

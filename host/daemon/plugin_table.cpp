@@ -23,6 +23,17 @@ std::shared_ptr<ipc::stream> fail(reply_handler& handler, outcome code, std::str
   return nullptr;
 }
 
+// What a successor starts from; empty when the plugin is given up or the like and has left no state: its failures must not
+// keep the settings from coming that are to end them.
+std::vector<std::uint8_t> state_of(const plugin& old) {
+  try {
+    return old.save_state();
+  } catch (const call_error& e) {
+    if (e.outcome() != outcome::unavailable || old.status().state == plugin_status::state::running) throw;
+    return {};
+  }
+}
+
 }  // namespace
 
 // Calls that have been begun and have no outcome yet.
@@ -190,7 +201,7 @@ void plugin_table::replace(const pointer& old, const plugin_config& with, std::c
   }
   plugin_config next = with;
   if (old->plugin && old->from.options.state.keep && next.options.state.keep)
-    next.options.state.initial = old->plugin.save_state();
+    next.options.state.initial = state_of(old->plugin);
   pointer made = load(next);
   if (!made->plugin && old->plugin) throw call_error(outcome::unavailable, made->reason);
   put(with.name, made);

@@ -8,6 +8,7 @@
 #include <array>
 #include <csignal>
 #include <latch>
+#include <limits>
 #include <thread>
 
 #include <poll.h>
@@ -47,12 +48,13 @@ pid_t other_than(const bulkhead::plugin& plugin, pid_t before) {
       if (worker.pid != before && worker.phase == bulkhead::phase::ready) return worker.pid;
 }
 
+// The bar is the median's: what is beyond the tail is the machine's.
 void two_rows(const std::string& name, const std::vector<double>& values, double tail, const std::string& floor_name,
-              const std::vector<double>& floors) {
+              const std::vector<double>& floors, double bar) {
   for (const double q : {0.5, tail}) {
     const double floor = quantile(floors, q), value = quantile(values, q);
     row(fmt::format("{}, p{:.0f}", name, q * 100), value, "us", fmt::format("{} {:.0f} us", floor_name, floor),
-        value / floor);
+        value / floor, q == 0.5 ? bar : 0);
   }
 }
 
@@ -80,7 +82,7 @@ void deaths() {
       ended.wait();
     }));
   }
-  two_rows("worker killed: its 16 calls answered", times, 0.99, "kill to exit of a worker", floors);
+  two_rows("worker killed: its 16 calls answered", times, 0.99, "kill to exit of a worker", floors, 4);
 }
 
 // Waits until so many workers are there and have nothing to do.
@@ -148,55 +150,70 @@ void recoveries() {
     warms.push_back(with.at_once);
     told_warms.push_back(with.told);
   }
-  two_rows("crash to next successful call, cold", colds, 0.9, "load to first reply", births);
-  two_rows("crash to next successful call, with a spare", warms, 0.9, "kill to exit of a worker", kills);
-  two_rows("lost call's end to next successful call, cold", told_colds, 0.9, "load to first reply", births);
-  two_rows("lost call's end to next successful call, with a spare", told_warms, 0.9, "kill to exit of a worker", kills);
+  two_rows("crash to next successful call, cold", colds, 0.9, "load to first reply", births, 2);
+  two_rows("crash to next successful call, with a spare", warms, 0.9, "kill to exit of a worker", kills, 5);
+  two_rows("lost call's end to next successful call, cold", told_colds, 0.9, "load to first reply", births, 2);
+  two_rows("lost call's end to next successful call, with a spare", told_warms, 0.9, "kill to exit of a worker", kills,
+           5);
 }
 
-// How much later than its deadline a call ends whose worker does not react: it sleeps, spins or is stopped.
+// How much later than its deadline a call ends whose worker does not react: it sleeps, spins or is stopped. Each round
+// sees each of these, by a synchronous call and by an asynchronous one, which wait in different ways. The latest of all
+// is as the machine pleases, so the bar is for the latest in a round, in the best of rounds.
 void hangs() {
   constexpr auto deadline = 50ms;
   bulkhead::host host({.spawns = any_number_of_spawns});
   auto chaos = host.load(plugins + "/chaos.so", untiring());
+  const auto lateness = [&](auto&& work) { return timed(work) - microseconds(deadline).count(); };
   std::vector<double> floors, times;
+  double best = 0, best_ratio = std::numeric_limits<double>::max();
   std::mutex mutex;
   std::condition_variable never;
   pid_t pid = -1;
-  for (const std::string kind : {"ignore_cancel", "endless_loop", "stopped"})
-    for (int i = 0; i < scaled(40, 4); ++i) {
-      floors.push_back(timed([&] {
-                         std::unique_lock held(mutex);
-                         never.wait_for(held, deadline);
-                       }) -
-                       microseconds(deadline).count());
-      pid = other_than(chaos, pid);
-      if (kind == "stopped") ::kill(pid, SIGSTOP);  // it is the first process of its namespace: it can't stop itself
-      // Sync and async calls wait in different ways.
-      bulkhead::outcome ended{};
-      times.push_back(timed([&] {
-                        if (i % 2) {
-                          ended = chaos.with({.deadline = deadline}).try_call("misbehave", kind).outcome();
-                          return;
-                        }
-                        std::latch done(1);
-                        chaos.async_call<reply>("misbehave", std::tuple{kind},
-                                                [&](boost::system::error_code, const reply& result) {
-                                                  ended = result.outcome();
-                                                  done.count_down();
-                                                },
-                                                {.deadline = deadline});
-                        done.wait();
-                      }) -
-                      microseconds(deadline).count());
-      ::kill(pid, SIGKILL);  // sooner than the grace would
-      if (ended != bulkhead::outcome::timeout) throw std::runtime_error("the call did not hang: " + kind);
+  for (int round = 0; round < scaled(20, 4); ++round) {
+    double latest = 0, floor = 0;
+    for (const std::string kind : {"ignore_cancel", "endless_loop", "stopped"})
+      for (const bool async : {false, true}) {
+        floors.push_back(lateness([&] {
+          std::unique_lock held(mutex);
+          never.wait_for(held, deadline);
+        }));
+        pid = other_than(chaos, pid);
+        if (kind == "stopped") ::kill(pid, SIGSTOP);  // it is the first process of its namespace: it can't stop itself
+        bulkhead::outcome ended{};
+        times.push_back(lateness([&] {
+          if (!async) {
+            ended = chaos.with({.deadline = deadline}).try_call("misbehave", kind).outcome();
+            return;
+          }
+          std::latch done(1);
+          chaos.async_call<reply>("misbehave", std::tuple{kind},
+                                  [&](boost::system::error_code, const reply& result) {
+                                    ended = result.outcome();
+                                    done.count_down();
+                                  },
+                                  {.deadline = deadline});
+          done.wait();
+        }));
+        ::kill(pid, SIGKILL);  // sooner than the grace would
+        if (ended != bulkhead::outcome::timeout) throw std::runtime_error("the call did not hang: " + kind);
+        latest = std::max(latest, times.back());
+        floor = std::max(floor, floors.back());
+      }
+    if (const double ratio = latest / floor; ratio < best_ratio) {
+      best = latest;
+      best_ratio = ratio;
     }
-  const double worst = quantile(times, 1), floor = quantile(floors, 1);
-  row("call of a worker that hangs: later than deadline, p50", quantile(times, 0.5), "us",
-      fmt::format("a timed wait {:.0f} us", quantile(floors, 0.5)), quantile(times, 0.5) / quantile(floors, 0.5));
-  row("call of a worker that hangs: later than deadline, max", worst, "us",
-      fmt::format("a timed wait {:.0f} us", floor), worst / floor);
+  }
+  const auto show = [](const std::string& what, double value, double floor, double ratio, double bar = 0) {
+    row("call of a worker that hangs: later than deadline, " + what, value, "us",
+        fmt::format("a timed wait {:.0f} us", floor), ratio, bar);
+  };
+  for (const double q : {0.5, 1.0}) {
+    const double value = quantile(times, q), floor = quantile(floors, q);
+    show(q == 0.5 ? "p50" : "max", value, floor, value / floor, q == 0.5 ? 10 : 0);
+  }
+  show("max of the best round", best, best / best_ratio, best_ratio, 100);
 }
 
 // What all of supervision adds to a call, in the narrow and the wide sense: against the same pool with its timers off,
@@ -233,7 +250,8 @@ void calls() {
       std::vector<double> ratios;
       for (std::size_t i = 0; i < medians[kind].size(); ++i) ratios.push_back(medians[2][i] / medians[kind][i]);
       row(fmt::format("16-byte call, supervised, against {}", names[kind]), quantile(medians[2], 0.5), "us",
-          fmt::format("{} {:.2f} us", names[kind], quantile(medians[kind], 0.5)), quantile(ratios, 0.5));
+          fmt::format("{} {:.2f} us", names[kind], quantile(medians[kind], 0.5)), quantile(ratios, 0.5),
+          kind == 1 ? 1.25 : 0);
     }
   }
   ::sched_setaffinity(0, sizeof before, &before);

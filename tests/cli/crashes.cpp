@@ -102,6 +102,32 @@ TEST_CASE("a replay makes the same call to the same plugin, and tells when it en
   CHECK(well.out == "It does not crash now: 'echo' returns {\"a\":[1,\"x\"]}\n");
 }
 
+TEST_CASE("a call that streams is replayed as one, and that its streamed arguments are not kept is said") {
+  const scratch folder;
+  CHECK(crash(folder, {"streaming", "die_after", "2"}).status == 13);
+  const std::string file = reports(folder).at(0);
+  const finished again = replay({file});
+  INFO(again.err);
+  CHECK(again.status == 13);
+  CHECK_THAT(again.err, Contains("killed by SIGABRT in method 'die_after'") && !Contains("note:"));
+
+  // Other methods of the same plugin, with the same argument: they do not crash.
+  const std::string text = contents(file);
+  const auto replayed_as = [&](const std::string& method, std::vector<std::string> words) {
+    std::string other = text;
+    other.replace(other.find("\"die_after\""), 11, "\"" + method + "\"");
+    words.push_back(write(file, other).string());
+    return replay(std::move(words));
+  };
+  CHECK(replayed_as("count", {}).out == "It does not crash now: 'count' returns 2\n");
+  const finished fed = replayed_as("scale", {});
+  CHECK(fed.status == 0);
+  CHECK_THAT(fed.err, Contains("note: 'scale' takes a stream of arguments, which is not kept"));
+  const json object = json::parse(replayed_as("scale", {"--json"}).out);
+  CHECK(object["outcome"] == "ok");
+  CHECK_THAT(object["note"].get<std::string>(), Contains("stream of arguments"));
+}
+
 TEST_CASE("a worker that died before any call is started again by a replay") {
   const scratch_folder folder;
   const std::vector<std::string> broken = {"--env", "BULKHEAD_CHAOS_AT=init", "--env", "BULKHEAD_CHAOS=exit_3"};

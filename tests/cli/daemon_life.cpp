@@ -129,6 +129,19 @@ TEST_CASE("a plugin that keeps its state goes on from it after a new file, other
   CHECK(daemon.call({"own.total"}).out == "8\n");
 }
 
+TEST_CASE("other settings start a plugin that was given up before it had saved any state") {
+  running_daemon daemon(plugin_table("echo"));
+  const std::string own =
+      plugin_table("own", "state = { keep = true }\nsupervision = { intensity = { restarts = 0 } }", "counter");
+  daemon.reload(own);
+  CHECK(daemon.call({"own.crash"}).status == 13);
+  CHECK(daemon.call({"own.total"}).status == 16);
+  CHECK(daemon.plugin("own")["state"] == "given up");
+  daemon.reload(own + "environment = [\"A=1\"]\n");
+  CHECK(daemon.plugin("own")["state"] == "running");
+  CHECK(daemon.call({"own.add", "1"}).out == "1\n");
+}
+
 TEST_CASE("a call in flight on a plugin whose settings change ends well") {
   running_daemon daemon("drain = \"60s\"\n" + plugin_table("chaos"));
   held_call held(daemon);
