@@ -103,7 +103,7 @@ TEST_CASE("a replay makes the same call to the same plugin, and tells when it en
 }
 
 TEST_CASE("a call that streams is replayed as one, and that its streamed arguments are not kept is said") {
-  const scratch folder;
+  const scratch_folder folder;
   CHECK(crash(folder, {"streaming", "die_after", "2"}).status == 13);
   const std::string file = reports(folder).at(0);
   const finished again = replay({file});

@@ -94,7 +94,7 @@ TEST_CASE("top leaves the terminal as it was, by a key, by a signal, and when it
 
 TEST_CASE(
     "the thumbnailer draws its progress into one line of the terminal, which is gone when it prints its summary") {
-  const scratch folder;
+  const scratch_folder folder;
   on_terminal job(
       {"thumbnailer", BULKHEAD_TEST_IMAGES, "-o", (folder / "sheet").string(), "--no-compare", "--deadline", "100s"},
       24, 200);

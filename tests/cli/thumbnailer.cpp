@@ -60,7 +60,7 @@ TEST_CASE("the shipped images give 18 thumbnails, 10 failures that say why, and 
 }
 
 TEST_CASE("the summary counts failures by outcome and crashes by signal, and names each file that failed") {
-  const scratch folder;
+  const scratch_folder folder;
   const finished done =
       run({"thumbnailer", images, "-o", (folder / "sheet").string(), "--no-compare", "--deadline", "100s"});
   REQUIRE(done.status == 0);
@@ -72,7 +72,7 @@ TEST_CASE("the summary counts failures by outcome and crashes by signal, and nam
 }
 
 TEST_CASE("the job has as many worker processes as it was told") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto in = folder / "in", thumbs = folder / "sheet/thumbs";
   std::filesystem::create_directory(in);
   for (int i = 0; i < 100; ++i)  // more than it gets through until it is stopped
