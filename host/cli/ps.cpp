@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace bulkhead::cli {
 namespace {
 
@@ -28,19 +30,27 @@ std::string pids_of(const json& plugin) {
 }
 
 void print(const json& status) {
+  const json& plugins = status["plugins"];
+  const bool grouped =
+      std::any_of(plugins.begin(), plugins.end(), [](const json& each) { return each["group"] != ""; });
   std::vector<std::vector<std::string>> rows{
       {"PLUGIN", "STATE", "WORKERS", "PID", "UPTIME", "CALLS", "RESTARTS", "RSS"}};
-  for (const json& each : status["plugins"]) {
+  if (grouped) rows[0].insert(rows[0].begin() + 1, "GROUP");
+  for (const json& each : plugins) {
     const std::int64_t uptime = uptime_of(each);
-    rows.push_back({each["name"].get<std::string>(), each["state"].get<std::string>(), workers_text(each),
-                    pids_of(each), uptime < 0 ? "-" : duration_text(uptime),
-                    std::to_string(each["calls"].get<std::uint64_t>()),
-                    std::to_string(each["restarts"].get<std::uint64_t>()),
-                    bytes_text(each["resident_bytes"].get<std::uint64_t>())});
+    auto& row = rows.emplace_back(std::vector<std::string>{
+        each["name"].get<std::string>(), each["state"].get<std::string>(), workers_text(each), pids_of(each),
+        uptime < 0 ? "-" : duration_text(uptime), std::to_string(each["calls"].get<std::uint64_t>()),
+        std::to_string(each["restarts"].get<std::uint64_t>()),
+        bytes_text(each["resident_bytes"].get<std::uint64_t>())});
+    if (!grouped) continue;
+    const auto group = each["group"].get<std::string>();
+    row.insert(row.begin() + 1, group.empty() ? "-" : group);
   }
-  const auto lines = table_lines(rows, {2, 4, 5, 6, 7});
+  const auto lines =
+      table_lines(rows, grouped ? std::vector<std::size_t>{3, 5, 6, 7, 8} : std::vector<std::size_t>{2, 4, 5, 6, 7});
   for (std::size_t i = 0; i < lines.size(); ++i) fmt::print("{}\n", i == 0 ? bold(stream::out, lines[i]) : lines[i]);
-  for (const json& each : status["plugins"])
+  for (const json& each : plugins)
     if (const auto reason = each["reason"].get<std::string>(); !reason.empty())
       fmt::print("\n{}\n", wrapped(each["name"].get<std::string>() + ": " + reason, 2, width_of(stream::out)));
 }

@@ -48,8 +48,9 @@ void pack_row(ipc::packer& into, const plugin_table::row& row) {
     in_flight += each.in_flight;
     for (std::size_t i = 0; i < latency.size(); ++i) latency[i] += each.latency.counts[i];
   }
-  into.pack_map(14);
-  into.pack("name").pack(row.name).pack("state").pack(row.state).pack("reason").pack(row.reason);
+  into.pack_map(15);
+  into.pack("name").pack(row.name).pack("group").pack(row.group).pack("state").pack(row.state).pack("reason").pack(
+      row.reason);
   into.pack("file").pack(row.file).pack("serving").pack(numbers.status.serving);
   into.pack("instances").pack(numbers.status.instances).pack("waiting").pack(numbers.status.waiting);
   into.pack("in_flight").pack(in_flight).pack("calls").pack(calls).pack("failed").pack(failed);

@@ -66,7 +66,7 @@ server::~server() {
 }
 
 int server::run() {
-  plugins_.become(settings_.plugins, settings_.drain);
+  plugins_.become(settings_);
   listener_->start(loop_, [this](unique_fd socket, const peer& who) { welcome(std::move(socket), who); });
   if (metrics_) log_.info("metrics are at " + metrics_->address());
   log_.info(fmt::format("serving {} on {}", summary(), settings_.socket.string()));
@@ -195,8 +195,9 @@ void server::reload() {
     if (next.fixed != settings_.fixed)
       log_.warning("only plugins and 'drain' change without a restart of the daemon; the rest is as it was");
     settings_.plugins = std::move(next.plugins);
+    settings_.groups = std::move(next.groups);
     settings_.drain = next.drain;
-    const std::size_t failed = plugins_.become(settings_.plugins, settings_.drain);
+    const std::size_t failed = plugins_.become(settings_);
     if (failed == 0) log_.info("read the configuration again: " + summary());
     else log_.error(fmt::format("read the configuration again; {} plugins could not be loaded", failed));
   } catch (const std::exception& e) {

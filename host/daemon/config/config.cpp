@@ -65,9 +65,10 @@ class config_reader {
     });
     read_host_options(top_, out.host, base_);
     read_plugins(out);
+    read_groups(out);
     top_.finish();
     for (const auto& [key, node] : whole_)
-      if (key != "plugins" && key != "defaults" && key != "plugin_directory" && key != "drain")
+      if (key != "plugins" && key != "groups" && key != "defaults" && key != "plugin_directory" && key != "drain")
         out.fixed += std::string(key.str()) + "=" + as_text(&node) + "\n";
     return out;
   }
@@ -146,6 +147,43 @@ class config_reader {
     });
     if (out.plugins.empty() && mistakes_.empty())
       mistakes_.push_back({1, "there are no plugins: give plugin_directory, or tables [plugins.NAME] with a 'file'"});
+  }
+
+  void read_groups(config& out) {
+    top_.table("groups", [&](table_reader& all) {
+      all.each_table([&](const std::string& name, table_reader& from) {
+        const auto at = [&](const std::string& what) { mistakes_.push_back({from.line(), from.name() + what}); };
+        if (!is_name(name)) at(std::string(" is no name for a group; ") + name_rule);
+        group_config made{.name = name, .options = {}};
+        from.choice("strategy", made.options.strategy,
+                    {{"one_for_one", restart_strategy::one_for_one},
+                     {"one_for_all", restart_strategy::one_for_all},
+                     {"rest_for_one", restart_strategy::rest_for_one}});
+        read_intensity(from, made.options.intensity);
+        from.list("plugins", "names of plugins", [&](const toml::node& each) { join(out, made, each, from); });
+        const toml::node* const list = from.node("plugins");
+        if (!list || (list->is_array() && list->as_array()->empty()))
+          at(" has no plugins; give 'plugins', an array of their names in the order of their loading");
+        std::string settings = name + as_text(whole_["groups"][name].node());
+        for (const std::string& each : made.plugins)
+          settings += "\n" + out.plugins[each].file.string() + out.plugins[each].settings;
+        for (const std::string& each : made.plugins) out.plugins[each].settings = settings;
+        out.groups.push_back(std::move(made));
+      });
+    });
+  }
+
+  void join(config& out, group_config& group, const toml::node& member, table_reader& from) {
+    const std::string name = member.value_exact<std::string>().value_or("");
+    const auto found = out.plugins.find(name);
+    if (found == out.plugins.end())
+      return from.wrong(member, fmt::format("{}: there is no plugin '{}'; allowed: names of plugins that are enabled",
+                                            from.full("plugins"), name));
+    if (!found->second.group.empty())
+      return from.wrong(member, fmt::format("{}: {} is in group {} already; allowed: each plugin once, in one group",
+                                            from.full("plugins"), name, found->second.group));
+    found->second.group = group.name;
+    group.plugins.push_back(name);
   }
 
   void add(config& out, const std::string& name, const fs::path& file, load_options options) {

@@ -17,8 +17,16 @@ struct plugin_config {
   std::string name;
   std::filesystem::path file;
   load_options options;
-  std::string settings;  // all that makes up `options`, as text
+  std::string settings;  // all that makes up `options`, as text; in a group, of all its plugins and the group itself
+  std::string group{};   // empty: none
   bool same(const plugin_config& other) const { return file == other.file && settings == other.settings; }
+};
+
+// Plugins that are loaded, and replaced, together.
+struct group_config {
+  std::string name;
+  group_options options;
+  std::vector<std::string> plugins{};  // in the order in which they are loaded
 };
 
 struct client_limits {
@@ -39,6 +47,7 @@ struct config {
   client_limits clients{};
   host_options host{};
   std::map<std::string, plugin_config> plugins{};
+  std::vector<group_config> groups{};
   std::string fixed{};  // what takes a new daemon to change, as text
 };
 
@@ -60,6 +69,7 @@ std::filesystem::path default_socket();
 class table_reader;
 // Reads what a host may be given into `out`.
 void read_host_options(table_reader& from, host_options& out, const std::filesystem::path& base);
+void read_intensity(table_reader& from, restart_intensity& out);
 // Reads what load_options has into `out`, over what is there. `base`: what relative paths are seen from.
 void read_load_options(table_reader& from, load_options& out, const std::filesystem::path& base);
 

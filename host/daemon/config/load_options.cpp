@@ -41,10 +41,7 @@ void read_supervision(table_reader& from, supervision_options& out) {
               {{"permanent", restart_kind::permanent},
                {"transient", restart_kind::transient},
                {"temporary", restart_kind::temporary}});
-  from.table("intensity", [&](table_reader& in) {
-    in.number("restarts", out.intensity.restarts, 0);
-    in.duration("period", out.intensity.period);
-  });
+  read_intensity(from, out.intensity);
   from.table("backoff", [&](table_reader& in) {
     in.duration("first", out.backoff.first, true);
     in.duration("longest", out.backoff.longest, true);
@@ -71,6 +68,13 @@ void read_supervision(table_reader& from, supervision_options& out) {
 }
 
 }  // namespace
+
+void read_intensity(table_reader& from, restart_intensity& out) {
+  from.table("intensity", [&](table_reader& in) {
+    in.number("restarts", out.restarts, 0);
+    in.duration("period", out.period);
+  });
+}
 
 void read_host_options(table_reader& from, host_options& out, const std::filesystem::path& base) {
   std::string path;
