@@ -59,8 +59,12 @@ void storm::make_call(std::uint64_t id, pool& to, const call_plan& plan) {
       plan.what == traffic::bytes ? to.plugin.make_blob(plan.size) : bulkhead::shared_blob();
   std::jthread other;
   write({.call = id, .kind = entry::issued, .idempotent = plan.idempotent, .what = plan.what});
-  const auto due = clock::now() + options.deadline.value_or(usual_deadline);
   const bool at_once = plan.what == traffic::bytes || plan.what == traffic::stream || !plan.async;
+  if (!at_once) {  // first: the deadline does not run while this waits
+    in_flight_.acquire();
+    ++open_;
+  }
+  const auto due = clock::now() + options.deadline.value_or(usual_deadline);
   if (plan.cancelled && at_once) other = std::jthread([&stop] { stop.request_stop(); });
   const auto target = to.plugin.with(options);
   const std::string method = plan.idempotent ? "work_again" : "work";
@@ -70,8 +74,6 @@ void storm::make_call(std::uint64_t id, pool& to, const call_plan& plan) {
     const reply result = target.try_call(method, id, plan.microseconds, emits, plan.harm, plan.step);
     return ended({.call = id, .right = answers(id, result)}, result, due);
   }
-  in_flight_.acquire();
-  ++open_;
   to.plugin.async_call<reply>(method, std::tuple(id, plan.microseconds, emits, plan.harm, plan.step),
                               flight{this, id, due}, options);
   if (plan.cancelled) stop.request_stop();
@@ -120,6 +122,7 @@ void storm::ended(record what, const reply& result, time_point due) {
   write(what);
   if (late <= 50'000) return;
   ++late_;
+  if (late > 1'000'000) ++very_late_;
   for (std::uint64_t most = latest_us_; most < static_cast<std::uint64_t>(late);)
     if (latest_us_.compare_exchange_weak(most, static_cast<std::uint64_t>(late))) break;
 }

@@ -120,6 +120,7 @@ storm_results storm::run() {
   results_.calls = next_call_;
   results_.ends = ends_;
   results_.late = late_;
+  results_.very_late = very_late_;
   results_.latest_ms = static_cast<double>(latest_us_) / 1e3;
   results_.growth = trend::through(restarts_, resident_);
   results_.resident = resident_;

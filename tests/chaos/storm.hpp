@@ -40,6 +40,7 @@ struct storm_results {
   std::map<std::string, std::uint64_t> exits;   // how workers ended
   std::map<std::string, std::uint64_t> phases;  // and in which phase
   std::uint64_t late = 0;                       // outcomes more than 50 ms after the deadline
+  std::uint64_t very_late = 0;                  // of those, the ones more than the grace of a cancelled call (1 s)
   double latest_ms = 0;
   census before, after;
   std::vector<double> resident;   // KiB of memory, at the end of each round after the first
@@ -86,7 +87,7 @@ class storm {
   const storm_settings settings_;
   bulkhead::host host_;
   std::vector<pool> pools_;
-  std::atomic<std::uint64_t> next_call_{0}, open_{0}, ends_{0}, late_{0}, latest_us_{0};
+  std::atomic<std::uint64_t> next_call_{0}, open_{0}, ends_{0}, late_{0}, very_late_{0}, latest_us_{0};
   std::atomic<bool> needs_reset_{false};
   std::set<pid_t> seen_idle_;                         // workers, since the storm is over
   std::uint64_t calls_before_ = 0, ends_before_ = 0;  // this round
