@@ -111,7 +111,7 @@ TEST_CASE("when a group's new version can't be loaded the old one goes on, with 
 }
 
 TEST_CASE("a group is loaded whole or not at all, and the other plugins are served") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto file = write(folder / "second.so", "no plugin at all");
   const running_daemon daemon(plugin_table("first", "", "echo") + "[plugins.second]\nfile = \"" + file.string() +
                               "\"\n" + plugin_table("third", "", "echo") + plugin_table("other", "", "echo") +
@@ -153,7 +153,7 @@ TEST_CASE("restart brings back a group that was given up, and a plugin of one th
 }
 
 TEST_CASE("what is wrong with a group is told, with its line and what is allowed") {
-  const scratch folder;
+  const scratch_folder folder;
   const auto file = write(folder / "c.toml", plugin_table("echo") + R"([groups.a]
 strategy = "all"
 plugins = ["echo", "nobody"]
