@@ -33,6 +33,9 @@ BULKHEAD_OVERRIDE int pthread_sigmask(int how, const sigset_t* set, sigset_t* be
   return original(how, set, before);
 }
 
+// Looked up before there are threads and handlers: dlsym() takes the loader's lock, which a plugin's constructor holds.
+__attribute__((constructor)) static void look_up() { pthread_sigmask(SIG_BLOCK, nullptr, nullptr); }
+
 BULKHEAD_OVERRIDE int sigprocmask(int how, const sigset_t* set, sigset_t* before) noexcept {
   const int error = pthread_sigmask(how, set, before);
   if (error == 0) return 0;

@@ -29,7 +29,7 @@ void send_descriptors(int socket, int times) {
   header->cmsg_type = SCM_RIGHTS;
   header->cmsg_len = CMSG_LEN(size);
   for (int i = 0; i < times; ++i)
-    if (::sendmsg(socket, &message, MSG_NOSIGNAL) != 1) throw std::runtime_error("nothing was sent");
+    if (::sendmsg(socket, &message, MSG_NOSIGNAL) != 1) return;  // as many are on their way as the kernel allows
 }
 
 // Random words and bytes all over the memory, or over its first page, where the control words are. That others use it
