@@ -166,6 +166,7 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   }
   report.log_tail = log_->tail();
   const auto [known, exited, status, cpu_time, peak_memory] = status_of_end();
+  is_reaped_ = known;
   report.cpu_time = cpu_time;
   report.peak_memory = peak_memory;
   const bool killed_by_kill = known && !exited && status == SIGKILL;

@@ -90,8 +90,9 @@ worker_process::~worker_process() {
   }
   if (!pidfd_) return;
   core_->forks.forget(pidfd_.get());
-  if (is_settled_) return;
-  ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);  // its birth failed half-way, or it is undead
+  if (is_reaped_) return;
+  // Its birth failed half-way, or it is undead; or it has ended, but a debugger has the first word.
+  ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
   core_->closer.reap(std::move(pidfd_));
 }
 

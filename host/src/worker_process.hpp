@@ -213,6 +213,7 @@ class worker_process final : public reactor::target,
   mutable std::mutex mutex_;
   std::condition_variable settled_;
   bool settling_ = false, is_settled_ = false;
+  bool is_reaped_ = false;  // its status was had
   exit_reason condemned_ = exit_reason::unknown;
   std::string why_;
   violation killed_for_;

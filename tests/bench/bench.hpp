@@ -63,12 +63,11 @@ N scaled(N full, N quick) {
 }
 
 // What one costs relative to the other, by the figures of rounds that took turns, so that a slow moment of the machine
-// counts for both. A check takes the best of each: what else the machine does can only make them slower.
+// counts for both. A check takes a good round rather than the median one: what else the machine does spoils some.
 inline double ratio(const std::vector<double>& of, const std::vector<double>& to) {
-  if (this_run().check) return quantile(of, 0) / quantile(to, 0);
   std::vector<double> each;
   for (std::size_t i = 0; i < std::min(of.size(), to.size()); ++i) each.push_back(of[i] / to[i]);
-  return each.empty() ? 0 : quantile(each, 0.5);
+  return each.empty() ? 0 : quantile(each, this_run().check ? 0.25 : 0.5);
 }
 
 // Two processes that spin need microseconds at most for a round trip, unless they have to share a CPU.

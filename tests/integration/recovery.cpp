@@ -3,13 +3,54 @@
 #include "watched_host.hpp"
 
 #include <csignal>
+#include <fstream>
 #include <future>
+
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 
 namespace bulkhead::testing {
 namespace {
 
 using kind = enum lifecycle_event::kind;
 using state = enum plugin_status::state;
+
+// A debugger that holds a process until it is destroyed. None where that is not allowed.
+class debugger {
+ public:
+  explicit debugger(pid_t pid) {
+    int ends[2], told[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0 || ::pipe2(told, O_CLOEXEC) != 0) return;
+    pid_ = ::fork();
+    char byte = 0;
+    if (pid_ == 0) {
+      ::close(ends[1]);
+      byte = ::ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) == 0 ? 1 : 0;
+      if (::write(told[1], &byte, 1) == 1) [[maybe_unused]]
+        const ssize_t end = ::read(ends[0], &byte, 1);
+      ::_exit(0);
+    }
+    ::close(ends[0]);
+    ::close(told[1]);
+    holds_ = ::read(told[0], &byte, 1) == 1 && byte == 1;
+    ::close(told[0]);
+    lifeline_.reset(ends[1]);
+  }
+  ~debugger() {
+    lifeline_.reset();
+    ::waitpid(pid_, nullptr, 0);
+  }
+  debugger(const debugger&) = delete;
+  debugger& operator=(const debugger&) = delete;
+  explicit operator bool() const { return holds_; }
+
+ private:
+  pid_t pid_ = -1;
+  bool holds_ = false;
+  unique_fd lifeline_;
+};
+
+bool is_there(pid_t pid) { return std::ifstream("/proc/" + std::to_string(pid) + "/stat").good(); }
 
 }  // namespace
 
@@ -79,6 +120,25 @@ TEST_CASE("a call in a worker that is waited for no longer ends, without a deadl
   CHECK(call.get() == outcome::worker_lost);
   CHECK(host.saw(kind::exited));  // it was killed, after all
   CHECK(chaos.call<int>("echo", 1) == 1);
+}
+
+TEST_CASE("a worker that dies under a debugger is reaped when that lets go of it") {
+  watched_host host;
+  auto echo = host.self.load(plugin_path("echo"));
+  const pid_t pid = echo.workers().at(0).pid;
+  {
+    const debugger holds(pid);
+    if (!holds) {
+      WARN("nobody may debug a worker here");
+      return;
+    }
+    ::kill(pid, SIGKILL);
+    REQUIRE(host.saw(kind::exited));
+    CHECK(host.last(kind::exited).pid == pid);
+    CHECK(echo.call<int>("add", 1, 2) == 3);
+    CHECK(is_there(pid));
+  }
+  CHECK(eventually([&] { return !is_there(pid); }));
 }
 
 TEST_CASE("a worker that is waited for no longer while it starts fails its load, and holds up no other plugin's") {
