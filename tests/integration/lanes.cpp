@@ -198,7 +198,7 @@ TEST_CASE("a plugin granted handles that sends them with no message is ended, wh
   CHECK(ended.values().at(0) == outcome::protocol);
   attacker.unload();
   CHECK(neighbour.call<int>("add", 20, 22) == 42);
-  CHECK(eventually([&] { return entries("/proc/self/fd") == fds; }));
+  CHECK(eventually([&] { return entries("/proc/self/fd") <= fds; }));  // some of the first were still to be closed
 }
 
 // BULKHEAD_SCRIBBLE_SECONDS=N goes on for so long (default 2).
