@@ -186,7 +186,8 @@ TEST_CASE("a plugin granted handles that sends them with no message is ended, wh
   auto options = untiring();
   options.policy = policy{}.allow_handles();
   options.deadline = 30s;
-  host.load(plugin_path("lane_attacker"), options).unload();  // what is kept of its file and policy is kept from here on
+  host.load(plugin_path("lane_attacker"), options)
+      .unload();  // what is kept of its file and policy is kept from here on
   const auto fds = entries("/proc/self/fd");
   auto attacker = host.load(plugin_path("lane_attacker"), options);
   mailbox<outcome> ended;
