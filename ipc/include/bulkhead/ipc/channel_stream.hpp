@@ -4,6 +4,8 @@
 #include <bulkhead/ipc/channel.hpp>
 #include <bulkhead/ipc/stream.hpp>
 
+#include <algorithm>
+
 namespace bulkhead::ipc {
 
 class channel_stream : public stream {
@@ -19,7 +21,8 @@ class channel_stream : public stream {
   void wait(lock& held, std::uint64_t seen) override {
     held.unlock();
     waits_here_ = this;
-    channel_.run([&] { return events() != seen; }, deadline_);
+    // With a deadline it never blocks inside a read, where wake() by another thread would not be heard.
+    channel_.run([&] { return events() != seen; }, std::min(deadline_, clock::now() + std::chrono::hours(1)));
     waits_here_ = nullptr;
     held.lock();
   }
