@@ -101,7 +101,7 @@ bool channel::wait_closed(waiter& caller, time_point deadline) {
   return caller.state_ == waiter::done;
 }
 
-bool channel::run(const std::function<bool()>& stop, time_point deadline) {
+bool channel::run(const std::function<bool()>& stop, time_point deadline, bool interruptible) {
   waiter runner;
   lock held(mutex_);
   bool in_time = true;
@@ -110,7 +110,7 @@ bool channel::run(const std::function<bool()>& stop, time_point deadline) {
       in_time = false;
       break;
     }
-    if (!reading_) read_turn(held, deadline, !loop_);
+    if (!reading_) read_turn(held, deadline, !loop_ && !interruptible);
     else follow(held, runner, deadline);
   }
   if (!reading_) release_reader(held, true);

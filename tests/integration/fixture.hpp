@@ -7,8 +7,10 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
@@ -84,6 +86,9 @@ bool eventually(F wanted) {
   }
   return true;
 }
+
+// A zombie is not.
+inline bool gone(pid_t pid) { return ::kill(pid, 0) != 0 && errno == ESRCH; }
 
 inline bool gets_into_call(const plugin& of) {
   return eventually([&] { return of.workers().at(0).phase == phase::call; });

@@ -21,8 +21,6 @@ struct recorded {
   }
 };
 
-bool gone(pid_t pid) { return ::kill(pid, 0) != 0 && errno == ESRCH; }
-
 }  // namespace
 
 TEST_CASE("a plugin's description names its methods with signatures and docs") {

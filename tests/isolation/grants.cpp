@@ -163,7 +163,11 @@ TEST_CASE("a fork bomb is held to its number and gone with its worker") {
   }
   const int made = bomb.call<int>("make_children", 2000);  // each third of them makes another
   CHECK(made < 1100);
-  CHECK(made > 300);  // a thread sanitizer gives each process a thread more
+#ifdef __SANITIZE_THREAD__
+  CHECK(made > 300);  // it gives each process a thread more
+#else
+  CHECK(made > 500);
+#endif
   bomb.unload();
   pollfd end{reading.get(), POLLIN, 0};
   REQUIRE(::poll(&end, 1, 30'000) == 1);

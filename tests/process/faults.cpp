@@ -245,20 +245,8 @@ TEST_CASE("a process server that dies is replaced, and still kills the children 
   CHECK(no_children());
 }
 
-TEST_CASE("a process server that dies is replaced at once, and the other ends its children with the application") {
-  launcher launch;
-  const child application = application_with(launch, {"plain"});
-  const pid_t sleeper = lines_of(application.out(), 1)[0];
-  const auto before = children_of(application.pid());
-  REQUIRE(before.size() == 1);
-  ::kill(before[0], SIGKILL);
-  REQUIRE(replaced(application, before[0], sleeper));
-  CHECK(::kill(sleeper, 0) == 0);
-  CHECK(application.kill(SIGKILL));
-  CHECK(ends(sleeper));
-}
-
-TEST_CASE("a process server that dies before it has started a child is replaced at once, too") {
+TEST_CASE(
+    "a process server that dies is replaced at once, also before it has started a child, and the last ends the children") {
   launcher launch;
   const child application = application_with(launch, {"plain"});
   const pid_t sleeper = lines_of(application.out(), 1)[0];

@@ -130,8 +130,9 @@ class channel {
   bool abandon(std::uint32_t id, outcome code, const std::string& why);
 
   // Reads and dispatches, or lets another thread do so, until `stop` turns true or the channel is closed. `stop` is
-  // looked at after each read and after wake(); it must not call the channel. False when the deadline came first.
-  bool run(const std::function<bool()>& stop, time_point deadline = never);
+  // looked at after each read and after wake(); it must not call the channel. `interruptible`: other threads than the one
+  // that reads call wake(). False when the deadline came first.
+  bool run(const std::function<bool()>& stop, time_point deadline = never, bool interruptible = false);
   void wake();
   // Reads what is there without blocking, when nobody else is reading.
   void poll();

@@ -4,8 +4,6 @@
 #include <bulkhead/ipc/channel.hpp>
 #include <bulkhead/ipc/stream.hpp>
 
-#include <algorithm>
-
 namespace bulkhead::ipc {
 
 class channel_stream : public stream {
@@ -21,8 +19,7 @@ class channel_stream : public stream {
   void wait(lock& held, std::uint64_t seen) override {
     held.unlock();
     waits_here_ = this;
-    // With a deadline it never blocks inside a read, where wake() by another thread would not be heard.
-    channel_.run([&] { return events() != seen; }, std::min(deadline_, clock::now() + std::chrono::hours(1)));
+    channel_.run([&] { return events() != seen; }, deadline_, true);
     waits_here_ = nullptr;
     held.lock();
   }
