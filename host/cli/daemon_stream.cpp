@@ -50,8 +50,7 @@ reply daemon_stream::finish() {
 }
 
 void daemon_stream::cancel() {
-  channel_.abandon(id_, outcome::cancelled, "cancelled by the caller");
-  stop(true);
+  if (channel_.abandon(id_, outcome::cancelled, "cancelled by the caller")) stop(true);
 }
 
 }  // namespace bulkhead::cli

@@ -20,18 +20,19 @@ void call_stream::heed(std::stop_token stop) {
   if (stop.stop_possible()) on_stop_.emplace(std::move(stop), canceller{this});
 }
 
-void call_stream::finish(reply&& result) {
+bool call_stream::finish(reply&& result) {
   {
     std::lock_guard held(mutex_);
-    if (reply_) return;
+    if (reply_) return false;
     reply_ = std::move(result);
   }
   stop(false);
+  return true;
 }
 
 void call_stream::cancel() {
-  // First: once it is told to stop, the plugin has an answer of its own.
-  finish(reply(ipc::completion::failed(outcome::cancelled, "cancelled by the caller")));
+  // First: once it is told to stop, the plugin has an answer of its own. What came of a call that has ended is not dropped.
+  if (!finish(reply(ipc::completion::failed(outcome::cancelled, "cancelled by the caller")))) return;
   stop_.request_stop();
   stop(true);
 }
@@ -42,21 +43,23 @@ reply call_stream::wait_finished() {
   std::vector<std::uint8_t> dropped;
   while (receive(dropped) == result::ok) continue;
   lock held(mutex_);
-  while (!ended()) wait_turn(held);
+  while (!over() && !is_late()) wait_turn(held);
+  const bool late = !over();
   held.unlock();
+  if (late) expire();
   return final_reply();
 }
 
-// The deadline is seen here, too: a plugin in this process that does not heed it holds up nobody who waits.
 reply call_stream::final_reply() {
-  lock held(mutex_);
-  if (!reply_) {
-    held.unlock();
-    finish(reply(ipc::completion::failed(outcome::timeout, "no answer before the deadline")));
-    stop_.request_stop();
-    held.lock();
-  }
-  return *reply_;
+  std::lock_guard held(mutex_);
+  return reply_.value();
+}
+
+// It is seen here, too: a plugin in this process that does not heed its deadline holds up nobody who waits. And an answer that
+// comes after somebody was told that the call is over can't turn it into one that is `ok`, short of what was not sent.
+void call_stream::expire() {
+  finish(reply(ipc::completion::failed(outcome::timeout, "no answer before the deadline")));
+  stop_.request_stop();
 }
 
 void call_stream::wait(lock& held, std::uint64_t seen) {

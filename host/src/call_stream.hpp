@@ -17,8 +17,8 @@ class BULKHEAD_PRIVATE call_stream final : public ipc::stream {
   void heed(std::stop_token stop);
   std::stop_token token() const { return stop_.get_token(); }
 
-  // The call has ended; the first word counts.
-  void finish(reply&& result);
+  // The call has ended. The first word counts: false for any other.
+  bool finish(reply&& result);
   void cancel();
   // Blocks until the call is over, taking and dropping what still comes.
   reply wait_finished();
@@ -38,6 +38,7 @@ class BULKHEAD_PRIVATE call_stream final : public ipc::stream {
 
  private:
   void wait(lock& held, std::uint64_t seen) override;
+  void expire() override;
 
   struct canceller {
     call_stream* stream;

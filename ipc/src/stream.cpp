@@ -26,7 +26,13 @@ stream::result stream::send(byte_span item) {
     std::unique_lock saying(saying_);
     lock held(mutex_);
     if (closed_) return result::end;
-    if (ended()) return result::over;
+    if (over_) return result::over;
+    if (is_late()) {
+      saying.unlock();
+      held.unlock();
+      expire();
+      continue;
+    }
     if (peer_window_ > 0 && item.size() > peer_window_) return result::too_large;
     if (credit_ >= item.size()) {
       credit_ -= item.size();
@@ -85,7 +91,13 @@ stream::result stream::receive(std::vector<std::uint8_t>& item) {
       return result::ok;
     }
     if (ended_) return result::end;
-    if (ended()) return result::over;
+    if (over_) return result::over;
+    if (is_late()) {  // what has come by the time that the call is over is given out: look once more
+      held.unlock();
+      expire();
+      held.lock();
+      continue;
+    }
     if (owed_ > 0) {  // all of it: the next item may need the whole window
       grant(held);
       held.lock();
@@ -114,7 +126,7 @@ void stream::take_front(std::vector<std::uint8_t>& item) {
 // Gives credit for what was taken. Unlocks.
 void stream::grant(lock& held) {
   const std::size_t bytes = std::exchange(owed_, 0);
-  const bool wanted = !ended_ && !ended();
+  const bool wanted = !ended_ && !over_;
   if (wanted) granted_ += bytes;
   held.unlock();
   if (!wanted) return;

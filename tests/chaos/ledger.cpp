@@ -109,9 +109,19 @@ class ledger {
   }
 
  private:
+  std::string describe(std::uint64_t call) const {
+    std::string out = std::to_string(call);
+    if (call >= calls_.size()) return out;
+    static constexpr const char* kinds[] = {"nothing besides", "an event", "bytes", "a stream"};
+    const account& mine = calls_[call];
+    out += std::string(" with ") + kinds[static_cast<std::size_t>(mine.what) % std::size(kinds)];
+    if (mine.idempotent) out += ", idempotent";
+    if (mine.items > 0) out += ", " + std::to_string(mine.items) + " items taken";
+    return out;
+  }
   void note(const char* what, std::uint64_t call) {
     auto& entry = violations_[what];
-    if (entry.is_null()) entry = {{"count", 0}, {"first", call}};
+    if (entry.is_null()) entry = {{"count", 0}, {"first", describe(call)}};
     entry["count"] = entry["count"].get<std::uint64_t>() + 1;
   }
 

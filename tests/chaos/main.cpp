@@ -140,7 +140,7 @@ void print(const json& report) {
       late["by_1_s"].get<std::uint64_t>(), late["latest_ms"].get<double>());
   for (const auto& [what, where] : report["ledger"]["violations"].items())
     fmt::print("LEDGER: {}: {} calls, the first is {}\n", what, where["count"].get<std::uint64_t>(),
-               where["first"].get<std::uint64_t>());
+               where["first"].get<std::string>());
   for (const auto& failure : report["failures"]) fmt::print("FAILED: {}\n", failure.get<std::string>());
   fmt::print("{}\n", report["passed"].get<bool>() ? "passed" : "FAILED");
 }

@@ -203,6 +203,19 @@ TEST_CASE("a cancelled stream wakes the plugin, be it sending or receiving") {
   CHECK(streaming.workers().at(0).pid == pid);
 }
 
+TEST_CASE("what came of a call that has ended is not lost when it is cancelled then") {
+  host host;
+  auto streaming = host.load(plugin_path("streaming"), as(GENERATE(isolation::process, isolation::none)));
+  std::stop_source stop;
+  auto call = streaming.with({.stop = stop.get_token()}).open("count", 3);
+  REQUIRE(eventually([&] { return streaming.metrics().methods.at(0).ended(outcome::ok) == 1; }));
+  if (GENERATE(true, false)) stop.request_stop();
+  else call.cancel();
+  for (int i = 0; i < 3; ++i) CHECK(call.next<int>() == i);
+  CHECK(!call.next<int>());
+  CHECK(call.finish().as<int>() == 3);
+}
+
 TEST_CASE("a stream that is let go of is cancelled") {
   mailbox<told> said;
   host host;
@@ -299,6 +312,24 @@ TEST_CASE("a deadline in mid-stream ends it on both sides") {
   stopped_at(said);
   CHECK(streaming.call<int>("echo", 7) == 7);
   CHECK(streaming.workers().at(0).pid == pid);
+}
+
+// The host's event loop is held up meanwhile, so that it finds the answer after the deadline, and before it looks at the
+// time.
+TEST_CASE("an answer does not make a call ok of whose deadline its stream has told already") {
+  boost::asio::io_context context;
+  host host(context.get_executor());
+  auto streaming = host.load(plugin_path("streaming"));
+  const auto deadline = std::chrono::steady_clock::now() + 300ms;
+  auto call = streaming.with({.deadline = 300ms}).open("first", 1);
+  REQUIRE(call.send(std::string("one")));
+  while (std::chrono::steady_clock::now() < deadline + 50ms) std::this_thread::yield();
+  SECTION("to one who sends") { CHECK(!call.send(std::string("two"))); }
+  SECTION("to one who takes") {
+    CHECK(failure_of([&] { call.next<int>(); }).outcome() == outcome::timeout);
+  }
+  while (context.poll_one() > 0) continue;
+  CHECK(call.finish().outcome() == outcome::timeout);
 }
 
 TEST_CASE("a plugin is unloaded in mid-stream") {

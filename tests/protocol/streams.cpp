@@ -134,6 +134,24 @@ TEST_CASE("a stream that is over takes what its peer had credit for, keeps none 
   CHECK(end.send(bytes_t{0x01}) == result::over);
 }
 
+TEST_CASE("a stream whose deadline has been seen gives out nothing that comes later") {
+  ipc::stream end(1000, true, 1000, clock::now());
+  end.attach(std::make_shared<wire>());
+  bytes_t got;
+  CHECK((GENERATE(true, false) ? end.send(bytes_t{0x01}) : end.receive(got)) == result::over);
+  CHECK(end.on_item(bytes_t{0x01}) == nullptr);
+  CHECK(end.receive(got) == result::over);
+}
+
+TEST_CASE("a stream gives out what came before its deadline, whenever it is asked for it") {
+  ipc::stream end(1000, true, 1000, clock::now());
+  end.attach(std::make_shared<wire>());
+  CHECK(end.on_item(bytes_t{0x01}) == nullptr);
+  bytes_t got;
+  CHECK(end.receive(got) == result::ok);
+  CHECK(end.receive(got) == result::over);
+}
+
 TEST_CASE("whoever waits is woken when a stream is over, and at its deadline") {
   ipc::stream end(1000, false, 10);
   end.attach(std::make_shared<wire>());
