@@ -7,7 +7,9 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <csignal>
+#include <cstdlib>
 #include <thread>
 
 #include <sys/syscall.h>
@@ -24,6 +26,7 @@ using bulkhead::reply;
 
 constexpr unsigned warm_up = 2;  // rounds after which nothing may grow
 constexpr auto rest_limit = 60s;
+constexpr auto stall_limit = 150s;  // no call, no end, no next stage: longer than all that can be waited for
 constexpr bulkhead::restart_intensity any_number{1'000'000'000, 10s};
 constexpr double slack = 0.05;  // of a round, that calls and ends may be apart
 
@@ -104,6 +107,7 @@ void storm::on_lifecycle(const bulkhead::lifecycle_event& event) {
 }
 
 storm_results storm::run() {
+  std::jthread watching([this](const std::stop_token& stop) { watch(stop); });
   dice births(settings_.seed);
   for (birth_plan& each : settings_.shared->plan) each = draw_birth(births);
   for (unsigned number = 0; number < settings_.rounds; ++number) {
@@ -112,9 +116,13 @@ storm_results storm::run() {
     ends_before_ = ends_;
     calls_in_round_ = share(settings_.calls) - calls_before_;
     ends_in_round_ = std::max(share(settings_.kills), ends_before_ + 1) - ends_before_;
+    stage_ = "calls";
     round(number);
+    stage_ = "comes to rest";
     come_to_rest(number);
+    if (!results_.failures.empty()) break;  // what is wrong once would be so in each round, for its whole limit
   }
+  stage_ = "shuts down";
   host_.shutdown();  // and all is told
   std::lock_guard held(mutex_);
   results_.calls = next_call_;
@@ -175,16 +183,20 @@ void storm::harm_workers(dice random, const std::stop_token& stop) {
   for (std::uint64_t turn = 0; !stop.stop_requested(); ++turn) {
     if (needs_reset_.exchange(false))
       for (pool& each : pools_)
-        if (needs_reset(each.plugin)) each.plugin.reset();
+        if (needs_reset(each.plugin)) harm_stage_ = "resets", each.plugin.reset();
+    harm_stage_ = "waits for its turn";
     const bool calls_are_made = next_call_ - calls_before_ >= calls_in_round_;
     if (pace() <= (calls_are_made ? 0 : -slack)) {
       std::this_thread::sleep_for(200us);
       continue;
     }
+    harm_stage_ = "sends a signal";
     strike(random, draw_blow(random));
+    harm_stage_ = "recycles";
     pool& one = pools_[one_of(random, pools_.size())];
     if (once_in(random, 64) && one.plugin.recycle()) count("recycled: all of a plugin");
     if (turn == 10) {
+      harm_stage_ = "reloads";
       try {
         one.plugin.reload(one.file);
         count("reloaded");
@@ -245,24 +257,8 @@ void storm::come_to_rest(unsigned number) {
   seen_idle_.clear();
   const auto limit = clock::now() + rest_limit;
   while (!at_rest() && clock::now() < limit) std::this_thread::sleep_for(5ms);
-  if (!at_rest()) {
-    std::string how;
-    for (pool& each : pools_) {
-      const auto status = each.plugin.status();
-      const auto count = each.plugin.metrics();
-      how += fmt::format(
-          "; {}: {}, {} of {} serve, there are {} of {} workers ({} start, {} idle, {} busy, {} drain), {} "
-          "calls wait {}",
-          each.name, to_string(status.state), status.serving, each.instances, each.plugin.workers().size(),
-          each.workers, count.starting, count.idle, count.busy, count.draining, status.waiting, status.reason);
-      for (const auto& worker : each.plugin.workers())
-        if (worker.phase != phase::ready || worker.outstanding > 0)
-          how += fmt::format(", worker {} is in phase {} with {} calls", worker.pid, to_string(worker.phase),
-                             worker.outstanding);
-    }
-    results_.failures.push_back(
-        fmt::format("round {}: no rest within 60 s: {} calls are open{}", number, open_.load(), how));
-  }
+  if (!at_rest())
+    failed(fmt::format("round {}: no rest within 60 s: {} calls are open{}", number, open_.load(), state()));
   census now;
   const auto poll_until = clock::now() + 10s;
   do {
@@ -278,8 +274,49 @@ void storm::come_to_rest(unsigned number) {
   resident_.push_back(now.resident_kib);
   results_.allocated.push_back(now.allocated_kib);
   if (now.exceeds(*baseline_))
-    results_.failures.push_back(
+    failed(
         fmt::format("round {}: the host holds {}; after the first rounds {}", number, now.text(), baseline_->text()));
+}
+
+std::string storm::state() {
+  std::string how;
+  for (pool& each : pools_) {
+    const auto status = each.plugin.status();
+    const auto count = each.plugin.metrics();
+    how += fmt::format(
+        "; {}: {}, {} of {} serve, there are {} of {} workers ({} start, {} idle, {} busy, {} drain), {} calls wait {}",
+        each.name, to_string(status.state), status.serving, each.instances, each.plugin.workers().size(), each.workers,
+        count.starting, count.idle, count.busy, count.draining, status.waiting, status.reason);
+    for (const auto& worker : each.plugin.workers())
+      if (worker.phase != phase::ready || worker.outstanding > 0)
+        how += fmt::format(", worker {} is in phase {} with {} calls", worker.pid, to_string(worker.phase),
+                           worker.outstanding);
+  }
+  return how;
+}
+
+// At once, too: somebody may lose patience with the run.
+void storm::failed(std::string how) {
+  fmt::print(stderr, "FAILED: {}\n", how);
+  results_.failures.push_back(std::move(how));
+}
+
+// A run that stands still can't be joined: it says what it is at, and ends.
+void storm::watch(const std::stop_token& stop) {
+  std::mutex mutex;
+  std::condition_variable_any never;
+  const auto progress = [this] { return std::tuple(next_call_.load(), ends_.load(), stage_.load()); };
+  auto seen = progress();
+  auto since = clock::now();
+  for (std::unique_lock held(mutex); !stop.stop_requested();) {
+    never.wait_for(held, stop, 1s, [] { return false; });
+    if (const auto now = progress(); now != seen) seen = now, since = clock::now();
+    if (clock::now() - since < stall_limit) continue;
+    fmt::print(stderr, "FAILED: nothing has happened for {} s: the run {}, the harm {}, {} calls are open\n",
+               stall_limit.count(), stage_.load(), harm_stage_.load(), open_.load());
+    fmt::print(stderr, "{}\n", state());  // which may wait for what all wait for
+    std::_Exit(1);
+  }
 }
 
 }  // namespace chaos

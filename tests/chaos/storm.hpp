@@ -83,14 +83,18 @@ class storm {
   double pace() const;  // how much of the round's calls are made, less how much of its ends
   bool at_rest();
   void come_to_rest(unsigned number);
+  std::string state();  // of the pools, in words
+  void failed(std::string how);
+  void watch(const std::stop_token& stop);
 
   const storm_settings settings_;
   bulkhead::host host_;
   std::vector<pool> pools_;
   std::atomic<std::uint64_t> next_call_{0}, open_{0}, ends_{0}, late_{0}, very_late_{0}, latest_us_{0};
   std::atomic<bool> needs_reset_{false};
-  std::set<pid_t> seen_idle_;                         // workers, since the storm is over
-  std::uint64_t calls_before_ = 0, ends_before_ = 0;  // this round
+  std::atomic<const char*> stage_{"begins"}, harm_stage_{"begins"};  // what the run is at, and its harm
+  std::set<pid_t> seen_idle_;                                        // workers, since the storm is over
+  std::uint64_t calls_before_ = 0, ends_before_ = 0;                 // this round
   std::uint64_t calls_in_round_ = 0, ends_in_round_ = 0;
   std::counting_semaphore<> in_flight_{200};
   std::vector<double> restarts_, resident_;
