@@ -1,5 +1,6 @@
 // Streams: items in each direction and in both, credit, and every way in which such a call can end.
 #include "fixture.hpp"
+#include <bulkhead/metrics.hpp>
 
 #include <boost/asio/io_context.hpp>
 
