@@ -349,7 +349,7 @@ reply plugin_pool::call_worker(call_request& request) {
 
 std::shared_ptr<call_request> plugin_pool::begin(std::string_view method, packed_arguments arguments,
                                                  const call_options& options) const {
-  auto request = std::make_shared<call_request>();
+  auto request = std::allocate_shared<call_request>(ipc::recycling_allocator<call_request>());
   request->name = method;
   begin(*request, request->name, std::move(arguments), options);
   return request;

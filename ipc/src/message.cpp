@@ -47,12 +47,13 @@ std::optional<std::uint32_t> take_count(byte_span& rest, std::uint8_t fixed, std
 
 bool is_array(byte_span value) { return take_count(value, 0x90, 0xdc).has_value(); }
 
-constexpr std::uint32_t most_error_fields = 16;  // that are looked at
-constexpr std::size_t most_spare_bytes = std::size_t{16} << 10;
+constexpr std::uint32_t most_error_fields = 16;                    // that are looked at
+constexpr std::size_t most_spare_bytes = std::size_t{16} << 10;    // of one
+constexpr std::size_t most_spare_in_all = std::size_t{128} << 10;  // of a thread
 thread_local bool spares_gone = false;  // the thread ends: other things of its own may still give some back
 thread_local struct spare_bytes {
-  std::array<std::vector<std::uint8_t>, 8> kept;
-  std::size_t count = 0;
+  std::array<std::vector<std::uint8_t>, 64> kept;
+  std::size_t count = 0, bytes = 0;
   ~spare_bytes() {
     count = 0;
     spares_gone = true;
@@ -80,11 +81,15 @@ std::optional<std::uint32_t> take_unsigned(byte_span& rest) {
 std::optional<std::uint32_t> take_array(byte_span& rest) { return take_count(rest, 0x90, 0xdc); }
 
 std::vector<std::uint8_t> take_spare_bytes() noexcept {
-  return spares.count > 0 ? std::move(spares.kept[--spares.count]) : std::vector<std::uint8_t>();
+  if (spares.count == 0) return {};
+  spares.bytes -= spares.kept[--spares.count].capacity();
+  return std::move(spares.kept[spares.count]);
 }
 
 void keep_spare_bytes(std::vector<std::uint8_t>&& used) noexcept {
   if (used.capacity() > most_spare_bytes || spares.count == spares.kept.size() || spares_gone) return;
+  if (spares.bytes + used.capacity() > most_spare_in_all) return;
+  spares.bytes += used.capacity();
   used.clear();
   spares.kept[spares.count++] = std::move(used);
 }

@@ -4,6 +4,7 @@
 #include <bulkhead/blob.hpp>
 #include <bulkhead/error.hpp>
 #include <bulkhead/ipc/message.hpp>
+#include <bulkhead/ipc/recycled.hpp>
 #include <bulkhead/ipc/stream.hpp>
 #include <bulkhead/ipc/system.hpp>
 #include <bulkhead/sdk/plain.hpp>
@@ -205,7 +206,7 @@ class reply {
 };
 
 // Takes the reply of an asynchronous call; called exactly once, on an I/O thread: it hands over and returns.
-class reply_handler {
+class reply_handler : public ipc::recycled {
  public:
   virtual ~reply_handler() = default;
   // Takes it. Must not throw, and must not block.

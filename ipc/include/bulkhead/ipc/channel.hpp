@@ -14,6 +14,7 @@
 #pragma once
 
 #include <bulkhead/ipc/message.hpp>
+#include <bulkhead/ipc/recycled.hpp>
 #include <bulkhead/ipc/scanner.hpp>
 #include <bulkhead/ipc/transport.hpp>
 
@@ -51,7 +52,7 @@ class waiter {
 
 // Asynchronous completion: called exactly once, on whichever thread learns of the end, and destroyed after that, both
 // without the channel's lock.
-class async_completion {
+class async_completion : public recycled {
  public:
   virtual ~async_completion() = default;
   virtual void complete(completion&& result) = 0;
