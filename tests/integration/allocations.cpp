@@ -3,6 +3,8 @@
 
 #include <boost/asio/io_context.hpp>
 
+#include <thread>
+
 extern "C" std::uint64_t bulkhead_test_allocations();
 
 namespace bulkhead::testing {
@@ -93,6 +95,35 @@ TEST_CASE("asynchronous calls allocate nothing of their own where one thread mak
   for (int i = 0; i < 100; ++i) made += calls();
   CHECK(bulkhead_test_allocations() - before < static_cast<std::uint64_t>(made));
   CHECK(wrong == 0);
+}
+
+TEST_CASE(
+    "memory that is recycled serves the thread that let it go, whatever is made of it, and is no more than a few bundles") {
+  struct small : ipc::recycled {
+    std::array<char, 100> bytes{};
+  };
+  struct other : ipc::recycled {
+    std::array<char, 128> bytes{};
+  };
+  struct alignas(128) strict : ipc::recycled {
+    std::array<char, 128> bytes{};
+  };
+  struct large : ipc::recycled {
+    std::array<char, 513> bytes{};
+  };
+  const void* const first = std::make_unique<small>().get();
+  CHECK(std::make_unique<other>().get() == first);
+  CHECK(reinterpret_cast<std::uintptr_t>(std::make_unique<strict>().get()) % 128 == 0);
+  CHECK(allocated_by([] { std::make_unique<small>(); }) == 0);
+  CHECK(allocated_by([] { std::make_unique<large>(); }) == counted_calls);
+  const auto many = [] {
+    std::vector<std::unique_ptr<other>> all(5000);
+    for (auto& each : all) each = std::make_unique<other>();
+  };
+  many();
+  const std::uint64_t before = bulkhead_test_allocations();
+  many();
+  CHECK(bulkhead_test_allocations() - before > 4000);
 }
 
 TEST_CASE("a synchronous call allocates nothing once it is warm, without lanes and with several workers") {
