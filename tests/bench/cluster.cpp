@@ -1,5 +1,6 @@
 // Requests per second of a cluster beside Node's own, each with as many workers as processors, the same answer, and wrk as
-// the client on the same processors; interleaved. Also what recycling all workers again and again costs.
+// the client on the same processors; interleaved. Also what a request costs in CPU time, and what recycling all workers again
+// and again costs.
 #include "bench.hpp"
 #include <bulkhead/cluster.hpp>
 
@@ -7,10 +8,13 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <stdexcept>
 #include <thread>
 
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,11 +26,39 @@ using namespace bench;
 
 constexpr std::uint16_t node_port = 18973;
 
-// What wrk says: requests per second, and how many failed.
+// What wrk says: requests per second, and how many failed; and the CPU time that it took for one, in microseconds.
 struct measured {
-  double rate = 0;
+  double rate = 0, requests = 0, cpu = 0;
   unsigned failed = 0;
 };
+
+double cpu_of_children() {
+  rusage spent{};
+  ::getrusage(RUSAGE_CHILDREN, &spent);
+  const auto us = [](const timeval& time) { return static_cast<double>(time.tv_sec) * 1e6 + double(time.tv_usec); };
+  return us(spent.ru_utime) + us(spent.ru_stime);
+}
+
+// CPU time that processes and their children have taken, in microseconds.
+double cpu_of(const std::vector<pid_t>& processes) {
+  double nanoseconds = 0;
+  for (const pid_t pid : processes) {
+    const std::string folder = fmt::format("/proc/{}/task", pid);
+    for (const auto& task : std::filesystem::directory_iterator(folder)) {
+      double its = 0;
+      std::ifstream(task.path() / "schedstat") >> its;
+      nanoseconds += its;
+    }
+  }
+  return nanoseconds / 1e3;
+}
+
+std::vector<pid_t> with_children(pid_t pid) {
+  std::vector<pid_t> all{pid};
+  std::ifstream children(fmt::format("/proc/{}/task/{}/children", pid, pid));
+  for (pid_t child = 0; children >> child;) all.push_back(child);
+  return all;
+}
 
 // `client` is where wrk runs: which processors, as taskset(1) has it.
 measured wrk(std::uint16_t port, unsigned connections, bool pipelined = false, const std::string& client = {}) {
@@ -35,16 +67,19 @@ measured wrk(std::uint16_t port, unsigned connections, bool pipelined = false, c
                                        pipelined ? "-s " BULKHEAD_BENCH_SOURCES "/pipelined.lua" : "", port);
   std::FILE* const pipe = ::popen(line.c_str(), "r");
   measured out;
+  const double before = cpu_of_children();
   char text[512];
   while (pipe && std::fgets(text, sizeof text, pipe)) {
     std::array<unsigned, 4> errors{};
     std::sscanf(text, "Requests/sec: %lf", &out.rate);
+    std::sscanf(text, " %lf requests in", &out.requests);
     if (std::sscanf(text, " Socket errors: connect %u, read %u, write %u, timeout %u", &errors[0], &errors[1],
                     &errors[2], &errors[3]) == 4)
       for (const unsigned each : errors) out.failed += each;
   }
   if (!pipe || ::pclose(pipe) != 0 || out.rate == 0)
     throw std::runtime_error("wrk failed: is it installed? ./dev deps bench");
+  out.cpu = (cpu_of_children() - before) / out.requests;
   return out;
 }
 
@@ -74,6 +109,7 @@ class node_cluster {
     ::waitpid(pid_, nullptr, 0);
   }
   explicit operator bool() const { return runs_; }
+  std::vector<pid_t> processes() const { return with_children(pid_); }
 
  private:
   pid_t pid_ = -1;
@@ -122,6 +158,33 @@ void apart() {
   ::sched_setaffinity(0, sizeof before, &before);
 }
 
+std::vector<pid_t> processes_of(const bulkhead::cluster& site) {
+  std::vector<pid_t> all{::getpid()};
+  for (const auto& each : site.stats().workers) all.push_back(each.pid);
+  return all;
+}
+
+// What a request costs, which does not depend on who has how many processors. One at a time, most of it is the kernel's, for
+// whoever serves and for the client; pipelined, it is the server's own work.
+void cost(const bulkhead::cluster& site, const node_cluster& node, bool pipelined) {
+  std::vector<double> ours, theirs, clients;
+  const auto one = [&](std::uint16_t port, const std::vector<pid_t>& servers, std::vector<double>& into) {
+    const double before = cpu_of(servers);
+    const measured done = wrk(port, 16, pipelined);
+    into.push_back((cpu_of(servers) - before) / done.requests);
+    return done.cpu;
+  };
+  for (int i = 0; i < scaled(5, 1); ++i) {
+    clients.push_back(one(site.port(), processes_of(site), ours));
+    if (node) one(node_port, node.processes(), theirs);
+  }
+  const std::string how = pipelined ? ", pipelined" : "";
+  const double floor = node ? quantile(theirs, 0.5) : 0;
+  row("CPU time of a request" + how, quantile(ours, 0.5), "us",
+      node ? fmt::format("Node's cluster {:.1f} us", floor) : "", node ? quantile(ours, 0.5) / floor : 0);
+  row("CPU time of a request" + how + ", wrk's", quantile(clients, 0.5), "us");
+}
+
 void measure() {
   apart();
   bulkhead::host host;
@@ -136,6 +199,7 @@ void measure() {
   // can be large. Sixteen at a time show the servers themselves.
   for (const auto& [connections, pipelined] : {std::pair{16u, false}, {128u, false}, {16u, true}})
     beside(site.port(), shared.port(), bool(node), connections, pipelined, {}, {}, pipelined ? 1.0 / 3 : 1.2);
+  for (const bool pipelined : {false, true}) cost(site, node, pipelined);
   std::atomic<bool> over{false};
   unsigned recycled = 0;
   std::thread recycling([&] {

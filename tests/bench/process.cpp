@@ -160,13 +160,14 @@ std::pair<double, double> node_to_node(launcher& launch) {
 
 void forking(launcher& launch) {
   if (std::system("node --version >/dev/null 2>&1") != 0) return void(fmt::print("node is not installed: no rows\n"));
-  std::vector<double> ours, theirs, trips, node_trips, mixed, memory, node_memory;
+  std::vector<double> ours, by_static, theirs, trips, node_trips, mixed, memory, node_memory;
   for (int i = 0; i < scaled(15, 3); ++i) {
     const auto [first, trip] = node_to_node(launch);
     theirs.push_back(first);
     node_trips.push_back(trip);
     peer small(launch, BULKHEAD_TEST_PROGRAMS "/echo_child"), node(launch, node_scripts + "/child.js");
     ours.push_back(small.first());
+    by_static.push_back(peer(launch, BULKHEAD_TEST_PROGRAMS "/echo_child_static").first());
     memory.push_back(small.memory());
     node_memory.push_back(node.memory());
     std::vector<double> some, some_mixed;
@@ -178,6 +179,7 @@ void forking(launcher& launch) {
     mixed.push_back(quantile(some_mixed, 0.5));
   }
   compare("fork to first message", ours, "Node's fork of Node", theirs, 1.0 / 15);
+  compare("fork to first message, linked statically", by_static, "Node's fork of Node", theirs, 1.0 / 25);
   row("memory of a forked child (PSS)", quantile(memory, 0.5), "kB",
       fmt::format("a Node child {:.0f} kB", quantile(node_memory, 0.5)),
       quantile(memory, 0.5) / quantile(node_memory, 0.5), 0.05);
