@@ -229,7 +229,36 @@ class Page:
         one, workers = (r for r in self.results.of("thumbnails") if r["who"].startswith("isolated"))
         at_least("thumbnails, one core, of in-process", 100 / one["to_floor"], 97, percent)
         at_least("thumbnails, two workers, to one thread in-process", 1 / workers["to_floor"], 1, times)
+        self.judge_children(at_most, at_least)
+        self.judge_clusters(at_least, reasons)
         return rows, reasons
+
+    def judge_children(self, at_most, at_least):
+        def ratio(name):
+            found = self.results.named("process", name)
+            return found and found["ratio"]
+
+        for application in ("small", "2 GB"):
+            at_most(f"spawn and wait, {application} application, to posix_spawn of a small process",
+                    ratio(f"spawn /bin/true and wait, {application} application"), 1.1, times)
+        static, dynamic = ratio("fork to first message, linked statically"), ratio("fork to first message")
+        if static:
+            beside = f" (dynamically: {times(1 / dynamic)})" if dynamic else ""
+            at_least(f"fork to first message: faster than Node's, linked statically{beside}", 1 / static, 30, times)
+        at_most("memory of a forked child, to Node's", ratio("memory of a forked child (PSS)"), 1 / 20, times)
+        at_most("spawn under policy::strict, to bwrap", ratio("spawn /bin/true under policy::strict and wait"), 1, times)
+
+    def judge_clusters(self, at_least, reasons):
+        missed = False
+        for load in ("16 connections", "128 connections", "16 connections, pipelined"):
+            for how in ("round robin", "shared"):
+                found = self.results.named("cluster", f"requests/s, {how}, {load}")
+                if found and found["ratio"]:  # else Node was not there
+                    at_least(f"requests a second, {how}, {load}, to Node's cluster", 1 / found["ratio"], 3, times)
+                    missed |= 1 / found["ratio"] < 3 and "pipelined" not in load
+        why = missed and self.why_requests()
+        if why:
+            reasons.append(f"- requests a second to Node's cluster: {why}")
 
     def targets(self):
         return table(["", "target", "here", ""], self.judged()[0], "lrrl")
@@ -271,6 +300,19 @@ class Page:
         crowd = self.results.figure("sandbox", "all layers, median")
         text = "what workers share is divided by eight here"
         return f"{text}; {crowd['name'].split(',')[0].replace('PSS of ', '')} has {size(crowd['value'])}." if crowd else text + "."
+
+    def why_requests(self):
+        cost = "CPU time of a request"
+        one, client, own = (self.results.named("cluster", name) for name in (cost, f"{cost}, wrk's", f"{cost}, pipelined"))
+        if not (one and client and own and one["ratio"]):
+            return None
+        node, kernel = one["value"] / one["ratio"], one["value"] - own["value"]
+        best = (node + client["value"]) / (kernel + client["value"])
+        return (f"one at a time on each of 16 connections, a request costs the client {duration(client['value'])} of CPU time, "
+                f"the servers {duration(one['value'])} and Node's {duration(node)}. Pipelined it costs the servers "
+                f"{duration(own['value'])}, which is their own work; the other {duration(kernel)} are the wake-up, the read and "
+                "the write for each, which are the kernel's. On the same processors, servers that cost nothing but these "
+                f"would make {times(best)} the requests of Node's.")
 
     # --- the other programs ------------------------------------------------------------------------------------------
 

@@ -23,6 +23,11 @@ class Results:
         figures = self.programs.get(program, {}).get("figures") or []
         return next((f for f in figures if part_of_name in f["name"]), None)
 
+    def named(self, program, name):
+        """The figure of just this name, where others' names contain it."""
+        figures = self.programs.get(program, {}).get("figures") or []
+        return next((f for f in figures if f["name"] == name), None)
+
 
 def number(value):
     """Three digits that mean something, thousands apart."""

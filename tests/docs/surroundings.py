@@ -12,6 +12,8 @@ import threading
 prints = {
     'host.load("stats.so"': "3\n",
     'launch.spawn("sort"': "9\n10\n",
+    '"no-such-program"': "error 2: ",
+    "launch.async_fork(": '{"id":1,"result":["one","two"]}',
     '"server.js"': "serves port",
     "'./my-program'": "{ echo: { hello: 'there' } }",
     "fork('text.so'": "{ id: 1, result: [ 'one', 'two' ] }",
@@ -61,7 +63,8 @@ def make(folder, root, plugins):
     songs.execute("INSERT INTO songs VALUES ('Graceland Revisited', 1991)")
     songs.commit()
     songs.close()
-    return {"/usr/local/lib/bulkhead/plugins": str(plugins), "build/release/bin/bulkhead": "bulkhead",
+    return {"/usr/local/lib/bulkhead/plugins": str(plugins), "./text.so": f"{plugins}/text.so",
+            "build/release/bin/bulkhead": "bulkhead",
             "/srv/www": f"{folder}/www", " --port 8080": "", "/srv/images": f"{folder}/images", "/usr/bin/convert": shutil.which("cp")}
 
 
