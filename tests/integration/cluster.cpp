@@ -83,6 +83,21 @@ wrk_result wrk(std::uint16_t port, int seconds) {
   return out;
 }
 
+// Kills workers while the load goes on, and ends that once it has been served without kills.
+void kill_at_random(fixture& at, load& clients) {
+  std::minstd_rand random(7);
+  for (int kills = 0; kills < 20; ++kills) {
+    const auto before = clients.answers.load();
+    REQUIRE(eventually([&] { return clients.answers > before + 5 + random() % 30; }));
+    const auto workers = at.site->stats().workers;
+    if (workers.empty()) continue;
+    ::kill(workers[random() % workers.size()].pid, SIGKILL);
+  }
+  const auto before = clients.answers.load();
+  REQUIRE(eventually([&] { return clients.answers > before + 50; }));
+  clients.stop();
+}
+
 constexpr const char *first_half = "GET / HTTP/1.1\r\nHos", *second_half = "t: a\r\n\r\n";
 
 }  // namespace
@@ -362,22 +377,25 @@ TEST_CASE("a cluster that listens on :: serves both families") {
 TEST_CASE("under load, of workers killed at random exactly the requests in progress are lost") {
   fixture at(with(schedule::round_robin, 3));
   load clients(at.site->port());
-  std::minstd_rand random(7);
-  for (int kills = 0; kills < 20; ++kills) {
-    const auto before = clients.answers.load();
-    REQUIRE(eventually([&] { return clients.answers > before + 5 + random() % 30; }));
-    const auto workers = at.site->stats().workers;
-    if (workers.empty()) continue;
-    ::kill(workers[random() % workers.size()].pid, SIGKILL);
-  }
-  const auto before = clients.answers.load();
-  REQUIRE(eventually([&] { return clients.answers > before + 50; }));
-  clients.stop();
+  kill_at_random(at, clients);
   CHECK(clients.refused == 0);
   CHECK(clients.wrong == 0);
   CHECK(clients.lost <= at.site->stats().lost);
   // One whose answer had been sent, but not noted as sent: the client sees the end of its connection with its next request.
   CHECK(clients.lost + clients.connections == at.site->stats().accepted + at.site->stats().lost);
+}
+
+TEST_CASE("shared: under load nobody is refused while workers are killed at random, and what they had is counted") {
+  fixture at(with(schedule::shared, 3));
+  load clients(at.site->port());
+  kill_at_random(at, clients);
+  CHECK(clients.refused == 0);
+  CHECK(clients.wrong == 0);
+  REQUIRE(at.until([](const auto& stats) { return fixture::open(stats) == 0; }));  // all of the dead are counted
+  const auto stats = at.site->stats();
+  // One whose worker died before it could note that it had accepted it is not counted as accepted either.
+  CHECK(clients.lost + stats.accepted <= stats.lost + stats.lost_idle + clients.connections);
+  CHECK(stats.lost + stats.lost_idle <= clients.lost + 4);  // each client may have stopped before it noticed
 }
 
 TEST_CASE("shared: a dead worker takes its own connections along, no other, and both kinds are counted") {
