@@ -277,14 +277,42 @@ TEST_CASE("under load, workers that say that they leave cost no request, by eith
   CHECK(at.site->stats().lost == 0);
 }
 
+TEST_CASE("a worker that says that it leaves finishes its request while its successor serves, by either schedule") {
+  fixture at(with(GENERATE(schedule::round_robin, schedule::shared), 1));
+  const pid_t old = at.site->stats().workers.at(0).pid;
+  http_client half = at.connect();
+  REQUIRE(half.send(first_half));
+  REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 1; }));
+  REQUIRE(at.connect().get("/leave"));
+  const auto both_there = [&](const auto& stats) {
+    return stats.workers.size() == 2 && std::all_of(stats.workers.begin(), stats.workers.end(), [&](const auto& each) {
+             return each.serving == (each.pid != old) && each.busy == (each.pid == old ? 1 : 0);
+           });
+  };
+  REQUIRE(at.until(both_there));
+  REQUIRE(eventually([&] {
+    const auto answer = at.connect().get("/status");
+    return answer && pid_of(*answer) != "{\"pid\":" + std::to_string(old);
+  }));
+  CHECK(at.until(both_there));
+  REQUIRE(half.send(second_half));
+  const auto answer = half.receive();
+  REQUIRE(answer);
+  CHECK(answer->body == "hello");
+  CHECK(at.host.saw(watched_host::kind::exited));
+  CHECK(at.site->stats().lost == 0);
+}
+
 TEST_CASE("a request that outlasts the time to drain ends with its worker, and is counted as lost") {
+  const bool by_itself = GENERATE(false, true);  // it says that it leaves
   cluster_options options = with(GENERATE(schedule::round_robin, schedule::shared), 1);
   options.load.supervision.drain = {.calls = 100ms, .shutdown = 100ms};
   fixture at(options);
   http_client half = at.connect();
   REQUIRE(half.send(first_half));
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 1; }));
-  REQUIRE(at.site->loaded().recycle());
+  if (by_itself) REQUIRE(at.connect().get("/leave"));
+  else REQUIRE(at.site->loaded().recycle());
   CHECK_FALSE(half.receive());
   CHECK(at.until([](const auto& stats) { return stats.lost == 1; }));
   CHECK(at.connect().get("/"));
