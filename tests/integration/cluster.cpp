@@ -457,6 +457,26 @@ TEST_CASE("more connections than the workers take wait in the backlog for their 
   for (http_client& each : clients) CHECK(each.receive());
 }
 
+TEST_CASE("a connection that one worker refuses, or has no descriptor left for, is served by another") {
+  const std::string how = GENERATE("/refuse", "/take-all-descriptors");
+  watched_host host;
+  const cluster site(host.self, plugin_path("refusing"), with(schedule::round_robin));
+  std::vector<http_client> clients;  // all stay, so that the one that refuses always has the fewest
+  std::vector<std::string> who;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back(site.port());
+    const auto answer = clients.back().get(i == 0 ? how : "/");
+    REQUIRE(answer);
+    who.push_back(answer->body);
+  }
+  CHECK(who[1] != who[0]);
+  CHECK(who[2] == who[1]);
+  CHECK(who[3] == who[1]);
+  CHECK(site.stats().handed_over == 2);  // the second went to the other anyway
+  CHECK(site.stats().accepted == 4);
+  CHECK(site.stats().lost == 0);
+}
+
 TEST_CASE("stopping lets requests in progress finish, and answers those that have just come") {
   const auto how = GENERATE(schedule::round_robin, schedule::shared);
   fixture at(with(how, 1));
