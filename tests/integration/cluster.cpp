@@ -160,14 +160,18 @@ TEST_CASE("the requests that are in progress when a worker is killed are lost wi
   CHECK(at.site->stats().lost == 5);
 }
 
-TEST_CASE("a handler that crashes costs its own connection only") {
-  fixture at(with(schedule::round_robin, 1));
-  std::vector<http_client> others = at.idle(5);
-  REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 0; }));
-  http_client one = at.connect();
-  CHECK_FALSE(one.get("/crash"));
-  for (http_client& each : others) CHECK(each.get("/"));
-  CHECK(at.site->stats().lost == 1);
+TEST_CASE("a handler that crashes costs its own connection and the requests in progress in its worker, and no other") {
+  fixture at;
+  std::vector<http_client> idle = at.idle(4), halves = at.that_sent(first_half, 4);
+  REQUIRE(at.until([](const auto& stats) {  // in turn, so each worker has two
+    return std::all_of(stats.workers.begin(), stats.workers.end(), [](const auto& each) { return each.busy == 2; });
+  }));
+  CHECK_FALSE(at.connect().get("/crash"));
+  int answered = 0;
+  for (http_client& each : halves) answered += each.send(second_half) && each.receive();
+  CHECK(answered == 2);
+  for (http_client& each : idle) CHECK(each.get("/"));
+  CHECK(at.site->stats().lost == 3);
   REQUIRE(at.host.saw(watched_host::kind::exited));
   const auto report = at.host.last(watched_host::kind::exited).report;
   CHECK(report->signal == SIGSEGV);
