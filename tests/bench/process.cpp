@@ -103,7 +103,7 @@ void sandboxed(launcher& launch) {
     theirs.push_back(posix_spawned({"/usr/bin/bwrap", "--unshare-all", "--ro-bind", "/", "/", "/bin/true"}));
     ours.push_back(spawned(launch, "/bin/true", options));
   }
-  compare("spawn /bin/true under policy::strict and wait", ours, "bwrap --unshare-all", theirs, 1.2);
+  compare("spawn /bin/true under policy::strict and wait", ours, "bwrap --unshare-all", theirs, 1.0);
 }
 
 // A child that answers, and its first word.
@@ -179,7 +179,7 @@ void forking(launcher& launch) {
     mixed.push_back(quantile(some_mixed, 0.5));
   }
   compare("fork to first message", ours, "Node's fork of Node", theirs, 1.0 / 15);
-  compare("fork to first message, linked statically", by_static, "Node's fork of Node", theirs, 1.0 / 25);
+  compare("fork to first message, linked statically", by_static, "Node's fork of Node", theirs, 1.0 / 30);
   row("memory of a forked child (PSS)", quantile(memory, 0.5), "kB",
       fmt::format("a Node child {:.0f} kB", quantile(node_memory, 0.5)),
       quantile(memory, 0.5) / quantile(node_memory, 0.5), 0.05);

@@ -4,6 +4,8 @@
 
 #include <csignal>
 
+#include <sched.h>
+
 using namespace bulkhead::testing;
 
 namespace {
@@ -13,11 +15,11 @@ struct served {
   std::unique_ptr<program> command;
   std::uint16_t port = 0;
 
-  explicit served(std::vector<std::string> more = {}) {
+  explicit served(std::vector<std::string> more = {}, std::vector<std::string> what = {"http", "--workers", "2"}) {
     write(folder / "index.html", "hello");
     std::filesystem::permissions(folder.path, std::filesystem::perms(0755));
-    std::vector<std::string> argv{"bulkhead",           "cluster", "http",      "--root",
-                                  folder.path.string(), "--json",  "--workers", "2"};
+    std::vector<std::string> argv{"bulkhead", "cluster", "--root", folder.path.string(), "--json"};
+    argv.insert(argv.end(), what.begin(), what.end());
     argv.insert(argv.end(), more.begin(), more.end());
     command = std::make_unique<program>(argv);
     const std::string line = command->wait_for("}\n");
@@ -55,6 +57,21 @@ TEST_CASE("bulkhead cluster serves a directory until it is stopped, and reloads 
   CHECK(end.err.find("\"event\":\"reloaded\"") != std::string::npos);
   CHECK(end.err.find("\"event\":\"stopped\"") != std::string::npos);
   CHECK(end.err.find("\"lost\":\"0\"") != std::string::npos);
+}
+
+TEST_CASE("bulkhead cluster takes a path to a plugin, and by default has a worker for each processor") {
+  served at({}, {plugin_path("http")});
+  http_client client(at.port);
+  const auto answer = client.get("/");
+  REQUIRE(answer);
+  CHECK(answer->body == "hello");
+  at.command->signal(SIGTERM);
+  const finished end = at.command->wait();
+  cpu_set_t usable;
+  REQUIRE(::sched_getaffinity(0, sizeof usable, &usable) == 0);
+  CAPTURE(end.err);
+  CHECK(end.status == 0);
+  CHECK(end.err.find(" with " + std::to_string(CPU_COUNT(&usable)) + " workers, round-robin") != std::string::npos);
 }
 
 TEST_CASE("bulkhead cluster publishes files, and what they have become when it is told to load again") {

@@ -83,6 +83,21 @@ wrk_result wrk(std::uint16_t port, int seconds) {
   return out;
 }
 
+// Kills workers while the load goes on, and ends that once it has been served without kills.
+void kill_at_random(fixture& at, load& clients) {
+  std::minstd_rand random(7);
+  for (int kills = 0; kills < 20; ++kills) {
+    const auto before = clients.answers.load();
+    REQUIRE(eventually([&] { return clients.answers > before + 5 + random() % 30; }));
+    const auto workers = at.site->stats().workers;
+    if (workers.empty()) continue;
+    ::kill(workers[random() % workers.size()].pid, SIGKILL);
+  }
+  const auto before = clients.answers.load();
+  REQUIRE(eventually([&] { return clients.answers > before + 50; }));
+  clients.stop();
+}
+
 constexpr const char *first_half = "GET / HTTP/1.1\r\nHos", *second_half = "t: a\r\n\r\n";
 
 }  // namespace
@@ -145,14 +160,18 @@ TEST_CASE("the requests that are in progress when a worker is killed are lost wi
   CHECK(at.site->stats().lost == 5);
 }
 
-TEST_CASE("a handler that crashes costs its own connection only") {
-  fixture at(with(schedule::round_robin, 1));
-  std::vector<http_client> others = at.idle(5);
-  REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 0; }));
-  http_client one = at.connect();
-  CHECK_FALSE(one.get("/crash"));
-  for (http_client& each : others) CHECK(each.get("/"));
-  CHECK(at.site->stats().lost == 1);
+TEST_CASE("a handler that crashes costs its own connection and the requests in progress in its worker, and no other") {
+  fixture at;
+  std::vector<http_client> idle = at.idle(4), halves = at.that_sent(first_half, 4);
+  REQUIRE(at.until([](const auto& stats) {  // in turn, so each worker has two
+    return std::all_of(stats.workers.begin(), stats.workers.end(), [](const auto& each) { return each.busy == 2; });
+  }));
+  CHECK_FALSE(at.connect().get("/crash"));
+  int answered = 0;
+  for (http_client& each : halves) answered += each.send(second_half) && each.receive();
+  CHECK(answered == 2);
+  for (http_client& each : idle) CHECK(each.get("/"));
+  CHECK(at.site->stats().lost == 3);
   REQUIRE(at.host.saw(watched_host::kind::exited));
   const auto report = at.host.last(watched_host::kind::exited).report;
   CHECK(report->signal == SIGSEGV);
@@ -262,14 +281,42 @@ TEST_CASE("under load, workers that say that they leave cost no request, by eith
   CHECK(at.site->stats().lost == 0);
 }
 
+TEST_CASE("a worker that says that it leaves finishes its request while its successor serves, by either schedule") {
+  fixture at(with(GENERATE(schedule::round_robin, schedule::shared), 1));
+  const pid_t old = at.site->stats().workers.at(0).pid;
+  http_client half = at.connect();
+  REQUIRE(half.send(first_half));
+  REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 1; }));
+  REQUIRE(at.connect().get("/leave"));
+  const auto both_there = [&](const auto& stats) {
+    return stats.workers.size() == 2 && std::all_of(stats.workers.begin(), stats.workers.end(), [&](const auto& each) {
+             return each.serving == (each.pid != old) && each.busy == (each.pid == old ? 1 : 0);
+           });
+  };
+  REQUIRE(at.until(both_there));
+  REQUIRE(eventually([&] {
+    const auto answer = at.connect().get("/status");
+    return answer && pid_of(*answer) != "{\"pid\":" + std::to_string(old);
+  }));
+  CHECK(at.until(both_there));
+  REQUIRE(half.send(second_half));
+  const auto answer = half.receive();
+  REQUIRE(answer);
+  CHECK(answer->body == "hello");
+  CHECK(at.host.saw(watched_host::kind::exited));
+  CHECK(at.site->stats().lost == 0);
+}
+
 TEST_CASE("a request that outlasts the time to drain ends with its worker, and is counted as lost") {
+  const bool by_itself = GENERATE(false, true);  // it says that it leaves
   cluster_options options = with(GENERATE(schedule::round_robin, schedule::shared), 1);
   options.load.supervision.drain = {.calls = 100ms, .shutdown = 100ms};
   fixture at(options);
   http_client half = at.connect();
   REQUIRE(half.send(first_half));
   REQUIRE(at.until([](const auto& stats) { return fixture::busy(stats) == 1; }));
-  REQUIRE(at.site->loaded().recycle());
+  if (by_itself) REQUIRE(at.connect().get("/leave"));
+  else REQUIRE(at.site->loaded().recycle());
   CHECK_FALSE(half.receive());
   CHECK(at.until([](const auto& stats) { return stats.lost == 1; }));
   CHECK(at.connect().get("/"));
@@ -362,22 +409,25 @@ TEST_CASE("a cluster that listens on :: serves both families") {
 TEST_CASE("under load, of workers killed at random exactly the requests in progress are lost") {
   fixture at(with(schedule::round_robin, 3));
   load clients(at.site->port());
-  std::minstd_rand random(7);
-  for (int kills = 0; kills < 20; ++kills) {
-    const auto before = clients.answers.load();
-    REQUIRE(eventually([&] { return clients.answers > before + 5 + random() % 30; }));
-    const auto workers = at.site->stats().workers;
-    if (workers.empty()) continue;
-    ::kill(workers[random() % workers.size()].pid, SIGKILL);
-  }
-  const auto before = clients.answers.load();
-  REQUIRE(eventually([&] { return clients.answers > before + 50; }));
-  clients.stop();
+  kill_at_random(at, clients);
   CHECK(clients.refused == 0);
   CHECK(clients.wrong == 0);
   CHECK(clients.lost <= at.site->stats().lost);
   // One whose answer had been sent, but not noted as sent: the client sees the end of its connection with its next request.
   CHECK(clients.lost + clients.connections == at.site->stats().accepted + at.site->stats().lost);
+}
+
+TEST_CASE("shared: under load nobody is refused while workers are killed at random, and what they had is counted") {
+  fixture at(with(schedule::shared, 3));
+  load clients(at.site->port());
+  kill_at_random(at, clients);
+  CHECK(clients.refused == 0);
+  CHECK(clients.wrong == 0);
+  REQUIRE(at.until([](const auto& stats) { return fixture::open(stats) == 0; }));  // all of the dead are counted
+  const auto stats = at.site->stats();
+  // One whose worker died before it could note that it had accepted it is not counted as accepted either.
+  CHECK(clients.lost + stats.accepted <= stats.lost + stats.lost_idle + clients.connections);
+  CHECK(stats.lost + stats.lost_idle <= clients.lost + 4);  // each client may have stopped before it noticed
 }
 
 TEST_CASE("shared: a dead worker takes its own connections along, no other, and both kinds are counted") {
@@ -409,6 +459,26 @@ TEST_CASE("more connections than the workers take wait in the backlog for their 
     REQUIRE(each.send(only_request));
   }
   for (http_client& each : clients) CHECK(each.receive());
+}
+
+TEST_CASE("a connection that one worker refuses, or has no descriptor left for, is served by another") {
+  const std::string how = GENERATE("/refuse", "/take-all-descriptors");
+  watched_host host;
+  const cluster site(host.self, plugin_path("refusing"), with(schedule::round_robin));
+  std::vector<http_client> clients;  // all stay, so that the one that refuses always has the fewest
+  std::vector<std::string> who;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back(site.port());
+    const auto answer = clients.back().get(i == 0 ? how : "/");
+    REQUIRE(answer);
+    who.push_back(answer->body);
+  }
+  CHECK(who[1] != who[0]);
+  CHECK(who[2] == who[1]);
+  CHECK(who[3] == who[1]);
+  CHECK(site.stats().handed_over == 2);  // the second went to the other anyway
+  CHECK(site.stats().accepted == 4);
+  CHECK(site.stats().lost == 0);
 }
 
 TEST_CASE("stopping lets requests in progress finish, and answers those that have just come") {

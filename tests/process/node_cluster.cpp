@@ -47,6 +47,15 @@ std::string who_answers(std::uint16_t port) {
   return answer ? answer->body : "nobody";
 }
 
+std::string who_answers_over_ipv6(std::uint16_t port) {
+  sockaddr_in6 where{};
+  where.sin6_family = AF_INET6;
+  where.sin6_addr = in6addr_loopback;
+  where.sin6_port = htons(port);
+  const auto answer = http_client(reinterpret_cast<sockaddr*>(&where), sizeof where).get("/", "Connection: close\r\n");
+  return answer ? answer->body : "nobody";
+}
+
 // Clients that connect anew for each request.
 class visitors {
  public:
@@ -425,14 +434,40 @@ TEST_CASE("workers of Node's cluster listen on all addresses, or on one of IPv6"
   if (all) options.arguments.pop_back();
   else options.arguments.back() = "::1";
   const node_cluster site(launch, cluster_script, options);
-  sockaddr_in6 where{};
-  where.sin6_family = AF_INET6;
-  where.sin6_addr = in6addr_loopback;
-  where.sin6_port = htons(watched.port(1));
-  const auto answer = http_client(reinterpret_cast<sockaddr*>(&where), sizeof where).get("/", "Connection: close\r\n");
-  REQUIRE(answer);
-  CHECK(answer->body == "1");
+  CHECK(who_answers_over_ipv6(watched.port(1)) == "1");
   if (all) CHECK(who_answers(watched.port(1)) == "1");
+}
+
+TEST_CASE("workers of Node's cluster that listen on :: do so for both families, or with ipv6Only for one") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  const bool only = GENERATE(true, false);
+  if (!has_ipv6()) return;
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(1, how, only ? "six_only" : "http");
+  options.arguments.back() = "::";
+  const node_cluster site(launch, cluster_script, options);
+  const std::uint16_t port = watched.port(1);
+  CHECK(who_answers_over_ipv6(port) == "1");
+  if (only) CHECK_THROWS_AS(http_client(port), std::system_error);
+  else CHECK(who_answers(port) == "1");
+}
+
+TEST_CASE("each worker of Node's cluster that listens on any port twice has two ports, the same as the others have") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
+  launcher launch;
+  watched_cluster watched;
+  const node_cluster site(launch, cluster_script, watched.options(2, how, "twice"));
+  REQUIRE(watched.seen->listening.wait_for(4));
+  std::map<std::uint16_t, std::set<unsigned>> workers;
+  for (const auto& [worker, port] : watched.seen->listening.values()) workers[port].insert(worker);
+  REQUIRE(workers.size() == 2);
+  int second = 0;
+  for (const auto& [port, those] : workers) {
+    CHECK(those == std::set<unsigned>{1, 2});
+    second += who_answers(port) == "second";
+  }
+  CHECK(second == 1);
 }
 
 TEST_CASE("workers of Node's cluster run under a policy, and listen if they are let") {

@@ -22,7 +22,8 @@ if (what === 'idle') {
     process.prependListener('internalMessage', (m) => m.act === 'newconn' && process.kill(process.pid, 'SIGKILL'));
   if (what === 'path') server.listen(port);
   else if (what === 'descriptor') server.listen({ fd: Number(port) });
-  else server.listen(Number(port), address);
+  else server.listen({ port: Number(port), host: address, ipv6Only: what === 'six_only' });
+  if (what === 'twice') http.createServer((_, response) => response.end('second')).listen(Number(port), address);
 }
 process.on('message', (m, socket) => {
   if (socket) socket.end(`${m} by ${cluster.worker.id}`);
