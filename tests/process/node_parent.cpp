@@ -63,6 +63,21 @@ TEST_CASE("messages of Node's own kind can't be sent by mistake, nor files") {
   CHECK_THROWS_AS(launch.spawn("true").send(1), std::logic_error);
 }
 
+TEST_CASE("what is no JSON can't be sent, and the channel goes on") {
+  launcher launch;
+  conversation with;
+  const child peer = launch.fork(program("node_child"), {}, with.options());
+  const json discarded(json::value_t::discarded);
+  CHECK_THROWS_AS(peer.send(discarded), std::invalid_argument);
+  CHECK_THROWS_AS(peer.send({1, {{"a", discarded}}}), std::invalid_argument);
+  CHECK_THROWS_AS(peer.send(discarded, passed_handle(listener())), std::invalid_argument);
+  auto sent = peer.async_send(discarded, {}, boost::asio::use_future);
+  CHECK_THROWS_AS(sent.get(), boost::system::system_error);
+  CHECK_NOTHROW(peer.send("<discarded>"));
+  CHECK(with.message(0) == json{{"hello", true}});
+  CHECK(with.message(1) == json{{"echo", "<discarded>"}});
+}
+
 TEST_CASE("Node takes listeners, connections, datagram sockets and Unix sockets, and serves on them") {
   launcher launch;
   conversation with;
