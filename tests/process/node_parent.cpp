@@ -244,6 +244,38 @@ TEST_CASE("send says when too much is queued, and completes when it is written")
   CHECK(peer.wait().code == 0);
 }
 
+TEST_CASE("a line of 128 KiB is too much to be queued, a byte less is not") {
+  launcher launch;
+  conversation with;
+  const child peer = raw_peer(launch, with, "while f.readline(): pass\n");
+  const auto in_line_of = [](std::size_t bytes) { return std::string(bytes - 3, 'x'); };  // quotes and line break
+  CHECK(peer.send(in_line_of((128 << 10) - 1)));
+  CHECK_NOTHROW(peer.async_send(1, {}, boost::asio::use_future).get());
+  CHECK(peer.channel().unsent() == 0);
+  CHECK(!peer.send(in_line_of(128 << 10)));
+  peer.disconnect();
+  CHECK(peer.wait().code == 0);
+}
+
+TEST_CASE("a message with a handle is sent when that has been acknowledged, not when it has been read") {
+  launcher launch;
+  conversation with;
+  // What the channel itself is asked for is answered past the handle: then this side has gone on.
+  const child peer = raw_peer(launch, with,
+                              "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+                              "f.readline()\n"
+                              "c.sendall(b'{\"cmd\":\"NODE_SOCKET_GET_COUNT\",\"key\":\"k\"}\\n')\n"
+                              "c.sendall(json.dumps(json.loads(f.readline())['cmd']).encode() + b'\\n')\n"
+                              "signal.sigwait([signal.SIGUSR1])\n"
+                              "c.sendall(b'{\"cmd\":\"NODE_HANDLE_ACK\"}\\n')\n"
+                              "f.readline()\n");
+  auto sent = peer.async_send("x", passed_handle(listener()), boost::asio::use_future);
+  CHECK(with.message(0) == "NODE_SOCKET_COUNT");
+  CHECK(sent.wait_for(0s) == std::future_status::timeout);
+  CHECK(peer.kill(SIGUSR1));
+  CHECK_NOTHROW(sent.get());
+}
+
 TEST_CASE("a message that can't be written is an error of its token, or else of its child") {
   launcher launch;
   conversation with;
