@@ -345,6 +345,24 @@ TEST_CASE("a child that floods its channel takes its turn with others, and waits
   launch.shutdown();
 }
 
+TEST_CASE("an exit is told after the child's own messages, whoever else holds and floods its channel") {
+  mailbox<std::string> told;
+  launcher launch;
+  process_options options;
+  options.channel = channel_kind::node;
+  options.streams = {stdio::null(), stdio::pipe(), stdio::null()};
+  options.events.on_message = [&](const json& message, passed_handle) {
+    if (message != 1) told.put(message);
+  };
+  options.events.on_disconnect = [&] { told.put("disconnect"); };
+  options.events.on_exit = [&](const exit_status& status) { told.put("exit " + std::to_string(status.code)); };
+  const child leaver = launch.spawn("sh", {"-c", "echo '\"its own\"' >&3; yes 1 >&3 & echo $!; exit 4"}, options);
+  const pid_t heir = std::stoi(line_of(leaver.out()));
+  REQUIRE(told.wait_for(3));
+  CHECK(told.values() == std::vector<std::string>{"its own", "disconnect", "exit 4"});
+  CHECK(ends(heir));  // which can't write to it any more
+}
+
 TEST_CASE("a message's handler that throws loses no other message") {
   mailbox<std::string> thrown;
   launcher launch({.on_exception = [&](std::exception_ptr what) {
