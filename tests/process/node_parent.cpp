@@ -560,6 +560,34 @@ TEST_CASE("a sandboxed child's handles are dropped unless its policy lets it sen
   CHECK(handle_from(policy().allow_handles()) == 1);
 }
 
+#ifndef BULKHEAD_SANITIZED  // whose runtime needs what the sandbox denies
+TEST_CASE("in a sandbox a forked program receives messages and handles, and serves a listener if that is granted") {
+  const scratch_folder folder;  // where the sandbox's user finds the program
+  std::filesystem::permissions(folder.path, std::filesystem::perms(0755));
+  std::filesystem::copy_file(program("node_child"), folder / "node_child");
+  launcher launch;
+  const auto served_under = [&](const policy& rules) {
+    conversation with;
+    process_options options = with.options();
+    options.policy = rules;
+    const child peer = launch.fork((folder / "node_child").string(), {}, options);
+    CHECK(with.message(0) == json{{"hello", true}});
+    peer.send("text");
+    CHECK(with.message(1) == json{{"echo", "text"}});
+    unique_fd tcp = listener();
+    const unique_fd client = connected_to(port_of(tcp.get()));
+    CHECK_NOTHROW(peer.async_send(1, passed_handle(std::move(tcp)), boost::asio::use_future).get());
+    CHECK(with.message(2) == json{{"listener", "tcp_listener"}});
+    const std::string out = all_of(client.get());
+    peer.disconnect();
+    CHECK(peer.wait().code == 6);
+    return out;
+  };
+  CHECK(served_under(policy()).empty());
+  CHECK(served_under(policy().allow_syscalls("passed-listeners")) == "served by bulkhead");
+}
+#endif
+
 TEST_CASE("a program of ours is the child of a real Node parent, with handles both ways") {
   launcher launch;
   const auto done =
