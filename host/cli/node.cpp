@@ -25,6 +25,22 @@ void say(const channel_pointer& to, const json& message) {
   }
 }
 
+// A plugin's value, as this member, and the handle that goes with it; or why that can't be sent.
+void pass(const channel_pointer& to, json message, const char* member, const msgpack::object& value,
+          std::vector<unique_fd>& handles) {
+  try {
+    if (handles.size() > 1)
+      throw std::invalid_argument(fmt::format("{} handles, where a message takes one", handles.size()));
+    nlohmann::json whole = message;
+    whole[member] = nlohmann::json(from_msgpack(value, bytes_as::base64));
+    to->send(whole, handles.empty() ? passed_handle() : passed_handle(std::move(handles[0])));
+  } catch (const std::invalid_argument& e) {
+    message["error"] = {{"code", to_string(outcome::plugin_error)}, {"message", e.what()}};
+    say(to, message);
+  } catch (const boost::system::system_error&) {  // the parent has gone
+  }
+}
+
 json error_of(const failure& what) {
   json error = error_json(what);
   error["code"] = std::string(to_string(what.outcome));
@@ -38,7 +54,9 @@ class answer final : public reply_handler {
     if (!result) return say(to_, {{"id", id_}, {"error", error_of(failure_of(result))}});
     try {
       const auto unpacked = ipc::unpack(result.raw());
-      say(to_, {{"id", id_}, {"result", from_msgpack(unpacked.get(), bytes_as::base64)}});
+      std::vector<unique_fd> handles;
+      for (std::size_t i = 0; i < result.handle_count(); ++i) handles.push_back(result.handle(i));
+      pass(to_, {{"id", id_}}, "result", unpacked.get(), handles);
     } catch (const std::exception& e) {
       say(to_, {{"id", id_}, {"error", {{"code", "protocol"}, {"message", e.what()}}}});
     }
@@ -110,9 +128,10 @@ int run_node(int argc, char** argv) {
     io.run();
     throw;
   }
-  target.on_event([parent](const std::string& name, const msgpack::object& value) {
-    say(parent, {{"event", name}, {"value", from_msgpack(value, bytes_as::base64)}});
-  });
+  target.on_event_with_handles(
+      [parent](const std::string& name, const msgpack::object& value, std::vector<unique_fd>& handles) {
+        pass(parent, {{"event", name}}, "value", value, handles);
+      });
   json methods = json::array();
   for (const method_info& each : info.methods)
     methods.push_back({{"name", each.name}, {"signature", each.signature}, {"doc", each.doc}});

@@ -8,6 +8,9 @@
 #include <cerrno>
 #include <csignal>
 
+#include <poll.h>
+#include <sys/syscall.h>
+
 using namespace bulkhead::testing;
 using json = nlohmann::json;
 
@@ -104,7 +107,7 @@ TEST_CASE("exec collects, limits, and shows both outputs") {
   CHECK(json::parse(flood.out)["reason"] == "output_limit");
 }
 
-TEST_CASE("spawn passes signals on, and its child dies with it") {
+TEST_CASE("spawn passes signals on") {
   program trapping(
       {"bulkhead", "spawn", "sh", "-c", "trap 'echo told; exit 4' TERM; echo ready; while :; do sleep 0.05; done"});
   CHECK(trapping.wait_for("ready").find("ready") != std::string::npos);
@@ -112,6 +115,19 @@ TEST_CASE("spawn passes signals on, and its child dies with it") {
   const finished done = trapping.wait();
   CHECK(done.status == 4);
   CHECK(done.out.find("told") != std::string::npos);
+}
+
+TEST_CASE("a child of spawn's dies with it when that is killed") {
+  program killed({"bulkhead", "spawn", "sh", "-c", "echo $$ ready; exec sleep 300"});
+  const pid_t sleeper = std::stoi(killed.wait_for("ready"));
+  const bulkhead::unique_fd watched(static_cast<int>(::syscall(SYS_pidfd_open, sleeper, 0)));
+  REQUIRE(watched);
+  killed.signal(SIGKILL);
+  pollfd end{watched.get(), POLLIN, 0};
+  const bool ended = ::poll(&end, 1, 10'000) == 1;
+  ::syscall(SYS_pidfd_send_signal, watched.get(), SIGKILL, nullptr, 0);  // or it would hold its output open
+  CHECK(ended);
+  CHECK(killed.wait().status == 128 + SIGKILL);
 }
 
 TEST_CASE("on a terminal a sandboxed program is in the foreground, where the terminal's signals reach it") {

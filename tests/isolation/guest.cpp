@@ -377,6 +377,10 @@ BULKHEAD_PLUGIN("guest", "1.0.0") {
     const bulkhead::handle file = open_to_read(path);
     return cx.emit("file", std::tie(path, file));
   });
+  plugin.method("emit_file_twice", [](bulkhead::context& cx, const std::string& path) {
+    const bulkhead::handle file = open_to_read(path);
+    return cx.emit("twice", std::tie(file, file));
+  });
   plugin.method("emit_closed", [](bulkhead::context& cx) { return cx.emit("file", bulkhead::handle()); });
   plugin.method("lend_file", [](bulkhead::context& cx, const std::string& path) {
     return cx.call_host<std::string>("read", open_to_read(path), 5);

@@ -22,6 +22,47 @@ TEST_CASE("a forked plugin says that it is ready, answers calls and errors, outl
   CHECK(plugin.wait().code == 0);
 }
 
+TEST_CASE("a forked plugin's handles come with its results and events if they are granted, and else as errors") {
+  const scratch_folder folder;
+  std::filesystem::permissions(folder.path, std::filesystem::perms(0755));
+  const std::string fifo = folder / "fifo", file = write_file(folder / "file", "text");
+  REQUIRE(::mkfifo(fifo.c_str(), 0644) == 0);
+  const unique_fd held(::open(fifo.c_str(), O_RDWR | O_CLOEXEC));  // the plugin need not wait for a writer
+  const std::string places = "read:" + folder.path.string();
+  launcher launch;
+  conversation with;
+  const child plugin =
+      launch.fork(plugin_path("guest"), {"--memory", "0", "--grant", places, "--grant", "handles"}, with.options());
+  with.message(0);
+  const json reference = {{"$ext", 1}, {"data", "AA=="}};
+  // The kind of what came with this message; "no message" if that did not come.
+  const auto kind_with = [&](const json& message) -> std::string_view {
+    const auto is_it = [&](const received& each) { return each.message == message; };
+    if (!with.messages.wait([&](const auto& all) { return std::any_of(all.begin(), all.end(), is_it); }))
+      return "no message";
+    const auto all = with.messages.values();
+    const auto found = std::find_if(all.begin(), all.end(), is_it);
+    return to_string(found->handle ? found->handle->kind() : handle_kind::none);
+  };
+  const auto error = [](const char* text) { return json{{"code", "plugin_error"}, {"message", text}}; };
+  plugin.send({{"id", 1}, {"method", "open_file"}, {"params", {fifo}}});
+  CHECK(kind_with({{"id", 1}, {"result", reference}}) == "pipe");
+  plugin.send({{"id", 2}, {"method", "emit_file"}, {"params", {fifo}}});
+  CHECK(kind_with({{"event", "file"}, {"value", {fifo, reference}}}) == "pipe");
+  plugin.send({{"id", 3}, {"method", "open_file"}, {"params", {file}}});
+  CHECK(kind_with({{"id", 3},
+                   {"error", error("a handle of the kind file can't be sent to Node, which would abort")}}) == "none");
+  plugin.send({{"id", 4}, {"method", "emit_file_twice"}, {"params", {fifo}}});
+  CHECK(kind_with({{"event", "twice"}, {"error", error("2 handles, where a message takes one")}}) == "none");
+
+  conversation without;
+  const child ungranted = launch.fork(plugin_path("guest"), {"--memory", "0", "--grant", places}, without.options());
+  without.message(0);
+  ungranted.send({{"id", 1}, {"method", "open_file"}, {"params", {fifo}}});
+  CHECK(without.message(1)["error"]["code"] == "plugin_error");
+  CHECK(without.message(1)["error"]["message"].get<std::string>().find("does not grant handles") != std::string::npos);
+}
+
 TEST_CASE("a forked plugin that is not there says so and ends, and one is not forked under a policy of its parent's") {
   conversation with;
   launcher launch;

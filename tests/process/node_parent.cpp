@@ -63,6 +63,21 @@ TEST_CASE("messages of Node's own kind can't be sent by mistake, nor files") {
   CHECK_THROWS_AS(launch.spawn("true").send(1), std::logic_error);
 }
 
+TEST_CASE("what is no JSON can't be sent, and the channel goes on") {
+  launcher launch;
+  conversation with;
+  const child peer = launch.fork(program("node_child"), {}, with.options());
+  const json discarded(json::value_t::discarded);
+  CHECK_THROWS_AS(peer.send(discarded), std::invalid_argument);
+  CHECK_THROWS_AS(peer.send({1, {{"a", discarded}}}), std::invalid_argument);
+  CHECK_THROWS_AS(peer.send(discarded, passed_handle(listener())), std::invalid_argument);
+  auto sent = peer.async_send(discarded, {}, boost::asio::use_future);
+  CHECK_THROWS_AS(sent.get(), boost::system::system_error);
+  CHECK_NOTHROW(peer.send("<discarded>"));
+  CHECK(with.message(0) == json{{"hello", true}});
+  CHECK(with.message(1) == json{{"echo", "<discarded>"}});
+}
+
 TEST_CASE("Node takes listeners, connections, datagram sockets and Unix sockets, and serves on them") {
   launcher launch;
   conversation with;
@@ -229,6 +244,38 @@ TEST_CASE("send says when too much is queued, and completes when it is written")
   CHECK(peer.wait().code == 0);
 }
 
+TEST_CASE("a line of 128 KiB is too much to be queued, a byte less is not") {
+  launcher launch;
+  conversation with;
+  const child peer = raw_peer(launch, with, "while f.readline(): pass\n");
+  const auto in_line_of = [](std::size_t bytes) { return std::string(bytes - 3, 'x'); };  // quotes and line break
+  CHECK(peer.send(in_line_of((128 << 10) - 1)));
+  CHECK_NOTHROW(peer.async_send(1, {}, boost::asio::use_future).get());
+  CHECK(peer.channel().unsent() == 0);
+  CHECK(!peer.send(in_line_of(128 << 10)));
+  peer.disconnect();
+  CHECK(peer.wait().code == 0);
+}
+
+TEST_CASE("a message with a handle is sent when that has been acknowledged, not when it has been read") {
+  launcher launch;
+  conversation with;
+  // What the channel itself is asked for is answered past the handle: then this side has gone on.
+  const child peer = raw_peer(launch, with,
+                              "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n"
+                              "f.readline()\n"
+                              "c.sendall(b'{\"cmd\":\"NODE_SOCKET_GET_COUNT\",\"key\":\"k\"}\\n')\n"
+                              "c.sendall(json.dumps(json.loads(f.readline())['cmd']).encode() + b'\\n')\n"
+                              "signal.sigwait([signal.SIGUSR1])\n"
+                              "c.sendall(b'{\"cmd\":\"NODE_HANDLE_ACK\"}\\n')\n"
+                              "f.readline()\n");
+  auto sent = peer.async_send("x", passed_handle(listener()), boost::asio::use_future);
+  CHECK(with.message(0) == "NODE_SOCKET_COUNT");
+  CHECK(sent.wait_for(0s) == std::future_status::timeout);
+  CHECK(peer.kill(SIGUSR1));
+  CHECK_NOTHROW(sent.get());
+}
+
 TEST_CASE("a message that can't be written is an error of its token, or else of its child") {
   launcher launch;
   conversation with;
@@ -296,6 +343,24 @@ TEST_CASE("a child that floods its channel takes its turn with others, and waits
   CHECK(flooding.kill(SIGKILL));
   flooding.async_wait(boost::asio::use_future).get();
   launch.shutdown();
+}
+
+TEST_CASE("an exit is told after the child's own messages, whoever else holds and floods its channel") {
+  mailbox<std::string> told;
+  launcher launch;
+  process_options options;
+  options.channel = channel_kind::node;
+  options.streams = {stdio::null(), stdio::pipe(), stdio::null()};
+  options.events.on_message = [&](const json& message, passed_handle) {
+    if (message != 1) told.put(message);
+  };
+  options.events.on_disconnect = [&] { told.put("disconnect"); };
+  options.events.on_exit = [&](const exit_status& status) { told.put("exit " + std::to_string(status.code)); };
+  const child leaver = launch.spawn("sh", {"-c", "echo '\"its own\"' >&3; yes 1 >&3 & echo $!; exit 4"}, options);
+  const pid_t heir = std::stoi(line_of(leaver.out()));
+  REQUIRE(told.wait_for(3));
+  CHECK(told.values() == std::vector<std::string>{"its own", "disconnect", "exit 4"});
+  CHECK(ends(heir));  // which can't write to it any more
 }
 
 TEST_CASE("a message's handler that throws loses no other message") {
@@ -494,6 +559,34 @@ TEST_CASE("a sandboxed child's handles are dropped unless its policy lets it sen
   CHECK(handle_from(policy()) == 2);
   CHECK(handle_from(policy().allow_handles()) == 1);
 }
+
+#ifndef BULKHEAD_SANITIZED  // whose runtime needs what the sandbox denies
+TEST_CASE("in a sandbox a forked program receives messages and handles, and serves a listener if that is granted") {
+  const scratch_folder folder;  // where the sandbox's user finds the program
+  std::filesystem::permissions(folder.path, std::filesystem::perms(0755));
+  std::filesystem::copy_file(program("node_child"), folder / "node_child");
+  launcher launch;
+  const auto served_under = [&](const policy& rules) {
+    conversation with;
+    process_options options = with.options();
+    options.policy = rules;
+    const child peer = launch.fork((folder / "node_child").string(), {}, options);
+    CHECK(with.message(0) == json{{"hello", true}});
+    peer.send("text");
+    CHECK(with.message(1) == json{{"echo", "text"}});
+    unique_fd tcp = listener();
+    const unique_fd client = connected_to(port_of(tcp.get()));
+    CHECK_NOTHROW(peer.async_send(1, passed_handle(std::move(tcp)), boost::asio::use_future).get());
+    CHECK(with.message(2) == json{{"listener", "tcp_listener"}});
+    const std::string out = all_of(client.get());
+    peer.disconnect();
+    CHECK(peer.wait().code == 6);
+    return out;
+  };
+  CHECK(served_under(policy()).empty());
+  CHECK(served_under(policy().allow_syscalls("passed-listeners")) == "served by bulkhead");
+}
+#endif
 
 TEST_CASE("a program of ours is the child of a real Node parent, with handles both ways") {
   launcher launch;

@@ -79,15 +79,35 @@ inline bool no_children() {
   return ::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 ? errno == ECHILD : info.si_pid == 0;
 }
 
+inline std::vector<pid_t> children_of(pid_t pid) {
+  std::vector<pid_t> out;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+    std::ifstream list(thread.path() / "children");
+    for (pid_t each = 0; list >> each;) out.push_back(each);
+  }
+  return out;
+}
+
 // How many children this process's children have: what process servers have left, alive or to be reaped.
 inline std::size_t grandchildren() {
   std::size_t count = 0;
-  pid_t child = 0, grandchild = 0;
-  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task"))
-    for (std::ifstream mine(thread.path() / "children"); mine >> child;)
-      for (const auto& theirs : std::filesystem::directory_iterator("/proc/" + std::to_string(child) + "/task"))
-        for (std::ifstream list(theirs.path() / "children"); list >> grandchild;) ++count;
+  for (const pid_t child : children_of(::getpid())) count += children_of(child).size();
   return count;
+}
+
+// The last children's events may be under way: waits until there are no more than so many descriptors, and no child.
+inline void settle(launcher& launch, std::size_t descriptors) {
+  for (int i = 0; i < 1000 && (entries("/proc/self/fd") > descriptors || grandchildren() > 0); ++i)
+    launch.exec("true", {}, boost::asio::use_future).get();
+}
+
+// Neither the application nor any of its process servers has kept something of a child. `descriptors`: how many there were.
+inline void check_nothing_left(launcher& launch, std::size_t descriptors) {
+  settle(launch, descriptors);
+  CHECK(entries("/proc/self/fd") <= descriptors);
+  CHECK(grandchildren() == 0);
+  for (const pid_t server : children_of(::getpid())) CHECK(entries("/proc/" + std::to_string(server) + "/fd") < 20);
+  CHECK(no_children());
 }
 
 // What `one` starts leaves no descriptor and no process, however often it is done.
@@ -95,18 +115,10 @@ template <class F>
 void check_leaves_nothing(launcher& launch, int times, F one) {
   launch.exec("true", {}, boost::asio::use_future).get();
   for (int i = 0; i < 5; ++i) one();
-  // The last one's events may be under way.
-  const auto settle = [&](std::size_t descriptors) {
-    for (int i = 0; i < 1000 && (entries("/proc/self/fd") > descriptors || grandchildren() > 0); ++i)
-      launch.exec("true", {}, boost::asio::use_future).get();
-    return entries("/proc/self/fd");
-  };
-  const std::size_t before = settle(entries("/proc/self/fd"));
+  settle(launch, entries("/proc/self/fd"));
+  const std::size_t before = entries("/proc/self/fd");
   for (int i = 0; i < times; ++i) one();
-  CHECK(settle(before) <= before);
-  CHECK(grandchildren() == 0);
-  CHECK(entries("/proc/" + std::to_string(launch.server_pid()) + "/fd") < 20);
-  CHECK(no_children());
+  check_nothing_left(launch, before);
 }
 
 }  // namespace bulkhead::testing

@@ -61,8 +61,8 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
                                                         node_channel_options options);
 
   // Queues a message. False when so much is queued that the sender had better wait; it is sent all the same. Throws
-  // std::invalid_argument for an object that Node would take for one of its own, and for a handle that it can't take;
-  // boost::system::system_error (not_connected) after the end.
+  // std::invalid_argument for an object that Node would take for one of its own, for a discarded value, which is no JSON, and
+  // for a handle that it can't take; boost::system::system_error (not_connected) after the end.
   bool send(const nlohmann::json& message, passed_handle handle = {});
   // As send(); void(boost::system::error_code) when it is written, and a handle acknowledged. Errors go to the token.
   template <class Token>

@@ -47,6 +47,10 @@ std::string without_lone_surrogates(std::string_view line) {
   return out;
 }
 
+bool has_discarded(const nlohmann::json& value) {
+  return value.is_discarded() || (value.is_structured() && std::any_of(value.begin(), value.end(), has_discarded));
+}
+
 std::string dgram_type(int fd) {
   int domain = 0;
   socklen_t size = sizeof domain;
@@ -81,7 +85,10 @@ nlohmann::json parse_line(std::string_view line) {
 }
 
 std::string to_line(const nlohmann::json& message) {
-  return message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  std::string line = message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+  if (line.find("<discarded>") != line.npos && has_discarded(message))
+    throw std::invalid_argument("a message with a discarded value in it, which is no JSON, can't be sent");
+  return line;
 }
 
 nlohmann::json envelope(const nlohmann::json& message, const passed_handle& handle, bool any) {

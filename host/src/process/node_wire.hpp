@@ -20,7 +20,8 @@ bool is_command(const nlohmann::json& message, std::string_view command);
 // One line from a peer. Throws std::runtime_error saying what is wrong with it; arrays and objects deeper than the limit
 // are, since whatever handles them later recurses. Lone surrogates in its strings are replaced by U+FFFD.
 nlohmann::json parse_line(std::string_view line);
-// With the line break. Text that is not UTF-8 is replaced.
+// With the line break. Text that is not UTF-8 is replaced. Throws std::invalid_argument for discarded values, which are no
+// JSON.
 std::string to_line(const nlohmann::json& message);
 
 // {"cmd":"NODE_HANDLE",…} around a message with this handle. Throws std::invalid_argument for one that Node can't take,
