@@ -154,6 +154,7 @@ void reactor::schedule(ipc::time_point when, std::weak_ptr<target> target) {
 }
 
 void reactor::set_timer() {
+  if (stopped_) return;  // it is set for the last time
   itimerspec spec{};
   if (!timers_.empty()) {
     const auto ns = std::max<std::int64_t>(1, timers_.front().when.time_since_epoch().count());

@@ -330,16 +330,12 @@ void worker_set::spawn(worker_id id) {
 
 std::shared_ptr<worker_process> worker_set::make_process(worker_id id) {
   auto made = std::make_unique<worker_process>(core_, settings_, weak_from_this(), id);
-  {
-    std::lock_guard held(*mutex_);
-    ++processes_;
-  }
+  ++processes_;
   return {made.release(), [weak = weak_from_this()](worker_process* process) {
             delete process;
             const auto self = weak.lock();
             if (!self) return;
-            std::lock_guard held(*self->mutex_);
-            --self->processes_;
+            --self->processes_;  // without the lock, which whoever lets go of it may have
             self->changed_.notify_all();
           }};
 }
@@ -362,7 +358,9 @@ void worker_set::check_drained(const lease& worker) {
     }
     self->announce();
   };
-  if (worker->process->outstanding() == 0 || !worker->process->ask("$/drain", then)) drained(worker);
+  // The supervisor sees to one that drains, and nobody else to one that is parked.
+  const auto limit = worker->draining ? ipc::never : ipc::clock::now() + settings_->options.supervision.drain.calls;
+  if (worker->process->outstanding() == 0 || !worker->process->ask("$/drain", then, limit)) drained(worker);
 }
 
 void worker_set::admit(const lease& worker) {

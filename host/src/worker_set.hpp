@@ -165,7 +165,7 @@ class worker_set final : public worker_owner, public reactor::target, public std
   std::map<supervision::worker_id, lease> members_;
   std::vector<lease> serving_;
   bool held_ = false;
-  std::size_t processes_ = 0;  // objects, those of workers that have ended included
+  std::atomic<std::size_t> processes_{0};  // objects, those of workers that have ended included
   std::optional<std::string> failing_;
   std::string last_failure_;  // of a worker, for people
   bool starting_ = false;

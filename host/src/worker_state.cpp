@@ -121,7 +121,9 @@ void worker_set::hand_over(std::unique_lock<std::mutex>& held) {
       throw call_error(outcome::timeout, "plugin " + settings_->name +
                                              ": the old version's calls did not end in time "
                                              "(supervision_options::drain); it goes on");
-    wait_change(held, last->in_progress > 0 ? limit : ipc::never);
+    const auto until = last->in_progress > 0 ? limit : ipc::never;
+    last.reset();  // it may end meanwhile, and must not go with the lock held
+    wait_change(held, until);
   }
 }
 

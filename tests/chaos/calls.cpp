@@ -11,6 +11,7 @@ namespace {
 using clock = std::chrono::steady_clock;
 using bulkhead::reply;
 
+constexpr std::uint64_t most_in_flight = 200;
 constexpr std::size_t narrow_window = 64;  // bytes of streamed results: both sides have to wait for each other
 
 // Whether the result, if there is one, is what `wanted` says; one of another type is not.
@@ -41,8 +42,9 @@ struct storm::flight {
   time_point due;
   void operator()(boost::system::error_code, const reply& result) const {
     self->ended({.call = id, .right = answers(id, result)}, result, due);
-    self->in_flight_.release();
+    std::lock_guard held(self->flights_mutex_);
     --self->open_;
+    self->landed_.notify_one();
   }
 };
 
@@ -61,7 +63,8 @@ void storm::make_call(std::uint64_t id, pool& to, const call_plan& plan) {
   write({.call = id, .kind = entry::issued, .idempotent = plan.idempotent, .what = plan.what});
   const bool at_once = plan.what == traffic::bytes || plan.what == traffic::stream || !plan.async;
   if (!at_once) {  // first: the deadline does not run while this waits
-    in_flight_.acquire();
+    std::unique_lock held(flights_mutex_);
+    landed_.wait(held, [this] { return open_ < most_in_flight; });
     ++open_;
   }
   const auto due = clock::now() + options.deadline.value_or(usual_deadline);

@@ -314,7 +314,8 @@ void storm::watch(const std::stop_token& stop) {
     if (clock::now() - since < stall_limit) continue;
     fmt::print(stderr, "FAILED: nothing has happened for {} s: the run {}, the harm {}, {} calls are open\n",
                stall_limit.count(), stage_.load(), harm_stage_.load(), open_.load());
-    fmt::print(stderr, "{}\n", state());  // which may wait for what all wait for
+    ::alarm(10);  // it may wait for what all wait for
+    fmt::print(stderr, "{}\n", state());
     std::_Exit(1);
   }
 }

@@ -9,10 +9,10 @@
 #include <bulkhead/host.hpp>
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <map>
 #include <mutex>
-#include <semaphore>
 #include <set>
 
 namespace chaos {
@@ -96,7 +96,8 @@ class storm {
   std::set<pid_t> seen_idle_;                                        // workers, since the storm is over
   std::uint64_t calls_before_ = 0, ends_before_ = 0;                 // this round
   std::uint64_t calls_in_round_ = 0, ends_in_round_ = 0;
-  std::counting_semaphore<> in_flight_{200};
+  std::mutex flights_mutex_;
+  std::condition_variable landed_;  // an asynchronous call: another may begin
   std::vector<double> restarts_, resident_;
   std::optional<census> baseline_;
   std::mutex mutex_;

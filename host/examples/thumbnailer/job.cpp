@@ -21,15 +21,21 @@ job::job(const std::vector<image_file>& files, std::vector<toolset> seats, optio
 }
 
 std::size_t job::run() {
+  busy_ = seats_.size();
   for (seat& each : seats_) take_next(each);
-  for (std::size_t i = 0; i < seats_.size(); ++i) done_.acquire();
+  std::unique_lock held(mutex_);
+  done_.wait(held, [this] { return busy_ == 0; });
   return failed_;
 }
 
 void job::take_next(seat& seat) {
   for (;;) {
     seat.index = next_++;
-    if (seat.index >= files_.size()) return done_.release();
+    if (seat.index >= files_.size()) {
+      std::lock_guard held(mutex_);
+      if (--busy_ == 0) done_.notify_one();
+      return;
+    }
     seat.attempts = 0;
     if (begin(seat)) return;
   }

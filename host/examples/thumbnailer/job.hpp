@@ -7,8 +7,9 @@
 #include <bulkhead/host.hpp>
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
-#include <semaphore>
+#include <mutex>
 
 namespace thumbnailer {
 
@@ -70,7 +71,9 @@ class job {
   const options options_;
   std::vector<seat> seats_;
   std::atomic<std::size_t> next_{0}, failed_{0};
-  std::counting_semaphore<> done_{0};
+  std::mutex mutex_;
+  std::condition_variable done_;
+  std::size_t busy_ = 0;  // seats that have not done all there is
 };
 
 }  // namespace thumbnailer

@@ -65,9 +65,10 @@ void spawner::run() {
   std::unique_lock held(mutex_);
   while (!stopped_ || !soon_.empty()) {
     if (!soon_.empty()) {
-      const auto jobs = std::exchange(soon_, {});
+      auto jobs = std::exchange(soon_, {});
       held.unlock();
       for (const auto& job : jobs) job();
+      jobs.clear();  // what they hold takes locks as it goes
       held.lock();
       continue;
     }
