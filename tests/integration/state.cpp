@@ -251,4 +251,22 @@ TEST_CASE("a reload in a group whose worker dies before it has taken over fails,
   CHECK(host.count(kind::restarting) == 0);
 }
 
+TEST_CASE("a reload whose old worker dies while its last call is waited for takes over all the same") {
+  watched_host host;
+  auto plugin = host.self.load(counter, untiring(keeping()));
+  for (int i = 0; i < 10; ++i) {
+    const pid_t old = plugin.workers().front().pid;
+    REQUIRE(::kill(old, SIGSTOP) == 0);
+    auto call = std::async(std::launch::async, [&] { return plugin.try_call("add", 1).outcome(); });
+    REQUIRE(eventually([&] { return plugin.workers().front().outstanding >= 1; }));
+    auto reload = std::async(std::launch::async, [&] { plugin.reload(newer); });
+    REQUIRE(eventually([&] { return plugin.status().serving == 0; }));  // calls wait for the new version
+    REQUIRE(::kill(old, SIGKILL) == 0);
+    reload.get();
+    const outcome ended = call.get();
+    CHECK((ended == outcome::worker_lost || ended == outcome::ok));
+    CHECK(plugin.call<int>("version") == 2);
+  }
+}
+
 }  // namespace bulkhead::testing
