@@ -4,6 +4,23 @@
 #include "worker_process.hpp"
 
 namespace bulkhead {
+namespace {
+
+// That a call was not begun, or that a worker has gone, the host alone can say: a worker that answers has run the method.
+void heed_answer(ipc::completion& result) {
+  if (!result.answered) return;
+  switch (result.code) {
+    case outcome::not_sent:
+    case outcome::worker_lost:
+    case outcome::protocol:
+    case outcome::overloaded:
+    case outcome::unavailable: result.code = result.failure.code = outcome::plugin_error; break;
+    default: break;
+  }
+}
+
+}  // namespace
+
 // An asynchronous call inside the channel: keeps the worker, and turns the completion into a reply.
 class worker_process::carried_call final : public ipc::async_completion {
  public:
@@ -13,6 +30,7 @@ class worker_process::carried_call final : public ipc::async_completion {
 
   void complete(ipc::completion&& result) override {
     stop_.reset();
+    heed_answer(result);
     std::shared_ptr<const crash_report> report;
     if (result.code != outcome::ok) {
       std::lock_guard held(worker_->mutex_);
@@ -117,6 +135,7 @@ reply worker_process::call(call_request& request) {
     if (result == ipc::channel::wait_result::deadline)
       channel_.abandon(started.id, outcome::timeout, "no answer before the deadline");
   }
+  heed_answer(waiter.result);
   if (kept_.wanted() || request.progress) forget_call(started.id, waiter.result.code);
   if (!request.arguments.blobs.empty() && !waiter.result.given_up) blobs_->forget(started.id);
   request.id = started.id;

@@ -18,7 +18,9 @@ ipc::buffer worker_process::bind_stream(std::uint32_t id, const std::shared_ptr<
 }
 
 void worker_process::say_of_stream(std::uint32_t id, std::vector<std::uint8_t> frame) {
-  if (channel_.send(std::move(frame)) || channel_.closed()) return;
+  // Items are many and large; without `$/more` or `$/end` a stream would stand still.
+  const bool item = ipc::parse_message(frame)->method == "$/item";
+  if ((item ? channel_.send(std::move(frame)) : channel_.send_vital(frame)) || channel_.closed()) return;
   channel_.abandon(id, outcome::overloaded, "too many bytes wait for this worker to read them");
 }
 

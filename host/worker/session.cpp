@@ -181,11 +181,7 @@ bool session::dispatch() {
   for (;;) {
     std::unique_lock held(mutex_);
     if (!queue_.empty()) {
-      queued next = queue_.pop();
-      // In the order in which they were sent, whichever thread takes them.
-      if (box_ && !next.method.starts_with("$/")) box_->begun.fetch_add(1, std::memory_order_relaxed);
-      held.unlock();
-      take_up(std::move(next));
+      take_up(held, queue_.pop());
       continue;
     }
     work_ = false;
@@ -196,9 +192,16 @@ bool session::dispatch() {
   }
 }
 
-void session::take_up(queued request) {
-  if (request.method.starts_with("$/")) return take_up_reserved(request);
+// Gives the lock back. Until then the call is among those that are begun: a cancellation finds it here or in the queue.
+void session::take_up(std::unique_lock<std::mutex>& held, queued request) {
+  if (request.method.starts_with("$/")) {
+    held.unlock();
+    return take_up_reserved(request);
+  }
+  // In the order in which they were sent, whichever thread takes them.
+  if (box_) box_->begun.fetch_add(1, std::memory_order_relaxed);
   if (request.cancelled) {
+    held.unlock();
     forget_stream(request.id);
     channel_.send(ipc::make_error_response(request.id, {outcome::cancelled, "cancelled before it began", {}}).take());
     return;
@@ -211,10 +214,8 @@ void session::take_up(queued request) {
   call->deadline = request.deadline;
   call->stream = std::move(request.stream);
   call->blobs = request.blobs;
-  {
-    std::lock_guard held(mutex_);
-    calls_.push_back(call.get());
-  }
+  calls_.push_back(call.get());
+  held.unlock();
   runtime_.invoke(std::move(call), request.method);
 }
 

@@ -91,7 +91,7 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
                             std::vector<unique_fd> handles) override;
 
   bool dispatch();
-  void take_up(queued request);
+  void take_up(std::unique_lock<std::mutex>& held, queued request);
   void take_up_reserved(const queued& request);
   void save_state(std::uint32_t id);
   void restore_state(ipc::byte_span params);

@@ -70,6 +70,7 @@ channel::started channel::start(std::span<std::uint8_t> head, byte_span params, 
     enqueue(held, head, params, std::move(handles));
   } catch (...) {  // no memory
     if (async) *async = take_async(slot);
+    if (slot.sequence > 0) --sequence_;  // the peer does not count it
     free_slot(index);
     throw;
   }
@@ -121,6 +122,7 @@ void channel::enqueue(lock& held, byte_span first, byte_span second, std::vector
     out_bytes_ += out_.back().bytes.size();
   } catch (...) {  // no memory to keep the rest of it
     if (written > 0) transport_->shutdown();
+    else queued_total_ -= first.size() + second.size();
     throw;
   }
   if (!at_once || !loop_) return;

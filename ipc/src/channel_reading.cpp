@@ -281,6 +281,7 @@ bool channel::dispatch(byte_span frame, unsigned handle_count, unsigned blobs) {
 
 bool channel::on_response(const message& response, byte_span frame, std::vector<unique_fd>&& handles) {
   completion result;
+  result.answered = true;
   if (response.blobs > 0)  // those of an answer that comes too late are let go at once
     if (const char* wrong = receiver_.hold_blobs(response.result, result.blobs)) return violate(wrong);
   lock held(mutex_);

@@ -254,6 +254,25 @@ TEST_CASE("a worker that stops reading blocks nobody: calls are overloaded, and 
   CHECK(least_time(late, longest) < late);
 }
 
+TEST_CASE("what the host alone can say of a call is plugin_error in a worker's answer, and the call is made once") {
+  host host;
+  const std::string code = GENERATE(as<std::string>(), "a8'not_sent'", "ab'worker_lost'", "a8'protocol'",
+                                    "ab'unavailable'", "aa'overloaded'");
+  INFO(code);
+  const std::string refuse = "call x:9401@82a4'code'" + code + "a7'message'a3'why'c0 ";
+  // A call that is made again gets the next one's answer.
+  auto peer = host.launch(command("hello ready " + refuse + "call answer " + refuse + "call answer hold"), impatient());
+  const reply first = peer.try_call("attack");
+  CHECK(first.outcome() == outcome::plugin_error);
+  CHECK(first.message().find("why") != std::string::npos);
+  CHECK(peer.call<bool>("attack"));
+  mailbox<outcome> ends;
+  peer.async_call<reply>("attack", std::tuple(), outcome_to(ends));
+  REQUIRE(ends.wait_for(1));
+  CHECK(ends.values().front() == outcome::plugin_error);
+  CHECK(peer.call<bool>("attack"));
+}
+
 TEST_CASE("an answer that comes after the deadline is dropped, none at all within the grace ends the worker") {
   host host;
   auto options = impatient();

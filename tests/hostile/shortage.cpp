@@ -40,6 +40,48 @@ TEST_CASE("without descriptors no worker starts, the error says so, and all is w
   CHECK(again.call<int>("add", 1, 2) == 3);
 }
 
+TEST_CASE("without descriptors a call with a blob is overloaded, and goes through when there are some again") {
+  host host;
+  auto plugin = host.load(plugin_path("blobs"));
+  shared_blob in = plugin.make_blob(100'000);
+  std::fill(in.writable().begin(), in.writable().end(), 1);
+  {
+    std::vector<unique_fd> all;
+    rlimit before{};
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    const rlimit few{128, before.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &few);
+    for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) all.emplace_back(fd);
+    CHECK(plugin.try_call("sum", in).outcome() == outcome::overloaded);
+    mailbox<outcome> ends;
+    plugin.async_call<reply>("sum", std::tie(in), outcome_to(ends));
+    const bool ended = ends.wait_for(1);
+    ::setrlimit(RLIMIT_NOFILE, &before);
+    REQUIRE(ended);
+    CHECK(ends.values().front() == outcome::overloaded);
+  }
+  CHECK(plugin.call<std::uint64_t>("sum", in) == 100'000);
+}
+
+TEST_CASE("a worker that asks for an arena when no descriptor is free is refused, and the host lives on") {
+  host host;
+  load_options options;
+  options.deadline = 20s;
+  std::vector<unique_fd> all;
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  auto peer = host.launch({BULKHEAD_TEST_PROGRAMS "/hostile_peer", "hello_blobs", "ready", "call", "again:4096",
+                           "heard:overloaded", "answer"},
+                          options);
+  const rlimit few{128, before.rlim_max};
+  ::setrlimit(RLIMIT_NOFILE, &few);
+  for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) all.emplace_back(fd);
+  all.pop_back();  // one is enough for the arena, and not for the worker's end of it
+  const reply got = peer.try_call("attack");
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  CHECK(got.outcome() == outcome::ok);
+}
+
 #endif
 
 // The functions and what is sent of them take turns on one thread, so both results are there when the peer is told to read.

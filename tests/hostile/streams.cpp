@@ -159,6 +159,19 @@ TEST_CASE("a worker that grants credit for a stream and reads nothing blocks nob
   CHECK(neighbour.call<int>("add", 1, 2) == 3);
 }
 
+TEST_CASE("the end of a stream waits behind an item that fills the queue") {
+  host host;
+  load_options options;
+  options.deadline = 20s;
+  options.limits.queued_bytes = 64 << 10;
+  auto peer = host.launch(command("x:9302a6'$/more'92@ce01000000 signalled heard:$/end answer"), options);
+  auto call = peer.open("attack");
+  REQUIRE(call.send(bytes(1 << 20)));  // far more than a socket takes
+  call.close();
+  REQUIRE(::kill(peer.workers().at(0).pid, SIGUSR1) == 0);
+  CHECK(call.finish().outcome() == outcome::ok);
+}
+
 TEST_CASE("a worker that does not know streams answers an opened call") {
   host host;
   auto peer = host.launch(command("answer"));

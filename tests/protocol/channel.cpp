@@ -194,6 +194,21 @@ TEST_CASE("a method with a long name counts as a call, whatever the first letter
   CHECK(sequences == std::vector<std::uint64_t>{0, 1});
 }
 
+TEST_CASE("a call that could not be started is none of those that the peer counts") {
+  connection c;
+  ipc::waiter failed, next;
+  const auto before = [](std::uint32_t) -> ipc::buffer { throw std::bad_alloc(); };
+  CHECK_THROWS_AS(c.channel->start(request("m"), {}, ipc::never, &failed, nullptr, before), std::bad_alloc);
+  CHECK(c.channel->outstanding() == 0);
+  REQUIRE(start(c, next).code == outcome::ok);
+  std::vector<std::uint64_t> sequences;
+  c.channel->fail_all([&](const ipc::channel::open_call& call) {
+    sequences.push_back(call.sequence);
+    return ipc::completion::failed(outcome::worker_lost, "");
+  });
+  CHECK(sequences == std::vector<std::uint64_t>{1});
+}
+
 TEST_CASE("while a caller waits for room the event loop leaves the writing to it") {
   recorder seen;
   idle_loop loop;

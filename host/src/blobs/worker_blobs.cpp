@@ -63,7 +63,11 @@ bool worker_blobs::prepare(const ipc::held_blobs& blobs) {
     ipc::buffer frame = ipc::begin_notification("$/arena");
     pack_arena(frame, arena->id, arena->memory.size());
     std::vector<unique_fd> handles;
-    handles.push_back(detail::duplicate(arena->memory.fd()));
+    try {
+      handles.push_back(detail::duplicate(arena->memory.fd()));
+    } catch (const std::system_error&) {  // no descriptor is free
+      return false;
+    }
     if (!send_(frame.take(), std::move(handles))) return false;
     sent_.push_back(arena->id);
   }
@@ -98,8 +102,8 @@ void worker_blobs::on_dropped(std::uint32_t arena) noexcept {
 
 bool worker_blobs::is_about_blobs(std::string_view method) { return method == "$/mapped" || method == "$/dropped"; }
 
-// A new arena, or why there is none. (locked)
-std::shared_ptr<result_arena> worker_blobs::make_arena(std::size_t wanted, std::string& refusal) {
+// A new arena and the descriptor for its worker, or why there is none. (locked)
+std::shared_ptr<result_arena> worker_blobs::make_arena(std::size_t wanted, unique_fd& to_send, std::string& refusal) {
   constexpr std::size_t unit = ipc::range_allocator::unit;
   const std::size_t memory = arguments_->options().memory, left = memory - mapped_;
   const std::size_t least = std::min(std::max(least_result_arena, memory / most_arenas / unit * unit), left);
@@ -113,12 +117,13 @@ std::shared_ptr<result_arena> worker_blobs::make_arena(std::size_t wanted, std::
   if (!refusal.empty()) return nullptr;
   try {
     auto made = std::make_shared<result_arena>(weak_from_this(), size);
+    to_send = detail::duplicate(made->memory_.fd());
     mapped_ += size;
     results_.emplace(made->id_, made);
     set_timer();
     return made;
   } catch (const std::exception&) {
-    refusal = "the machine has no more memory";
+    refusal = "the machine has no more memory, or no descriptor is free";
     return nullptr;
   }
 }
@@ -129,10 +134,11 @@ const char* worker_blobs::on_request(const ipc::message& request) {
   if (!wanted || !enabled_) return "not as it should be";
   send_releases();
   std::string refusal;
+  unique_fd to_send;
   std::shared_ptr<result_arena> made;
   {
     std::lock_guard held(mutex_);
-    made = make_arena(*wanted, refusal);
+    made = make_arena(*wanted, to_send, refusal);
   }
   if (!made) {
     send_(ipc::make_error_response(request.id, {outcome::overloaded, refusal, {}}).take(), {});
@@ -141,7 +147,7 @@ const char* worker_blobs::on_request(const ipc::message& request) {
   ipc::buffer result;
   pack_arena(result, made->id_, made->memory_.size());
   std::vector<unique_fd> handles;
-  handles.push_back(detail::duplicate(made->memory_.fd()));
+  handles.push_back(std::move(to_send));
   send_(ipc::make_response(request.id, result.view()).take(), std::move(handles));
   return nullptr;
 }

@@ -54,7 +54,7 @@ class worker_blobs final : public argument_blobs::user,
 
  private:
   friend class result_arena;
-  std::shared_ptr<result_arena> make_arena(std::size_t wanted, std::string& refusal);  // (locked)
+  std::shared_ptr<result_arena> make_arena(std::size_t wanted, unique_fd& to_send, std::string& refusal);  // (locked)
   void gave_back(result_arena& arena, std::size_t offset);
   std::vector<std::uint8_t> take_releases();  // (locked)
   void send_releases();

@@ -105,6 +105,7 @@ class held_blob;  // blob.hpp
 struct completion {
   outcome code = outcome::ok;                     // how it ended
   bool given_up = false;                          // by our own side; the peer's answer is still to come
+  bool answered = false;                          // by the peer, which chose the code
   std::uint32_t id = 0;                           // of the call, once it was sent
   call_failure failure;                           // unless it is ok
   std::vector<std::uint8_t> frame;                // the response as it came
