@@ -17,7 +17,7 @@ call_stream::call_stream(std::shared_ptr<host_core> core, bool help, std::size_t
     : stream(window, true, 0, deadline), core_(std::move(core)), help_(help) {}
 
 void call_stream::heed(std::stop_token stop) {
-  if (stop.stop_possible()) on_stop_.emplace(std::move(stop), canceller{this});
+  if (stop.stop_possible()) on_stop_.emplace(std::move(stop), canceller{weak_from_this()});
 }
 
 bool call_stream::finish(reply&& result) {

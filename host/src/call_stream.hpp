@@ -9,7 +9,7 @@
 
 namespace bulkhead {
 
-class BULKHEAD_PRIVATE call_stream final : public ipc::stream {
+class BULKHEAD_PRIVATE call_stream final : public ipc::stream, public std::enable_shared_from_this<call_stream> {
  public:
   // `help`: who waits may have to do the reactor's work.
   call_stream(std::shared_ptr<host_core> core, bool help, std::size_t window, ipc::time_point deadline);
@@ -40,9 +40,12 @@ class BULKHEAD_PRIVATE call_stream final : public ipc::stream {
   void wait(lock& held, std::uint64_t seen) override;
   void expire() override;
 
+  // What a stop brings about may let go of the stream on the same thread, or on one that does not wait for it.
   struct canceller {
-    call_stream* stream;
-    void operator()() const { stream->cancel(); }
+    std::weak_ptr<call_stream> stream;
+    void operator()() const {
+      if (const auto alive = stream.lock()) alive->cancel();
+    }
   };
 
   const std::shared_ptr<host_core> core_;

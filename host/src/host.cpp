@@ -8,6 +8,8 @@
 #include "signals_blocked.hpp"
 #include <bulkhead/host.hpp>
 
+#include <boost/asio/system_executor.hpp>
+
 namespace bulkhead {
 namespace {
 
@@ -96,6 +98,11 @@ void host_core::on_ready(int network, std::uint32_t) {
 }
 
 boost::asio::any_io_executor host_core::handlers() {
+  if (!external_ && handler_io_.stopped()) return boost::asio::system_executor();  // after shutdown()
+  return callback_executor();
+}
+
+boost::asio::any_io_executor host_core::callback_executor() {
   if (external_) return *external_;
   std::lock_guard held(mutex_);
   start_handlers();

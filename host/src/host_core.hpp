@@ -69,6 +69,8 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
 
  private:
   void watch_fork_servers();
+  // The same, but for shutdown(), after which none of the host's own callbacks may come.
+  boost::asio::any_io_executor callback_executor();
   void start_handlers();  // (locked)
   void run_handlers();
   template <class F>
@@ -88,7 +90,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   boost::asio::io_context handler_io_;
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> handler_work_;
   std::vector<std::thread> handler_threads_;
-  serial_queue callbacks_{[this] { return handlers(); }};
+  serial_queue callbacks_{[this] { return callback_executor(); }};
   std::vector<std::weak_ptr<plugin_pool>> plugins_;
   std::array<std::uint64_t, 2> fork_server_watches_{};  // the second: with a network
   std::atomic<unsigned> queued_logs_{0}, queued_violations_{0};

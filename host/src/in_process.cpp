@@ -122,6 +122,10 @@ reply in_process_instance::call(call_request& request) {
       ended_one();
       return reply(ipc::completion::failed(outcome::unavailable, unloaded()));
     }
+    if (const std::lock_guard held(waiting->mutex); waiting->done) {  // the same: it has been cancelled
+      ended_one();
+      return reply(std::move(waiting->result));
+    }
     auto call = std::make_unique<bulkhead_call>();
     call->tag = reinterpret_cast<std::uint64_t>(new std::shared_ptr<pending>(waiting));
     call->blobs = static_cast<unsigned>(request.arguments.blobs.size());

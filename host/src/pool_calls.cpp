@@ -286,7 +286,10 @@ bool plugin_pool::goes_on(const call_request& request, const reply& result, work
   if (may_be_noted(request) && worker.process->fatal_call() == request.id)
     note_killer(fingerprint(request), request.method);
   const unsigned most = options_.poison_limit > 0 ? options_.poison_limit : load_options().poison_limit;
-  return movable && so_far.lost < most && current_->idempotent(request.method);
+  if (!movable || so_far.lost >= most) return false;
+  // By the word of the version that had it: another may have taken its place.
+  const auto methods = worker.process->description().methods;
+  return std::ranges::any_of(methods, [&](const auto& each) { return each.idempotent && each.name == request.method; });
 }
 
 std::size_t plugin_pool::fingerprint(const call_request& request) {

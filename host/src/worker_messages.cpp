@@ -115,14 +115,15 @@ void worker_process::take_event(const ipc::message& notification, const std::sha
     if (const auto found = progress_.find(id); found != progress_.end()) progress = found->second;
   }
   if (progress) progress->add(value);
+  // While the event waits, its version of the plugin may be replaced and end: the event still comes.
+  auto owner = event ? owner_.lock() : nullptr;
   callbacks_.post(
-      [self = shared_from_this(), event, name, progress, came, size = value.size(),
+      [self = shared_from_this(), owner = std::move(owner), name, progress, came, size = value.size(),
        packed = progress ? std::vector<std::uint8_t>() : std::vector<std::uint8_t>(value.begin(), value.end())] {
         std::vector<unique_fd> none;
         self->core_->run(self->settings_->name, [&] {
           if (progress) progress->deliver();
-          else if (const auto owner = self->owner_.lock(); owner && event)
-            owner->on_event(name, ipc::unpack(packed).get(), came ? came->handles : none);
+          else if (owner) owner->on_event(name, ipc::unpack(packed).get(), came ? came->handles : none);
         });
         self->return_event_credit(size);
       });

@@ -471,11 +471,7 @@ void worker_set::on_ready(std::uint64_t id) {
     const lease worker = find(id);
     if (!worker) return;
     core_->spawner.done(worker->spawn);
-    if (description_.abi == 0 && description_.methods.empty()) {
-      description_ = worker->process->description();
-      for (const method_info& each : description_.methods)
-        if (each.idempotent) idempotent_.insert(each.name);
-    }
+    if (description_.abi == 0 && description_.methods.empty()) description_ = worker->process->description();
     lifecycle({.kind = kind::ready, .pid = worker->process->info().pid});
   }
   tell(events::ready{id});

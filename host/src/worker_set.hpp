@@ -96,9 +96,8 @@ class worker_set final : public worker_owner, public reactor::target, public std
   supervision::supervisor_state state() const { return supervisor_.state(); }  // (locked)
   // After stop(): no worker is left, not even an undead one. (locked)
   bool gone() const { return supervisor_.state() == supervision::supervisor_state::stopped && members_.empty(); }
-  const plugin_info& description() const { return description_; }                          // (locked)
-  bool idempotent(std::string_view method) const { return idempotent_.contains(method); }  // (locked)
-  std::vector<std::shared_ptr<worker_process>> processes() const;                          // (locked)
+  const plugin_info& description() const { return description_; }  // (locked)
+  std::vector<std::shared_ptr<worker_process>> processes() const;  // (locked)
   // Adds its workers to those counted there, by what they are at. (locked)
   void count(plugin_metrics& out) const;
   const worker_settings& settings() const { return *settings_; }
@@ -171,7 +170,6 @@ class worker_set final : public worker_owner, public reactor::target, public std
   bool starting_ = false;
   std::optional<call_error> start_failure_;
   plugin_info description_;
-  std::set<std::string, std::less<>> idempotent_;
   std::condition_variable changed_;
 };
 

@@ -39,6 +39,13 @@ BULKHEAD_PLUGIN("counter", COUNTER_TEXT(COUNTER_VERSION)) {
       "version", [] { return COUNTER_VERSION; }, "Of the plugin");
   plugin.method(
       "crash", [] { std::abort(); }, "Ends the worker");
+  plugin.method("crash_after",
+                [](const bulkhead::context& cx, const std::string& function) {
+                  cx.call_host(function);
+                  std::abort();
+                },
+                "Ends the worker after a call of the application, which the next version may repeat", {"function"});
+  if (COUNTER_VERSION == 2) plugin.idempotent();
   plugin.method(
       "go", [](bulkhead::context& cx) { bulkhead::host_api(cx).leave("asked to"); }, "Leaves on its own");
   plugin.method("spoil", [](bool yes) { kept.unreadable = yes; }, "Whether what is saved can't be restored", {"yes"});

@@ -78,6 +78,31 @@ TEST_CASE("calls that still wait for their turn in this process when the plugin 
   unloading.get();
 }
 
+TEST_CASE("a stream that is cancelled while it waits for its turn in this process never begins") {
+  mailbox<int> inside, begun;
+  std::future<outcome> running;
+  host host;
+  plugin chaos;
+  gate release;
+  functions lent;
+  lent.add("wait", [&] {
+    inside.put(1);
+    release.wait();
+  });
+  lent.add("begin", [&] { begun.put(1); });
+  chaos = host.load(plugin_path("chaos"), here(lent));
+  running = std::async(std::launch::async, [&] { return chaos.try_call("call_host", "wait", std::tuple{}).outcome(); });
+  REQUIRE(inside.wait_for(1));
+  auto streaming = chaos.open("call_host", "begin", std::tuple{});
+  while (chaos.workers().at(0).outstanding < 2) std::this_thread::yield();
+  streaming.cancel();
+  CHECK(streaming.finish().outcome() == outcome::cancelled);
+  release.open();
+  CHECK(running.get() == outcome::ok);
+  chaos.unload();  // waits for all that has begun
+  CHECK(begun.values().empty());
+}
+
 TEST_CASE("calls on many threads race with the end of a plugin in this process, and each has an outcome") {
   host host;
   for (int round = 0; round < 20; ++round) {

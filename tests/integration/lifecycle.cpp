@@ -124,6 +124,20 @@ TEST_CASE("files that are no plugins are refused with the reason") {
   CHECK(program.message().find("no manifest") != std::string::npos);
 }
 
+TEST_CASE("calls after the host's shutdown are unavailable, and handlers of asynchronous ones are told so") {
+  host host;
+  const auto echo = host.load(plugin_path("echo"));
+  host.shutdown();
+  CHECK(failure_of([&] { echo.call("echo", 1); }).outcome() == outcome::unavailable);
+  const auto ended = std::make_shared<std::promise<outcome>>();  // nobody waits for the thread that tells
+  echo.async_call<reply>("echo", std::tuple{1}, [ended](boost::system::error_code, const reply& result) {
+    ended->set_value(result.outcome());
+  });
+  auto told = ended->get_future();
+  REQUIRE(told.wait_for(20s) == std::future_status::ready);
+  CHECK(told.get() == outcome::unavailable);
+}
+
 TEST_CASE("a crash in destroy does not hold up unloading and is reported") {
   recorded seen;
   host host(seen.options());

@@ -242,6 +242,30 @@ TEST_CASE("a stream that is let go of is cancelled") {
   CHECK(streaming.call<int>("echo", 7) == 7);
 }
 
+TEST_CASE("a stream that waits for a worker may be let go of by what its own stop brings about") {
+  load_options options;
+  options.dispatch.kind = dispatch::kind::custom;
+  options.dispatch.choose = [](const std::vector<candidate>& free, std::string_view, call_key) { return free.size(); };
+  host host;
+  const auto streaming = host.load(plugin_path("streaming"), options);
+  std::stop_source stop;
+  streaming_call call;
+  bool let_go = false;
+  {
+    const std::shared_ptr<void> with_the_call(nullptr, [&](void*) {
+      call = streaming_call();
+      let_go = true;
+    });
+    call_options how;
+    how.stop = stop.get_token();
+    how.on_progress = [with_the_call](const msgpack::object&) {};
+    call = streaming.with(std::move(how)).open("count", 1);
+  }
+  REQUIRE_FALSE(let_go);
+  stop.request_stop();
+  CHECK(let_go);
+}
+
 TEST_CASE("a plugin that has enough ends the stream while the host still sends") {
   host host;
   auto streaming = host.load(plugin_path("streaming"), as(GENERATE(isolation::process, isolation::none)));

@@ -237,6 +237,42 @@ TEST_CASE("of a version that was replaced nothing is left once its workers have 
   CHECK(comes_down_to(before));
 }
 
+TEST_CASE("events of a version that was replaced are handled, also when its workers have ended by then") {
+  mailbox<int> seen, go_on;
+  watched_host host;
+  auto chaos = host.self.load(plugin_path("chaos"));
+  chaos.on_event([&](const std::string&, const msgpack::object& value) {
+    seen.put(value.as<int>());
+    go_on.wait_for(1);
+  });
+  CHECK(chaos.try_call("emit", "tick", 1, 5).outcome() == outcome::ok);
+  REQUIRE(seen.wait_for(1));
+  chaos.reload(plugin_path("chaos"));
+  REQUIRE(host.saw(kind::exited));
+  chaos.reset();  // looks for versions that are gone, if nobody has yet
+  go_on.put(1);
+  CHECK(seen.wait_for(5));
+}
+
+TEST_CASE("whether a lost call is repeated is for the version to say that had it, not for its successor") {
+  mailbox<int> begun, go_on;
+  mailbox<outcome> ended;
+  watched_host host;
+  load_options options = untiring();
+  options.functions.add("hold", [&] {
+    begun.put(1);
+    go_on.wait_for(1);
+  });
+  auto counter = host.self.load(plugin_path("counter"), options);
+  counter.async_call<reply>("crash_after", std::tuple{"hold"}, outcome_to(ended));
+  REQUIRE(begun.wait_for(1));
+  counter.reload(plugin_path("counter_2"));
+  go_on.put(1);
+  REQUIRE(ended.wait_for(1));
+  CHECK(ended.values()[0] == outcome::worker_lost);
+  CHECK(begun.values().size() == 1);
+}
+
 TEST_CASE("a version that breaks the rules after it was replaced quarantines nothing, and nothing of it is left") {
   mailbox<int> begun, go_on;
   mailbox<outcome> held, broken;

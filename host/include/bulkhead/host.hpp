@@ -280,8 +280,8 @@ class host {
   // Plugins no longer find it. False when there is none.
   bool unpublish(const std::string& name);
 
-  // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`. Blocks for some seconds at
-  // most. Idempotent.
+  // Unloads all plugins and ends the fork server. Calls after it fail with `unavailable`; completion handlers without an
+  // executor then run on Asio's system executor. Blocks for some seconds at most. Idempotent.
   void shutdown();
 
   // Lets workers be started again after the fork server had died too often. Plugins that gave up meanwhile come back by
