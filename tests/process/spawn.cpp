@@ -363,7 +363,7 @@ TEST_CASE("what a child has left behind is reaped when it ends, and the child's 
   REQUIRE(::pipe2(both, O_CLOEXEC) == 0);
   unique_fd reading(both[0]), writing(both[1]);
   const child leaver =
-      launch.spawn("sh", {"-c", "cat <&3 >&- 2>&- & echo $!; exit 5"},
+      launch.spawn("sh", {"-c", "cat <&3 >/dev/null & echo $!; exit 5"},
                    {.streams = {stdio::null(), stdio::pipe(), stdio::null(), stdio::fd(reading.get())}});
   const pid_t heir = std::stoi(line_of(leaver.out()));
   CHECK(leaver.wait().code == 5);
