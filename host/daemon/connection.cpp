@@ -218,8 +218,8 @@ void connection::on_call(const ipc::message& request, std::vector<unique_fd> han
     return refuse(request.id, outcome::overloaded,
                   fmt::format("this client has {} calls open, with as many bytes as it may", limits_.calls));
   }
-  options.on_progress = [to = weak_from_this(), id = request.id](const msgpack::object& value) {
-    if (const auto client = to.lock()) client->progress(id, value);
+  options.on_progress = [to = weak_from_this(), id = request.id, number](const msgpack::object& value) {
+    if (const auto client = to.lock()) client->progress(id, number, value);
   };
   packed_arguments arguments;
   arguments.params.append(request.params);
@@ -327,10 +327,12 @@ void connection::answer(std::uint32_t id, const reply& result) {
   for (const std::uint32_t each : drained) send(ipc::make_response(each, nil.view()));
 }
 
-void connection::progress(std::uint32_t id, const msgpack::object& value) {
+// Of the call that had the number, which may have been answered: its client may use the id for another one by now.
+void connection::progress(std::uint32_t id, std::uint64_t number, const msgpack::object& value) {
   {
     std::lock_guard held(mutex_);
-    if (credit_ <= 0 || !open_.contains(id)) return;
+    const auto found = open_.find(id);
+    if (credit_ <= 0 || found == open_.end() || found->second.number != number) return;
     --credit_;
   }
   ipc::buffer note = ipc::begin_notification("$/progress");

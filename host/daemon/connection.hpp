@@ -79,7 +79,7 @@ class connection final : public reactor::target,
   void on_stream(const ipc::message& notification);
   void say_of_stream(std::uint32_t id, std::uint64_t number, std::vector<std::uint8_t> frame);
   void answer(std::uint32_t id, const reply& result);
-  void progress(std::uint32_t id, const msgpack::object& value);
+  void progress(std::uint32_t id, std::uint64_t number, const msgpack::object& value);
   void refuse(std::uint32_t id, outcome code, std::string why);
   void send(ipc::buffer frame, std::vector<unique_fd> handles = {});
 
