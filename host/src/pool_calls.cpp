@@ -343,17 +343,17 @@ reply plugin_pool::call_worker(call_request& request) {
     ipc::completion failure;
     const lease worker = acquire(request, again, failure);
     if (!worker) return reply(std::move(failure));
-    reply result;
+    std::optional<reply> result;
     bool goes = false;
     try {
       result = worker->process->call(request);
-      goes = result.outcome() != outcome::ok && goes_on(request, result, *worker, so_far);
+      goes = result->outcome() != outcome::ok && goes_on(request, *result, *worker, so_far);
     } catch (...) {
       release(worker);
       throw;
     }
     release(worker);  // after what it has done is noted: the next in the queue may be its like
-    if (!goes) return result;
+    if (!goes) return std::move(*result);
   }
 }
 
