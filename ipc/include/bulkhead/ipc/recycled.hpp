@@ -19,9 +19,11 @@ BULKHEAD_PUBLIC void give_memory(void* at, std::size_t size) noexcept;
 struct recycled {
   // Memory for an object of a derived class.
   static void* operator new(std::size_t size) { return take_memory(size); }
+  // For one of a stricter alignment: the allocator's.
   static void* operator new(std::size_t size, std::align_val_t align) { return ::operator new(size, align); }
   // Takes it back.
   static void operator delete(void* at, std::size_t size) noexcept { give_memory(at, size); }
+  // Gives it back to the allocator.
   static void operator delete(void* at, std::size_t size, std::align_val_t align) noexcept {
     ::operator delete(at, size, align);
   }
@@ -34,7 +36,7 @@ struct recycled {
 template <class T>
 struct recycling_allocator {
   static_assert(alignof(T) <= __STDCPP_DEFAULT_NEW_ALIGNMENT__);
-  using value_type = T;
+  using value_type = T;  // what it has memory for
   recycling_allocator() = default;
   // As allocators have it: all are alike.
   template <class U>

@@ -93,8 +93,9 @@ class stream {
   std::uint64_t events() const { return events_.load(std::memory_order_acquire); }
   // How many threads wait in send() and receive(). Takes no lock.
   unsigned waiting() const { return waiting_.load(std::memory_order_relaxed); }
-  // Whether the call is over, and whether it should be. The lock is held.
+  // Whether the call is over. The lock is held.
   bool over() const { return over_; }
+  // Whether its deadline has passed. The lock is held.
   bool is_late() const { return deadline_ != never && clock::now() >= deadline_; }
   // The deadline has passed, as one that sends or receives has seen: the call is over, whatever else comes. The lock is not
   // held.
