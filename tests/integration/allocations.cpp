@@ -74,7 +74,8 @@ TEST_CASE("an asynchronous call allocates twice, and twice more for a long name"
 }
 
 // What the one lets go of serves the other.
-TEST_CASE("asynchronous calls allocate nothing of their own where one thread makes them and another takes their ends") {
+TEST_CASE(
+    "asynchronous calls allocate nothing but for their arguments where one thread makes them and another takes their ends") {
   host host;
   auto counting = host.load(plugin_path("counting"));
   std::atomic<int> wrong{0}, ended{0};
@@ -93,7 +94,7 @@ TEST_CASE("asynchronous calls allocate nothing of their own where one thread mak
   const std::uint64_t before = bulkhead_test_allocations();
   int made = 0;
   for (int i = 0; i < 100; ++i) made += calls();
-  CHECK(bulkhead_test_allocations() - before < static_cast<std::uint64_t>(made));
+  CHECK(bulkhead_test_allocations() - before <= static_cast<std::uint64_t>(made));
   CHECK(wrong == 0);
 }
 
