@@ -304,15 +304,16 @@ class Page:
     def why_requests(self):
         cost = "CPU time of a request"
         one, client, own = (self.results.named("cluster", name) for name in (cost, f"{cost}, wrk's", f"{cost}, pipelined"))
-        if not (one and client and own and one["ratio"]):
+        rate = self.results.named("cluster", "requests/s, round robin, 16 connections")
+        if not (one and client and own and rate and one["ratio"]):
             return None
         node, kernel = one["value"] / one["ratio"], one["value"] - own["value"]
-        best = (node + client["value"]) / (kernel + client["value"])
+        best = self.results.programs["cluster"]["machine"]["cpus"] * 1e6 / (kernel + client["value"])
         return (f"one at a time on each of 16 connections, a request costs the client {duration(client['value'])} of CPU time, "
                 f"the servers {duration(one['value'])} and Node's {duration(node)}. Pipelined it costs the servers "
                 f"{duration(own['value'])}, which is their own work; the other {duration(kernel)} are the wake-up, the read and "
-                "the write for each, which are the kernel's. On the same processors, servers that cost nothing but these "
-                f"would make {times(best)} the requests of Node's.")
+                "the write for each, which are the kernel's. All processors are busy with the client and these alone at "
+                f"{best:,.0f} requests/s, {times(best / (rate['value'] * rate['ratio']))} the requests of Node's.")
 
     # --- the other programs ------------------------------------------------------------------------------------------
 
