@@ -74,8 +74,7 @@ TEST_CASE("an asynchronous call allocates twice, and twice more for a long name"
 }
 
 // What the one lets go of serves the other.
-TEST_CASE(
-    "asynchronous calls allocate nothing but for their arguments where one thread makes them and another takes their ends") {
+TEST_CASE("asynchronous calls whose ends another thread takes allocate nothing but for their arguments") {
   host host;
   auto counting = host.load(plugin_path("counting"));
   std::atomic<int> wrong{0}, ended{0};
@@ -98,8 +97,7 @@ TEST_CASE(
   CHECK(wrong == 0);
 }
 
-TEST_CASE(
-    "memory that is recycled serves the thread that let it go, whatever is made of it, and is no more than a few bundles") {
+TEST_CASE("memory that is recycled serves whatever is made next, and is no more than a few bundles") {
   struct small : ipc::recycled {
     std::array<char, 100> bytes{};
   };

@@ -274,7 +274,7 @@ load_options with_functions(policy rules) {
 
 }  // namespace
 
-TEST_CASE("a plugin that is granted handles sends descriptors with events; those that nobody takes are closed") {
+TEST_CASE("a plugin that is granted handles sends descriptors with events, and those that nobody takes are closed") {
   host host;
   auto sender = host.load(plugin_path("guest"), with_functions(policy{}.allow_read("/etc/passwd").allow_handles()));
   const auto fds = entries("/proc/self/fd");
