@@ -12,17 +12,34 @@
 namespace bulkhead::testing {
 
 #ifndef BULKHEAD_SANITIZED  // UBSan itself needs descriptors: without, it takes good objects for bad ones
+namespace {
+
+// While it lives, this process has no descriptor left but those that it gives back.
+class no_descriptors {
+ public:
+  no_descriptors() {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit few{128, before_.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &few);
+    for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) all_.emplace_back(fd);
+  }
+  ~no_descriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+  no_descriptors(const no_descriptors&) = delete;
+  void give_one() { all_.pop_back(); }
+
+ private:
+  rlimit before_{};
+  std::vector<unique_fd> all_;
+};
+
+}  // namespace
+
 TEST_CASE("without descriptors no worker starts, the error says so, and all is well when there are some again") {
   host host;
   auto echo = host.load(plugin_path("echo"));
   const auto baseline = entries("/proc/self/fd");
   {
-    std::vector<unique_fd> all;
-    rlimit before{};
-    ::getrlimit(RLIMIT_NOFILE, &before);
-    const rlimit few{128, before.rlim_max};
-    ::setrlimit(RLIMIT_NOFILE, &few);
-    for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) all.emplace_back(fd);
+    no_descriptors taken;
     for (int spare = 0; spare < 12; ++spare) {  // with a few more each time it fails at another place
       const auto failed = failure_of([&] { host.load(plugin_path("echo")); });
       const bool clear = failed.outcome() == outcome::unavailable || failed.outcome() == outcome::rejected;
@@ -30,9 +47,8 @@ TEST_CASE("without descriptors no worker starts, the error says so, and all is w
       CHECK(failed.message().find("Too many open files") != std::string::npos);
       CHECK(echo.call<int>("add", spare, 1) == spare + 1);
       if (spare >= 3) break;
-      all.pop_back();
+      taken.give_one();
     }
-    ::setrlimit(RLIMIT_NOFILE, &before);
   }
   eventually([&] { return entries("/proc/self/fd") <= baseline; });
   CHECK(entries("/proc/self/fd") <= baseline);
@@ -46,18 +62,11 @@ TEST_CASE("without descriptors a call with a blob is overloaded, and goes throug
   shared_blob in = plugin.make_blob(100'000);
   std::fill(in.writable().begin(), in.writable().end(), 1);
   {
-    std::vector<unique_fd> all;
-    rlimit before{};
-    ::getrlimit(RLIMIT_NOFILE, &before);
-    const rlimit few{128, before.rlim_max};
-    ::setrlimit(RLIMIT_NOFILE, &few);
-    for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) all.emplace_back(fd);
+    const no_descriptors taken;
     CHECK(plugin.try_call("sum", in).outcome() == outcome::overloaded);
     mailbox<outcome> ends;
     plugin.async_call<reply>("sum", std::tie(in), outcome_to(ends));
-    const bool ended = ends.wait_for(1);
-    ::setrlimit(RLIMIT_NOFILE, &before);
-    REQUIRE(ended);
+    REQUIRE(ends.wait_for(1));
     CHECK(ends.values().front() == outcome::overloaded);
   }
   CHECK(plugin.call<std::uint64_t>("sum", in) == 100'000);
@@ -67,18 +76,15 @@ TEST_CASE("a worker that asks for an arena when no descriptor is free is refused
   host host;
   load_options options;
   options.deadline = 20s;
-  std::vector<unique_fd> all;
-  rlimit before{};
-  ::getrlimit(RLIMIT_NOFILE, &before);
   auto peer = host.launch({BULKHEAD_TEST_PROGRAMS "/hostile_peer", "hello_blobs", "ready", "call", "again:4096",
                            "heard:overloaded", "answer"},
                           options);
-  const rlimit few{128, before.rlim_max};
-  ::setrlimit(RLIMIT_NOFILE, &few);
-  for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) all.emplace_back(fd);
-  all.pop_back();  // one is enough for the arena, and not for the worker's end of it
-  const reply got = peer.try_call("attack");
-  ::setrlimit(RLIMIT_NOFILE, &before);
+  reply got;
+  {
+    no_descriptors taken;
+    taken.give_one();  // enough for the arena, and not for the worker's end of it
+    got = peer.try_call("attack");
+  }
   CHECK(got.outcome() == outcome::ok);
 }
 

@@ -32,6 +32,25 @@ class gate {
   bool opened_ = false;
 };
 
+// A plugin in this process that is in a call, until that is let go of.
+struct occupied {
+  explicit occupied(load_options options) {
+    options.functions.add("wait", [this] {
+      inside.put(1);
+      release.wait();
+    });
+    chaos = host.load(plugin_path("chaos"), options);
+    running =
+        std::async(std::launch::async, [this] { return chaos.try_call("call_host", "wait", std::tuple{}).outcome(); });
+    REQUIRE(inside.wait_for(1));
+  }
+  mailbox<int> inside;
+  std::future<outcome> running;
+  bulkhead::host host;
+  plugin chaos;
+  gate release;
+};
+
 }  // namespace
 
 TEST_CASE("a plugin in this process that has been unloaded is unavailable to calls of every kind") {
@@ -50,55 +69,36 @@ TEST_CASE("a plugin in this process that has been unloaded is unavailable to cal
 }
 
 TEST_CASE("calls that still wait for their turn in this process when the plugin is unloaded end with unavailable") {
-  mailbox<int> inside;
-  std::future<outcome> running, waiting;
+  std::future<outcome> waiting;
   std::future<void> unloading;
-  host host;
-  plugin chaos;
-  gate release;
-  functions lent;
-  lent.add("wait", [&] {
-    inside.put(1);
-    release.wait();
-  });
-  auto options = here(lent);
+  auto options = here();
   options.supervision.drain.calls = 0s;
-  chaos = host.load(plugin_path("chaos"), options);
-  running = std::async(std::launch::async, [&] { return chaos.try_call("call_host", "wait", std::tuple{}).outcome(); });
-  REQUIRE(inside.wait_for(1));
+  occupied at(options);
+  plugin& chaos = at.chaos;
   waiting = std::async(std::launch::async, [&] { return chaos.try_call("echo", 1).outcome(); });
   auto streaming = chaos.open("echo", 2);
   while (chaos.workers().at(0).outstanding < 3) std::this_thread::yield();
 
   unloading = std::async(std::launch::async, [&] { chaos.unload(); });
   CHECK(streaming.finish().outcome() == outcome::cancelled);  // which it is when the time to drain is over
-  release.open();
-  CHECK(running.get() == outcome::ok);
+  at.release.open();
+  CHECK(at.running.get() == outcome::ok);
   CHECK(waiting.get() == outcome::unavailable);
   unloading.get();
 }
 
 TEST_CASE("a stream that is cancelled while it waits for its turn in this process never begins") {
-  mailbox<int> inside, begun;
-  std::future<outcome> running;
-  host host;
-  plugin chaos;
-  gate release;
+  mailbox<int> begun;
   functions lent;
-  lent.add("wait", [&] {
-    inside.put(1);
-    release.wait();
-  });
   lent.add("begin", [&] { begun.put(1); });
-  chaos = host.load(plugin_path("chaos"), here(lent));
-  running = std::async(std::launch::async, [&] { return chaos.try_call("call_host", "wait", std::tuple{}).outcome(); });
-  REQUIRE(inside.wait_for(1));
+  occupied at(here(lent));
+  plugin& chaos = at.chaos;
   auto streaming = chaos.open("call_host", "begin", std::tuple{});
   while (chaos.workers().at(0).outstanding < 2) std::this_thread::yield();
   streaming.cancel();
   CHECK(streaming.finish().outcome() == outcome::cancelled);
-  release.open();
-  CHECK(running.get() == outcome::ok);
+  at.release.open();
+  CHECK(at.running.get() == outcome::ok);
   chaos.unload();  // waits for all that has begun
   CHECK(begun.values().empty());
 }
