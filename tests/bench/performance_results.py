@@ -48,6 +48,8 @@ class Results:
 
 def number(value):
     """Three digits that mean something, thousands apart."""
+    if value == 0:
+        return "0"
     for digits, least in ((0, 100), (1, 10), (2, 0.1), (3, 0)):
         if abs(value) >= least:
             return f"{value:,.{digits}f}"
