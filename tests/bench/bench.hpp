@@ -8,12 +8,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <exception>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -36,19 +39,23 @@ inline double quantile(std::vector<double> values, double q) {
   return values[std::min(values.size() - 1, static_cast<std::size_t>(q * static_cast<double>(values.size())))];
 }
 
+// For figure::most_slack: what else the machine does makes a figure worse; it does little to a ratio of two kinds of work that
+// take turns on the same CPU; and nothing to a size.
+constexpr double any_slack = 1e9, steady = 1.25, exact = 1;
+
 // A figure: `value` is what was measured; `ratio` what it costs relative to its floor of the same run, 0: none is known;
-// `bar` the ratio above which --check fails, 0: none.
+// `bar` the ratio above which --check fails, 0: none; `most_slack` how many times as high it may be at most.
 struct figure {
   std::string name;
   double value;
   std::string unit, floor;
-  double ratio = 0, bar = 0;
+  double ratio = 0, bar = 0, most_slack = any_slack;
 };
 
 // What this run was asked for, and what it has found.
 struct session {
   bool quick = false, check = false;
-  double slack = 1;  // a bar is so many times as high, but for sizes
+  double slack = 1;  // a bar is so many times as high, or as much as its figure allows
   std::string json{};
   std::vector<figure> figures{};
   nlohmann::json more = nlohmann::json::object();  // what a program has to tell besides
@@ -77,11 +84,11 @@ constexpr double spin_at_most = 5;
 
 // Prints and keeps a figure.
 inline void row(const std::string& name, double value, const std::string& unit, const std::string& floor = "",
-                double ratio = 0, double bar = 0) {
+                double ratio = 0, double bar = 0, double most_slack = any_slack) {
   fmt::print("{:<48} {:>10.2f} {:<3} {:<34} {}\n", name, value, unit, floor,
              ratio > 0 ? fmt::format("{:.2f} x", ratio) : "");
   std::fflush(stdout);
-  this_run().figures.push_back({name, value, unit, floor, ratio, bar});
+  this_run().figures.push_back({name, value, unit, floor, ratio, bar, unit == "kB" ? exact : most_slack});
 }
 
 // Puts the calling thread on the `index`-th CPU it may use (the last, if there are fewer); what it starts inherits that.
@@ -109,6 +116,33 @@ inline double pss_kb(pid_t pid) {
   return 0;
 }
 
+// CPU time of another process, of all its threads, in microseconds; of those that have ended none.
+inline double cpu_us(pid_t pid) {
+  double nanoseconds = 0;
+  std::error_code gone;
+  for (const auto& thread : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid), gone)) {
+    double running = 0;
+    std::ifstream(thread.path() / "schedstat") >> running;
+    nanoseconds += running;
+  }
+  return nanoseconds / 1e3;
+}
+
+// The same of this process, with the threads that have ended.
+inline double own_cpu_us() {
+  timespec spent{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent);
+  return static_cast<double>(spent.tv_sec) * 1e6 + static_cast<double>(spent.tv_nsec) / 1e3;
+}
+
+// As many descriptors as this process may have: a worker costs its host six.
+inline void allow_descriptors() {
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
+}
+
 inline std::string processor() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);)
@@ -122,6 +156,9 @@ inline void write_json(const std::string& file, const std::string& program) {
   nlohmann::json all = this_run().more;
   all["program"] = program;
   all["quick"] = this_run().quick;
+  const char* const commit = std::getenv("BULKHEAD_BENCH_COMMIT");  // by ./dev bench
+  all["commit"] = commit ? commit : "unknown";
+  all["measured"] = std::time(nullptr);
   all["machine"] = {{"processor", processor()},
                     {"cpus", ::sysconf(_SC_NPROCESSORS_ONLN)},
                     {"kernel", system.release},
@@ -145,7 +182,7 @@ inline void write_json(const std::string& file, const std::string& program) {
 }
 
 // The main function of a benchmark. --quick measures for a shorter time, --check fails when a ratio is above its bar
-// (above N times its bar with --slack N, unless it is a size), --json FILE writes the figures.
+// (above N times its bar with --slack N, or as much as figure::most_slack allows), --json FILE writes the figures.
 template <class F>
 int run(int argc, char** argv, const std::string& program, F&& measure) {
   session& asked = this_run();
@@ -179,7 +216,7 @@ int run(int argc, char** argv, const std::string& program, F&& measure) {
       status = 1;
     }
     for (const figure& each : asked.figures) {
-      const double bar = each.unit == "kB" ? each.bar : asked.slack * each.bar;  // load makes nothing larger
+      const double bar = std::min(asked.slack, each.most_slack) * each.bar;
       if (bar > 0 && !(each.ratio <= bar)) {
         fmt::print(stderr, "regression: {} is {:.2f} x its floor ({}); the bar is {:.2f} x\n", each.name, each.ratio,
                    each.floor, bar);

@@ -1,10 +1,14 @@
 // Bytes in bulk, each figure beside its floor from the same run, interleaved: 64 MiB there and back without a copy against
-// the same pass over memory in this process; with a copy against a warm memcpy; 64 KiB by blob and in the message.
+// the same pass over memory in this process; with a copy against a warm memcpy; from which size on a blob is worth it, by
+// arguments of 16 bytes to 64 KiB; pages that are touched for the first time.
 #include "bench.hpp"
+#include "shared_memory_echo.hpp"
 #include <bulkhead/host.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <sstream>
 
 namespace {
 
@@ -45,15 +49,32 @@ void with_copy(bulkhead::host& host) {
   auto plugin = host.load(std::string(BULKHEAD_TEST_PLUGINS) + "/blobs.so");
   const bytes from(large, 1);
   bytes to(large);
-  std::vector<double> copy, call;
-  for (int i = 0; i < rounds(); ++i) {
-    copy.push_back(timed([&] { std::memcpy(to.data(), from.data(), large); }));
-    call.push_back(timed([&] { plugin.call("nothing", from); }));
+  shared_blob in = plugin.make_blob(large);
+  std::memset(in.writable().data(), 1, large);
+  std::vector<double> pass, copy, argument, back, both;
+  for (int i = -1; i < rounds(); ++i) {
+    const double inverting = timed([&] { invert(from.data(), to.data(), large); });
+    const double copying = timed([&] { std::memcpy(to.data(), from.data(), large); });
+    const double there = timed([&] { plugin.call("nothing", from); });
+    shared_blob out;
+    const double copied = timed([&] { out = plugin.call<shared_blob>("echo", in); });
+    out = {};
+    const double inverted = timed([&] { plugin.call<bytes>("invert", from); });
+    if (i < 0) continue;  // touches fresh memory
+    pass.push_back(inverting);
+    copy.push_back(copying);
+    argument.push_back(there);
+    back.push_back(copied);
+    both.push_back(inverted);
   }
-  copy.erase(copy.begin());
-  call.erase(call.begin());  // the first touches fresh memory
-  row("64 MiB of bytes as an argument, one copy", gib_per_second(large, median(call)), "GiB/s",
-      fmt::format("warm memcpy {:.1f} GiB/s", gib_per_second(large, median(copy))), median(call) / median(copy), 3);
+  const std::string floor = fmt::format("warm memcpy {:.1f} GiB/s", gib_per_second(large, median(copy)));
+  row("64 MiB of bytes as an argument, one copy", gib_per_second(large, median(argument)), "GiB/s", floor,
+      median(argument) / median(copy), 3);
+  row("64 MiB there and back, the plugin copies it", gib_per_second(large, median(back)), "GiB/s", floor,
+      median(back) / median(copy), 3);
+  const double least = median(pass) + 2 * median(copy);
+  row("64 MiB of bytes there and back, the plugin's pass", median(both) / 1000, "ms",
+      fmt::format("the pass and two warm copies {:.1f} ms", least / 1000), median(both) / least);
 }
 
 void small_round_trips(bulkhead::host& host) {
@@ -74,6 +95,100 @@ void small_round_trips(bulkhead::host& host) {
   row("64 KiB there and back by blob, p50", median(blob), "us", floor, median(blob) / median(message), 1.5);
 }
 
+std::string amount(std::size_t size) {
+  return size < 1024 ? fmt::format("{} B", size) : fmt::format("{} KiB", size / 1024);
+}
+
+// What an argument costs in the message and by blob; the floor is a process that spins on shared memory, both sides of which
+// copy as much. Each side has a CPU of its own.
+void sizes() {
+  cpu_set_t before;
+  ::sched_getaffinity(0, sizeof before, &before);
+  run_on_cpu(before, 1);
+  shared_memory_echo raw(CPU_COUNT(&before) < 2);
+  bulkhead::host host;
+  bulkhead::load_options options;
+  const std::size_t threshold = options.blobs.threshold;
+  options.blobs.threshold = SIZE_MAX;
+  auto in_message = host.load(BULKHEAD_TEST_PLUGINS "/blobs.so", options);
+  constexpr std::size_t least = 1024;
+  options.blobs.threshold = least;
+  auto by_blob = host.load(BULKHEAD_TEST_PLUGINS "/blobs.so", options);
+  run_on_cpu(before, 0);
+  for (const std::size_t size : {16u, 256u, 1024u, 4096u, 16'384u, 32'768u, 65'536u}) {
+    const bytes data(size, 1);
+    enum { floor, message, blob, kinds };
+    std::array<std::vector<double>, kinds> rounds;
+    for (int round = 0; round < scaled(50, 10); ++round) {
+      std::array<std::vector<double>, kinds> times;
+      raw.awake(true);
+      for (int i = 0; i < 100; ++i) times[floor].push_back(timed([&] { raw.once(data); }));
+      raw.awake(false);
+      for (int i = 0; i < 100; ++i) times[message].push_back(timed([&] { in_message.call("nothing", data); }));
+      for (int i = 0; i < 100 && size >= least; ++i)
+        times[blob].push_back(timed([&] { by_blob.call("nothing", data); }));
+      for (std::size_t kind = 0; kind < kinds; ++kind)
+        if (!times[kind].empty()) rounds[kind].push_back(median(times[kind]));
+    }
+    nlohmann::json found = {{"size", size}, {"floor", median(rounds[floor])}, {"message", median(rounds[message])}};
+    row(fmt::format("argument of {}, in the message", amount(size)), median(rounds[message]), "us",
+        fmt::format("spinning and copying {:.2f} us", median(rounds[floor])), ratio(rounds[message], rounds[floor]));
+    if (size >= least) {
+      found["blob"] = median(rounds[blob]);
+      row(fmt::format("argument of {}, by blob", amount(size)), median(rounds[blob]), "us",
+          fmt::format("in the message {:.2f} us", median(rounds[message])), ratio(rounds[blob], rounds[message]));
+    }
+    this_run().more["sizes"].push_back(found);
+  }
+  this_run().more["threshold"] = threshold;
+  ::sched_setaffinity(0, sizeof before, &before);
+}
+
+// Of a process since it began.
+double page_faults(pid_t pid) {
+  std::ifstream stat(fmt::format("/proc/{}/stat", pid));
+  std::string line, skipped;
+  std::getline(stat, line);
+  std::istringstream fields(line.substr(line.rfind(')') + 1));
+  for (int i = 0; i < 7; ++i) fields >> skipped;
+  double minor = 0;
+  fields >> minor;
+  return minor;
+}
+
+// Of a call with 64 MiB there and back, in this process and the worker.
+template <class Call>
+void count_page_faults(const std::string& how, const bulkhead::plugin& plugin, Call&& call) {
+  const pid_t worker = plugin.workers().at(0).pid;
+  const auto all = [&] { return page_faults(::getpid()) + (worker == ::getpid() ? 0 : page_faults(worker)); };
+  std::vector<double> each;
+  for (int i = 0; i < 6; ++i) {
+    const double before = all();
+    call();
+    if (i > 0) each.push_back(all() - before);
+  }
+  row("page faults of a call with 64 MiB, " + how, median(each), "");
+}
+
+void fresh_pages(bulkhead::host& host) {
+  const std::string file = BULKHEAD_TEST_PLUGINS "/echo.so";
+  bulkhead::load_options here;
+  here.isolation = bulkhead::isolation::none;
+  here.limits.frame = here.limits.queued_bytes = large + 4096;
+  auto isolated = host.load(file), in_process = host.load(file, here);
+  const bytes from(large, 1);
+  bytes answer;
+  const auto by_bytes = [&](const bulkhead::plugin& plugin) { answer = plugin.call<bytes>("echo", from); };
+  count_page_faults("by bytes", isolated, [&] { by_bytes(isolated); });
+  shared_blob in = isolated.make_blob(large), out;
+  std::memset(in.writable().data(), 1, large);
+  count_page_faults("by blob", isolated, [&] {
+    out = {};
+    out = isolated.call<shared_blob>("echo", in);
+  });
+  count_page_faults("in-process", in_process, [&] { by_bytes(in_process); });
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -82,5 +197,8 @@ int main(int argc, char** argv) {
     without_copy(host);
     with_copy(host);
     small_round_trips(host);
+    if (this_run().check) return;  // nothing is checked of what follows
+    sizes();
+    fresh_pages(host);
   });
 }

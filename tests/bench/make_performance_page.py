@@ -11,6 +11,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import subprocess
 
 import performance_plots as plots
@@ -52,14 +53,14 @@ class Page:
         about = peers["machine"]
         release = dict(re.findall(r'^(\w+)="?(.*?)"?$', pathlib.Path("/etc/os-release").read_text(), re.M))
         memory = int(re.search(r"MemTotal:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) >> 20
-        commit = subprocess.run(["git", "log", "-1", "--format=%cs"], capture_output=True, text=True, check=False)
         lines = [
             ["processor", f"{about['processor']}, {about['cpus']} CPUs" + self.virtual()],
             ["memory", f"{memory} GiB"],
             ["kernel", f"Linux {about['kernel']}"],
             ["system", f"{release.get('PRETTY_NAME', 'unknown')}, glibc {platform.libc_ver()[1]}"],
             ["compiler", f"{about['compiler']}, Release"],
-            ["sources of", commit.stdout.strip() or "unknown"],
+            ["sources", f"commit {self.results.commit}"],
+            ["measured", self.results.measured()],
         ]
         return table(["", ""], lines, "ll")
 
@@ -70,10 +71,23 @@ class Page:
 
     def versions(self):
         found = self.results.programs["peers"]["versions"]
-        return ", ".join(f"{who} {what}" for who, what in found.items() if what and not who.startswith("bulkhead,"))
+        return ", ".join(f"{who} {what}" + (f" ({self.node_origin()})" if who.startswith("Node") else "")
+                         for who, what in found.items() if what and not who.startswith("bulkhead,"))
+
+    def node_origin(self):
+        """Where the Node comes from that was measured: a package, or not."""
+        def said(*command):
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+        program = os.path.realpath(self.results.programs["peers"].get("node", ""))
+        package = shutil.which("dpkg") and said("dpkg", "-S", program).split(":")[0]
+        if not package:
+            return f"{program}, of no package"
+        about = said("dpkg-query", "-W", "-f", "${Package} ${Version} of ${Maintainer}", package)
+        return "package " + re.sub(r" *<.*>", "", about)
 
     def quick(self):
-        if not self.results.programs["peers"]["quick"]:
+        if not any(each["quick"] for each in self.results.programs.values()):
             return ""
         return "**A brief run (`--quick`): too few samples to rely on.**\n"
 
@@ -156,6 +170,37 @@ class Page:
         return "\n".join(f"- {work}: {times(self.results.one(work, 'bulkhead').get('to_floor'))} shared memory with a "
                          f"copy each way; {self.beside(work)}." for work in PAYLOADS)
 
+    def page_faults(self):
+        by_bytes, by_blob, here = (self.results.figure("blobs", f"page faults of a call with 64 MiB, {how}")
+                                   for how in ("by bytes", "by blob", "in-process"))
+        if not (by_bytes and by_blob and here):
+            return ""
+        return ("Where 64 MiB of bytes take longer than a copy each way: a `bytes` result is memory of its own, which the "
+                "allocator takes from the kernel for each call, so its pages are touched for the first time, in "
+                f"{by_bytes['value']:,.0f} page faults a call. By blob (`shared_blob`), whose arenas are used again, there are "
+                f"{by_blob['value']:,.0f}. In-process the same call by bytes makes three such copies, of the arguments, the "
+                f"result and the answer, and {here['value']:,.0f} page faults.")
+
+    # --- arguments of many sizes -------------------------------------------------------------------------------------
+
+    def sizes(self):
+        found = self.results.programs.get("blobs", {}).get("sizes")
+        if not found:
+            return ""
+        threshold = self.results.programs["blobs"]["threshold"]
+        rows = [[plots.bytes_text(each["size"]), duration(each["floor"]), duration(each["message"]),
+                 duration(each.get("blob")), times(each.get("blob", 0) / each["message"])] for each in found]
+        less = [each["size"] for each in found if each.get("blob", float("inf")) < each["message"]]
+        verdict = (f"Bytes go by blob from {plots.bytes_text(threshold)} on (`load_options::blobs.threshold`). Here a blob takes "
+                   "less than the message " + (f"with {', '.join(map(plots.bytes_text, less))}." if less else "at no size."))
+        return "\n\n".join([
+            "## From which size on by blob",
+            "An argument of so many bytes, once in the message and once by blob; and what two processes take that spin on "
+            "shared memory and copy as much on either side. Each side has a CPU of its own.",
+            table(["", "spinning and copying", "in the message", "by blob", "to the message"], rows, "lrrrr"),
+            "![Time of a call by the size of its argument](images/performance-sizes.svg)",
+            verdict])
+
     def throughput_verdict(self):
         return f"{rate(self.results.one(MANY, 'bulkhead')['value'])} calls; {self.beside(MANY)}."
 
@@ -205,6 +250,10 @@ class Page:
                  lambda who=who: self.why_peers(who))
         parked = self.results.figure("lanes", "asleep")
         at_most("16-byte call, worker parked, to futex", parked and parked["ratio"], 1.2, times)
+        paused = self.results.figure("lanes", "after 30 ms of nothing")
+        at_most("16-byte call after 30 ms of nothing, to futex after as long", paused and paused["ratio"], 1.2, times,
+                lambda: "by then a worker sleeps at its socket, where it hears of its host's end as well; waking it there "
+                        "takes longer.")
         at_most("16-byte call, one CPU, to futex", self.results.one(LATENCIES[2], "bulkhead").get("to_floor"), 1.5, times)
         for where in ("one CPU", "two CPUs"):
             call = self.results.figure("foundation", f"over the socket, {where}, p50")
@@ -346,6 +395,9 @@ def main():
 
     plots.latency(results, LATENCIES, FLOORS, file("latency"))
     plots.payload(results, PAYLOADS, FLOORS, file("payload"))
+    sizes = results.programs.get("blobs", {}).get("sizes")
+    if sizes:
+        plots.sizes(sizes, results.programs["blobs"]["threshold"], file("sizes"))
     plots.single(results, MANY, FLOORS, rate, "calls per second, 64 outstanding", file("throughput"), larger_is_better=True)
     plots.single(results, SPAWN, FLOORS, duration, "from nothing to a worker's first answer", file("spawn"))
     plots.single(results, MEMORY, FLOORS, size, "proportional set size of an idle worker", file("memory"))

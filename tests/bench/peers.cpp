@@ -224,10 +224,12 @@ void tell(const work& what, const std::string& unit, const outcomes& found, cons
   const bool awake = what.awake_bar > 0 && spin != found.end() && quantile(spin->second.rounds, 1) < spin_at_most;
   if (what.awake_bar > 0 && !awake) fmt::print("  no second CPU was free: it may take {} x\n", what.bar);
   this_run().figures.push_back({what.name, what.one_by_one ? median : 1e6 / median, unit, bar->first,
-                                ratio(bulkhead->second.rounds, bar->second.rounds), awake ? what.awake_bar : what.bar});
+                                ratio(bulkhead->second.rounds, bar->second.rounds), awake ? what.awake_bar : what.bar,
+                                unit == "kB" ? exact : any_slack});
 }
 
 void measure() {
+  this_run().more["node"] = BULKHEAD_BENCH_NODE;
   arena all;
   std::vector<std::string> order = all.names();
   order.insert(order.begin() + 1, "posix_spawn");

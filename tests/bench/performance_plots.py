@@ -123,3 +123,29 @@ def single(results, work, floors, text, title, file, larger_is_better=False):
     limit([axes], 0.14)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     finish(figure, file, f"{'Right' if larger_is_better else 'Left'} is better. Logarithmic. {KEY}.")
+
+
+def bytes_text(count):
+    return f"{count // 1024} KiB" if count >= 1024 else f"{count} B"
+
+
+def sizes(found, threshold, file):
+    figure, axes = plt.subplots(figsize=(7.5, 3.6))
+    for key, name, colour, marker, fill in (("floor", "spinning and copying", GREY, "o", "white"),
+                                            ("message", "in the message", BLUE, "D", BLUE),
+                                            ("blob", "by blob", BLUE, "D", "white")):
+        points = [(each["size"], each[key]) for each in found if each.get(key)]
+        axes.plot(*zip(*points), color=colour, marker=marker, markerfacecolor=fill, linewidth=1.4, markersize=6, label=name)
+    axes.axvline(threshold, color=RULE, linewidth=3, zorder=0)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.set_xticks([each["size"] for each in found])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_text(int(value))))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: duration(value).replace(".00", "").replace(".0", "")))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_title("call with an argument of so many bytes", fontsize=9.5, loc="left")
+    axes.legend(frameon=False, fontsize=8.5)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    finish(figure, file, "Median. Both axes logarithmic. Grey: where blobs begin by default; hollow grey: a floor, which "
+                         "protects from nothing.")

@@ -1,5 +1,6 @@
 """What the benchmarks have written, and how numbers are shown to people."""
 import json
+import time
 
 
 class Results:
@@ -10,6 +11,22 @@ class Results:
         for needed in ("peers", "thumbnails"):
             if needed not in self.programs:
                 raise SystemExit(f"{directory} has no {needed}.json: run ./dev bench --page, without names")
+        of = {name: all_.get("commit", "unknown") for name, all_ in self.programs.items()}
+        if len(set(of.values())) > 1:
+            raise SystemExit(f"{directory} has figures of several commits: run ./dev bench --page, without names\n" +
+                             "\n".join(f"  {name}.json: {commit}" for name, commit in of.items()))
+        self.commit = of["peers"]
+
+    def measured(self):
+        """From when to when."""
+        first, last = (when(all_.get("measured", 0) for all_ in self.programs.values()) for when in (min, max))
+
+        def told(at):
+            return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
+
+        if not first:
+            return "unknown"
+        return told(first) + (f" to {told(last)}" if told(first) != told(last) else "") + " UTC"
 
     def of(self, work):
         """All that did this work."""
@@ -31,6 +48,8 @@ class Results:
 
 def number(value):
     """Three digits that mean something, thousands apart."""
+    if value == 0:
+        return "0"
     for digits, least in ((0, 100), (1, 10), (2, 0.1), (3, 0)):
         if abs(value) >= least:
             return f"{value:,.{digits}f}"

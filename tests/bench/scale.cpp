@@ -1,0 +1,112 @@
+// One worker to a thousand, once they have settled: what one takes of memory, what all and their host take of CPU time while
+// there is nothing to do, and how many calls a second threads make among them, beside as many pairs of processes that wake
+// each other by a futex.
+#include "bench.hpp"
+#include "shared_memory_echo.hpp"
+#include <bulkhead/host.hpp>
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+namespace {
+
+using namespace bench;
+
+// Microseconds of CPU time in a second.
+struct spent {
+  double host, workers;
+};
+
+spent idle(const bulkhead::plugin& echo, std::chrono::seconds time) {
+  const auto all = echo.workers();
+  const auto of_workers = [&] {
+    double sum = 0;
+    for (const auto& each : all) sum += cpu_us(each.pid);
+    return sum;
+  };
+  const double workers = of_workers(), host = own_cpu_us();  // in this order: looking takes the host's time
+  std::this_thread::sleep_for(time);
+  const double host_after = own_cpu_us(), seconds = static_cast<double>(time.count());
+  return {(host_after - host) / seconds, (of_workers() - workers) / seconds};
+}
+
+// Until a second takes them about as much as the one before.
+void settle(const bulkhead::plugin& echo) {
+  double before = 0;
+  for (int second = 0; second < 6; ++second) {
+    const spent now = idle(echo, 1s);
+    if (second > 0 && now.host + now.workers > 0.75 * before) return;
+    before = now.host + now.workers;
+  }
+}
+
+// Calls a microsecond, of threads that each make one after the other.
+template <class Call>
+double rate(unsigned threads, Call&& call) {
+  std::atomic<std::size_t> done{0};
+  const auto end = std::chrono::steady_clock::now() + 200ms;
+  const double took = timed([&] {
+    std::vector<std::jthread> callers;
+    for (unsigned t = 0; t < threads; ++t)
+      callers.emplace_back([&, t] {
+        std::size_t mine = 0;
+        for (; std::chrono::steady_clock::now() < end; ++mine) call(t);
+        done += mine;
+      });
+  });
+  return static_cast<double>(done) / took;
+}
+
+void crowd(unsigned count, const std::vector<std::unique_ptr<shared_memory_echo>>& pairs) {
+  bulkhead::host host;
+  bulkhead::load_options options;
+  options.instances = count;
+  options.supervision.spares = 0;
+  auto echo = host.load(BULKHEAD_TEST_PLUGINS "/echo.so", options);
+  echo.call("add", 1, 2);
+  settle(echo);
+
+  const std::string among = count == 1 ? "1 worker" : fmt::format("{} workers", count);
+  std::vector<double> sizes, host_idle, workers_idle;
+  for (const auto& each : echo.workers()) sizes.push_back(pss_kb(each.pid));
+  constexpr double most_kb = 450;
+  // What they share, few have to bear.
+  row(among + ", idle: PSS of one", quantile(sizes, 0.5), "kB", fmt::format("allowed {:.0f} kB", most_kb),
+      quantile(sizes, 0.5) / most_kb, count >= 100 ? 1 : 0);
+  for (int round = 0; round < scaled(3, 1); ++round) {
+    const spent now = idle(echo, 2s);
+    host_idle.push_back(now.host);
+    workers_idle.push_back(now.workers);
+  }
+  const auto told = [&](const std::string& whose, const std::vector<double>& times) {
+    const double value = quantile(times, 0.5);
+    row(among + ", idle: CPU time a second, " + whose, value, "us", "of a CPU", value / 1e6);
+  };
+  told("host", host_idle);
+  told("all workers", workers_idle);
+
+  const bulkhead::bytes data(16);
+  for (const unsigned threads : {1u, 4u, 16u, 64u}) {
+    std::vector<double> calls, floors;
+    for (int round = 0; round < scaled(5, 1); ++round) {
+      floors.push_back(rate(threads, [&](unsigned t) { pairs[t]->once(data); }));
+      calls.push_back(rate(threads, [&](unsigned) {
+        if (echo.call<std::size_t>("size", data) != data.size()) std::abort();
+      }));
+    }
+    row(fmt::format("{}, {} thread{}", among, threads, threads == 1 ? "" : "s"), quantile(calls, 0.5), "M/s",
+        fmt::format("as many pairs by futex {:.3f} M/s", quantile(floors, 0.5)), ratio(floors, calls));
+  }
+}
+
+void measure() {
+  allow_descriptors();
+  std::vector<std::unique_ptr<shared_memory_echo>> pairs;  // before any thread is there, and any descriptor
+  for (int i = 0; i < 64; ++i) pairs.push_back(std::make_unique<shared_memory_echo>(true));
+  for (const unsigned count : {1u, 10u, 100u, scaled(1000u, 200u)}) crowd(count, pairs);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) { return bench::run(argc, argv, "scale", measure); }
