@@ -38,7 +38,7 @@ class affinity {
   std::vector<int> cpus;
 
  private:
-  cpu_set_t before_;
+  cpu_set_t before_{};
 };
 
 std::chrono::nanoseconds own_cpu_time() {
