@@ -169,9 +169,7 @@ std::shared_ptr<worker_settings> plugin_pool::make_settings(const std::filesyste
   if (settings->argv.empty())
     settings->plugin = std::make_shared<const unique_fd>(open_plugin(*core_, file, options.sha256, &settings->sha256));
   heed_requests(*settings, settings->sha256);
-  // Where a cgroup counts it, time to spin is taken from the other side, or from the plugin's own work.
-  const unsigned worker_quota = settings->rules.granted().milli_cpus;
-  if (core_->cpu_quota.value_or(2) < 2 || (worker_quota > 0 && worker_quota < 1000))
+  if (!may_spin(core_->cpu_quota, settings->rules.granted().milli_cpus))
     settings->options.lanes.spin = std::chrono::nanoseconds(0);
   return settings;
 }

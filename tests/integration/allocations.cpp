@@ -1,8 +1,9 @@
-// What a call allocates on the thread that makes it. (On the worker's side: tests/protocol/worker.cpp.)
+// What a call allocates: on the thread that makes it, and in its worker. (In one by the socket: tests/protocol/worker.cpp.)
 #include "fixture.hpp"
 
 #include <boost/asio/io_context.hpp>
 
+#include <cstdlib>
 #include <thread>
 
 extern "C" std::uint64_t bulkhead_test_allocations();
@@ -41,6 +42,45 @@ TEST_CASE("a synchronous call allocates nothing on its thread once it is warm") 
   CHECK(allocated_by([&] { wrong += patient.call<int>("add", 20, 22) != 42; }) == 0);
   auto counting = host.load(plugin_path("counting"));
   CHECK(allocated_by([&] { wrong += counting.call<int>(long_name, 20, 22) != 42; }) == 0);
+  CHECK(wrong == 0);
+}
+
+TEST_CASE(
+    "a worker allocates nothing for a call by its lanes once it is warm, nor for each of several that come at once") {
+  REQUIRE(::setenv("BULKHEAD_WORKER_PRELOAD", BULKHEAD_COUNTED_MALLOC, 1) == 0);
+  host host;
+  ::unsetenv("BULKHEAD_WORKER_PRELOAD");
+  load_options options;
+  options.supervision.heartbeat.interval = std::chrono::seconds(0);  // what is answered there takes memory
+  const auto counting = host.load(plugin_path("counting"), options);
+  const auto so_far = [&] { return counting.call<std::uint64_t>("allocations"); };
+  CHECK(so_far() > 0);
+  std::atomic<int> wrong{0};
+  const auto patient = counting.with({.deadline = std::chrono::seconds(30)});
+  const auto in_turn = [&] {
+    for (int i = 0; i < counted_calls; ++i) {
+      wrong += counting.call<int>("add", i, 1) != i + 1;
+      wrong += counting.call<int>(long_name, i, 1) != i + 1;
+      wrong += counting.call<std::size_t>("text", "sixteen bytes...", 0.5) != 16;
+      wrong += patient.call<int>("add", i, 1) != i + 1;
+    }
+  };
+  constexpr int threads = 4;
+  const auto at_once = [&] {
+    std::vector<std::jthread> callers;
+    for (int t = 0; t < threads; ++t)
+      callers.emplace_back([&] {
+        for (int i = 0; i < counted_calls; ++i) wrong += patient.call<int>("add", i, 1) != i + 1;
+      });
+  };
+  const auto allocated_for = [&](const auto& calls) {
+    calls();  // warm
+    const std::uint64_t before = so_far();
+    calls();
+    return so_far() - before;
+  };
+  CHECK(allocated_for(in_turn) == 0);
+  CHECK(allocated_for(at_once) < threads * counted_calls / 10);  // memory for as many as ever wait there
   CHECK(wrong == 0);
 }
 

@@ -2,12 +2,80 @@
 #include "fixture.hpp"
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/system_executor.hpp>
 #include <boost/asio/use_future.hpp>
 
 #include <future>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
+
+namespace {
+
+// Where a thread is kept that hands a completion handler to its executor.
+struct detention {
+  std::promise<void> begun, over;
+};
+
+struct detaining {
+  struct executor_type {
+    detention* in;
+
+    boost::asio::execution_context& context() const noexcept { return boost::asio::system_executor().context(); }
+    void on_work_started() const noexcept {}
+    void on_work_finished() const noexcept {}
+    template <class F, class A>
+    void post(F&& handler, const A&) const {
+      in->begun.set_value();
+      in->over.get_future().wait();
+      std::forward<F>(handler)();
+    }
+    template <class F, class A>
+    void dispatch(F&& handler, const A& allocator) const {
+      post(std::forward<F>(handler), allocator);
+    }
+    template <class F, class A>
+    void defer(F&& handler, const A& allocator) const {
+      post(std::forward<F>(handler), allocator);
+    }
+    bool operator==(const executor_type&) const noexcept = default;
+  };
+  executor_type get_executor() const noexcept { return {in}; }
+  void operator()(boost::system::error_code, int) const {}
+
+  detention* in;
+};
+
+}  // namespace
+
+TEST_CASE(
+    "synchronous calls of four threads at once end while the thread of their host's event loop is kept from work") {
+  load_options options;
+  options.deadline = 30s;
+  options.lanes.enabled = GENERATE(true, false);
+  detention kept;
+  host host;
+  const plugin chaos = host.load(plugin_path("chaos"), options), echo = host.load(plugin_path("echo"), options);
+  chaos.async_call<int>("echo", std::tuple{1}, detaining{&kept});
+  kept.begun.get_future().wait();
+  mailbox<int> behind;
+  chaos.async_call<int>("echo", std::tuple{2}, [&](boost::system::error_code, int got) { behind.put(got); });
+  std::atomic<int> right{0};
+  {
+    std::vector<std::jthread> callers;
+    for (int t = 0; t < 4; ++t)
+      callers.emplace_back([&, t] {
+        for (int i = 0; i < 200; ++i) {
+          const reply got = echo.try_call("add", t * 1000, i);
+          right += got && got.as<int>() == t * 1000 + i;
+        }
+      });
+  }
+  CHECK(right == 4 * 200);
+  CHECK(behind.values().empty());  // it was the event loop's thread indeed
+  kept.over.set_value();
+  REQUIRE(behind.wait_for(1));
+}
 
 TEST_CASE("eight threads call one worker at once and each gets its own answers") {
   host host;

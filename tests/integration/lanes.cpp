@@ -1,52 +1,21 @@
 // Lanes between a host and its workers: that they are there, what they cost at rest, and what a plugin can do with them.
 // All other tests of calls run over them, too.
 #include "fixture.hpp"
+#include "seen_outside.hpp"
 
 #include <boost/asio/io_context.hpp>
 
 #include <csignal>
-#include <ctime>
 #include <random>
-#include <sstream>
 
 namespace bulkhead::testing {
 namespace {
-
-struct mapping {
-  std::uint64_t address = 0, size = 0;
-  std::string rights{};
-};
-
-// What a worker has mapped of shared memory of a name that begins so.
-std::vector<mapping> shared_by(pid_t pid, const std::string& name) {
-  std::vector<mapping> found;
-  std::ifstream maps("/proc/" + std::to_string(pid) + "/maps");
-  for (std::string line; std::getline(maps, line);) {
-    if (line.find("/memfd:" + name) == std::string::npos) continue;
-    std::istringstream in(line);
-    mapping each;
-    std::uint64_t end = 0;
-    char dash = 0;
-    in >> std::hex >> each.address >> dash >> end >> each.rights;
-    each.size = end - each.address;
-    found.push_back(each);
-  }
-  return found;
-}
 
 mapping lane_of(pid_t pid, const std::string& rights) {
   for (const mapping& each : shared_by(pid, "bulkhead-lane"))
     if (each.rights == rights) return each;
   FAIL("the worker has no lane mapped " << rights);
   return {};
-}
-
-std::chrono::nanoseconds cpu_time(pid_t pid) {
-  clockid_t clock{};
-  timespec spent{};
-  REQUIRE(::clock_getcpuclockid(pid, &clock) == 0);
-  REQUIRE(::clock_gettime(clock, &spent) == 0);
-  return std::chrono::seconds(spent.tv_sec) + std::chrono::nanoseconds(spent.tv_nsec);
 }
 
 std::size_t bulkhead_descriptors(pid_t pid) {

@@ -1,12 +1,65 @@
-// When a side that waits spins, and for how long: decisions without a clock.
-#include <bulkhead/ipc/spin_policy.hpp>
+// When a side that waits spins, and for how long: decisions without a clock. Then what comes of them on a lane.
+#include "lane_pair.hpp"
 
 #include <catch2/catch.hpp>
+
+#include <cmath>
+#include <ctime>
+#include <random>
+
+#include <sched.h>
 
 namespace bulkhead::testing {
 
 using namespace std::chrono_literals;
 using ipc::spin_policy;
+
+namespace {
+
+constexpr ipc::lane_options eager{.spin = 1s, .cpu_budget = 1};
+
+// Where this thread may run; as before when it goes.
+class affinity {
+ public:
+  affinity() {
+    REQUIRE(::sched_getaffinity(0, sizeof before_, &before_) == 0);
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+      if (CPU_ISSET(cpu, &before_)) cpus.push_back(cpu);
+  }
+  ~affinity() { ::sched_setaffinity(0, sizeof before_, &before_); }
+
+  void pin(int cpu) const {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
+  }
+
+  std::vector<int> cpus;
+
+ private:
+  cpu_set_t before_{};
+};
+
+std::chrono::nanoseconds own_cpu_time() {
+  timespec spent{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
+  return std::chrono::seconds(spent.tv_sec) + std::chrono::nanoseconds(spent.tv_nsec);
+}
+
+// Whether one that is on this CPU and would like to spin does so for a peer on that one.
+bool spins(const affinity& on, int mine, int theirs) {
+  lane_pair pair;
+  on.pin(theirs);
+  const auto worker = pair.worker(eager);
+  on.pin(mine);
+  const auto host = pair.host(eager);
+  const auto before = own_cpu_time();
+  CHECK_FALSE(host->wait(true, false, ipc::clock::now() + 8ms));
+  return own_cpu_time() - before > 4ms;
+}
+
+}  // namespace
 
 TEST_CASE("one spins at first, and for as long as the last waits were short") {
   spin_policy policy(50us, 0.5);
@@ -103,6 +156,80 @@ TEST_CASE(
   }
   CHECK(spun < 4s);  // a quarter, and 10 us for each wait that went well
   CHECK(spun > 2s);
+}
+
+TEST_CASE("whatever the rhythm in which messages come, spinning stays within its budget and what was saved up") {
+  const double budget = GENERATE(0.0, 0.1, 0.5, 1.0);
+  const int rhythm = GENERATE(range(0, 6));
+  constexpr auto price_of_sleep = 10us;
+  constexpr auto saved_up = 10ms;
+  std::mt19937 random(1);
+  spin_policy policy(50us, budget);
+  if (rhythm % 2) policy.woke_peer(100us);
+  std::chrono::nanoseconds now{0}, spent{0}, most_beyond{0};
+  for (int i = 0; i < 100'000; ++i) {
+    const auto window = policy.window(now, true);
+    std::chrono::nanoseconds waited{};
+    switch (rhythm) {
+      case 0: waited = 1us; break;
+      case 1: waited = window; break;                       // seen with the last look
+      case 2: waited = window + 1us; break;                 // a moment too late
+      case 3: waited = i % 3 ? window : 4 * window; break;  // well often enough to go on
+      case 4: waited = 20ms; break;
+      default: waited = std::chrono::nanoseconds(random() % 400'000);
+    }
+    const bool slept = waited > window;
+    const auto spun = std::min(waited, window);
+    policy.ended(waited, spun, slept);
+    spent += std::max<std::chrono::nanoseconds>(spun - (slept ? 0us : price_of_sleep), 0ns);
+    const auto allowed = std::chrono::nanoseconds(std::llround(budget * static_cast<double>(now.count())));
+    most_beyond = std::max(most_beyond, spent - allowed);
+    now += waited + 1us;
+  }
+  CHECK(most_beyond <= saved_up + 1us);
+}
+
+TEST_CASE("two sides that have the same only CPU do not spin, and two that have one each may") {
+  const affinity on;
+  const int one = on.cpus.front(), other = on.cpus.back();
+  CHECK_FALSE(spins(on, one, one));
+  if (one == other) return;
+  bool any = false;  // others may have the CPU while it would
+  for (int i = 0; i < 100 && !any; ++i) any = spins(on, one, other);
+  CHECK(any);
+}
+
+TEST_CASE("a side that is moved to its only CPU says so before long") {
+  const affinity on;
+  if (on.cpus.size() < 2) return;
+  lane_pair pair;
+  const ipc::lane_memory said(pair.down.get(), false);
+  const auto host = pair.host();
+  CHECK(said.control().one_cpu == 0);
+  on.pin(on.cpus.back());
+  for (int i = 0; i < 100; ++i) CHECK_FALSE(host->wait(true, false, ipc::clock::now()));
+  CHECK(said.control().one_cpu == static_cast<std::uint32_t>(on.cpus.back()) + 1);
+}
+
+TEST_CASE("a side that is awake is not rung, and one that sleeps is rung once, whatever comes") {
+  lane_pair pair;
+  const auto worker = pair.worker();
+  const ipc::lane_memory reader(pair.down.get(), true);
+  const auto& bell = pair.scribbled.control().bell;
+  const bytes_t message(16, 7);
+  const auto write = [&] {
+    for (int i = 0; i < 3; ++i) CHECK(worker->write(message, {}, {}).bytes == message.size());
+  };
+  write();
+  CHECK(bell == 0);
+  for (std::uint32_t sleeps = 1; sleeps <= 2; ++sleeps) {
+    reader.control().reader_waits = sleeps * (ipc::lane_wait_mask + 1) | ipc::by_futex;
+    write();
+    CHECK(bell == sleeps);
+  }
+  reader.control().reader_waits = 0;
+  write();
+  CHECK(bell == 2);
 }
 
 }  // namespace bulkhead::testing

@@ -2,6 +2,7 @@
 #include "sandbox/own_cgroup.hpp"
 
 #include "machine.hpp"
+#include "usable_cpus.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -69,6 +70,23 @@ TEST_CASE("version 1: the quota is of the hierarchy with the cpu controller, bes
   CHECK(quota(m) == 0.75);
   m.put(own + "cpu.cfs_quota_us", "50000\n");
   CHECK(quota(m) == 0.5);
+}
+
+TEST_CASE("nobody spins with less than two CPUs' time for a host and its workers, or less than one for a worker") {
+  const machine m;
+  m.put("proc/self/mountinfo", mount_of_proc + "30 22 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+  m.put("proc/self/cgroup", "0::/host.service\n");
+  const auto limited_to = [&](const std::string& cpu_max) {
+    m.put("sys/fs/cgroup/host.service/cpu.max", cpu_max + "\n");
+    return quota(m);
+  };
+  CHECK(may_spin(limited_to("max 100000"), 0));
+  CHECK(may_spin(limited_to("200000 100000"), 0));
+  CHECK_FALSE(may_spin(limited_to("199000 100000"), 0));
+  CHECK_FALSE(may_spin(limited_to("50000 100000"), 0));
+  CHECK_FALSE(may_spin(limited_to("50000 100000"), 1000));
+  CHECK(may_spin(limited_to("max 100000"), 1000));
+  CHECK_FALSE(may_spin(limited_to("max 100000"), 999));
 }
 
 }  // namespace bulkhead::testing
