@@ -1,6 +1,8 @@
 // What other users than root, and older kernels, refuse around children: whom they run as, who may signal them, and how.
 #include "process_fixture.hpp"
 
+#include <seccomp.h>
+
 #include <sys/prctl.h>
 
 using namespace bulkhead;
@@ -34,6 +36,20 @@ void as_ordinary_user(F action) {
       checked(::syscall(SYS_setresuid, ordinary_user, ordinary_user, ordinary_user), "setresuid");
       ::prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);  // or what is in /proc of this process would be root's
     }
+    action();
+  });
+}
+
+// Signals through a pidfd with such flags fail with this error.
+template <class F>
+void without_signals(unsigned flags, int error, F action) {
+  on_a_thread([&] {
+    const scmp_filter_ctx filter = ::seccomp_init(SCMP_ACT_ALLOW);
+    ::seccomp_rule_add(filter, SCMP_ACT_ERRNO(static_cast<unsigned>(error)), SYS_pidfd_send_signal, 1,
+                       SCMP_A3(SCMP_CMP_MASKED_EQ, flags, flags));
+    const int loaded = ::seccomp_load(filter);
+    ::seccomp_release(filter);
+    REQUIRE(loaded == 0);
     action();
   });
 }
@@ -118,4 +134,28 @@ TEST_CASE("in a PID namespace kill_tree reaches even those that left the group, 
     for (const sandbox_layer& each : first.sandbox().layers) namespaced |= each.name == "pid" && each.in_force;
     check_tree(launch, confined, namespaced);
   });
+}
+
+TEST_CASE("a kill that is refused is an error event, and an exception for who has asked for it") {
+  boost::asio::io_context io;
+  launcher launch(io.get_executor());
+  std::vector<std::string> errors;
+  process_options options = {.timeout = 1ms, .kill_grace = 1ms};
+  options.events.on_error = [&](boost::system::error_code code, const std::string& text) {
+    errors.push_back(std::to_string(code.value()) + " " + text);
+  };
+  const child made = launch.spawn("sleep", {"300"}, options);
+  const auto try_all = [&] {
+    CHECK(error_of([&] { made.kill(); }).code().value() == EPERM);
+    CHECK(error_of([&] { made.kill_tree(); }).code().value() == EPERM);
+    while (errors.size() < 4 && io.run_one_for(10s) > 0) {  // those of the timeout and of its grace, too
+    }
+  };
+  if (::geteuid() == 0) as_ordinary_user(try_all);  // it is root's
+  else without_signals(0, EPERM, try_all);          // whoever is not can have none that is another's
+  CHECK(errors.size() == 4);
+  const std::string expected = std::to_string(EPERM) + " kill " + std::to_string(made.pid());
+  for (const std::string& each : errors) CHECK(each.find(expected) == 0);
+  CHECK(made.kill(SIGKILL));
+  CHECK(made.wait().signal == SIGKILL);
 }

@@ -127,6 +127,16 @@ void child_core::try_kill(int signal) {
   }
 }
 
+bool child_core::kill_or_tell(int signal, bool tree) {
+  try {
+    return kill(signal, tree);
+  } catch (const boost::system::system_error& e) {
+    if (events_.on_error)
+      boost::asio::post(strand_, [self = shared_from_this(), e] { self->events_.on_error(e.code(), e.what()); });
+    throw;
+  }
+}
+
 void child_core::kill_quietly() {
   try {
     kill(SIGKILL, true);
@@ -411,8 +421,8 @@ std::vector<violation> child_core::violations() {
 pid_t child::pid() const { return core_->pid; }
 child_stream& child::stream(std::size_t number) const { return core_->stream(number); }
 node_channel& child::channel() const { return core_->channel(); }
-bool child::kill(int signal) const { return core_->kill(signal, false); }
-bool child::kill_tree(int signal) const { return core_->kill(signal, true); }
+bool child::kill(int signal) const { return core_->kill_or_tell(signal, false); }
+bool child::kill_tree(int signal) const { return core_->kill_or_tell(signal, true); }
 exit_status child::wait() const { return core_->wait(); }
 std::optional<exit_status> child::wait_for(std::chrono::nanoseconds limit) const { return core_->wait_for(limit); }
 bool child::timed_out() const { return core_->timed_out; }
