@@ -11,6 +11,7 @@ using namespace bulkhead::testing;
 namespace {
 
 constexpr unsigned ordinary_user = 12345;
+constexpr unsigned process_group = 4;  // PIDFD_SIGNAL_PROCESS_GROUP, of Linux 6.9
 
 // On a thread of its own: whose it is, and what the kernel refuses it, is the thread's alone, and of what that starts.
 template <class F>
@@ -158,4 +159,25 @@ TEST_CASE("a kill that is refused is an error event, and an exception for who ha
   for (const std::string& each : errors) CHECK(each.find(expected) == 0);
   CHECK(made.kill(SIGKILL));
   CHECK(made.wait().signal == SIGKILL);
+}
+
+TEST_CASE("before Linux 6.9 kill_tree goes by the group's number, but not once its leader has been reaped") {
+  without_signals(process_group, EINVAL, [] {
+    boost::asio::io_context nobody_runs_it;  // so nobody here is told of an end
+    launcher launch(nobody_runs_it.get_executor());
+    const child parent = launch.spawn("sh", {"-c", "sleep 300 & echo $!; wait"});
+    const pid_t heir = std::stoi(line_of(parent.out()));
+    CHECK(parent.kill_tree());
+    CHECK(ends(heir));
+    CHECK(parent.wait().signal == SIGKILL);
+    CHECK(!parent.kill_tree());
+
+    const child leaver = launch.spawn("sh", {"-c", "sleep 300 & echo $!"});
+    const pid_t left = std::stoi(line_of(leaver.out()));
+    REQUIRE(eventually([&] { return gone(leaver.pid()); }));  // had it left nobody, its number might be another's now
+    CHECK(!leaver.kill_tree());
+    CHECK(::kill(left, 0) == 0);
+    CHECK(leaver.wait());
+    CHECK(error_of([&] { launch.spawn("sleep", {"300"}).kill_tree(1000); }).code().value() == EINVAL);
+  });
 }

@@ -218,10 +218,10 @@ bool child_core::kill(int signal, bool tree) {
   // A group also after its leader has been reaped: the kernel knows it by more than the number.
   bool sent = forwarded && send(told.si_signo, &told);
   if (!sent && (!forwarded || errno == EAGAIN)) sent = send(signal, nullptr);  // it may have filled the queue itself
-  if (!sent && errno == EINVAL && group) {
-    if (status_) return false;
-    sent = ::kill(-pid, signal) == 0;
-  }
+  // Before Linux 6.9 by its number. That is this group's as long as the leader has not been reaped, which the process server
+  // may have done before it is known here; and no number is given out twice between two calls.
+  if (!sent && errno == EINVAL && group)
+    sent = ::syscall(SYS_pidfd_send_signal, pidfd_.get(), 0, nullptr, 0u) == 0 && ::kill(-pid, signal) == 0;
   if (!sent && errno != ESRCH)
     throw boost::system::system_error(errno, boost::system::system_category(), "kill " + std::to_string(pid));
   if (group && signal == SIGKILL && cgroup_) cgroup_->kill_all();  // those that have left the group, too
