@@ -1,6 +1,12 @@
 // spawn: how a child is started, what it gets, how it is signalled, how it ends, and in which order that is told.
 #include "process_fixture.hpp"
 
+#include <boost/version.hpp>
+#if BOOST_VERSION >= 107700
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#endif
+
 using namespace bulkhead;
 using namespace bulkhead::testing;
 
@@ -242,6 +248,31 @@ TEST_CASE("spawn, reading, writing and waiting take completion tokens") {
   CHECK(read == "hello\n");
   CHECK(ended.code == 0);
 }
+
+#if BOOST_VERSION >= 107700  // Asio has cancellation slots
+TEST_CASE("a cancellation slot ends the reading of a stream, and what `stop` cancels does not look at one") {
+  boost::asio::io_context io;
+  launcher launch(io.get_executor());
+  std::array<boost::asio::cancellation_signal, 4> signals;
+  std::map<std::string, boost::system::error_code> ended;
+  const auto to = [&](std::size_t which, const std::string& name) {
+    return boost::asio::bind_cancellation_slot(
+        signals[which].slot(), [&ended, name](boost::system::error_code code, const auto&...) { ended[name] = code; });
+  };
+  const child made = launch.spawn("cat", {}, {.channel = channel_kind::node});
+  char byte;
+  made.out().async_read_some(boost::asio::buffer(&byte, 1), to(0, "read"));
+  made.async_wait(to(1, "wait"));
+  made.async_send("message", {}, to(2, "send"));
+  launch.exec("true", {}, to(3, "exec"));
+  for (auto& each : signals) each.emit(boost::asio::cancellation_type::terminal);
+  io.poll();
+  made.in().close();  // which ends it
+  io.run();
+  CHECK(ended == std::map<std::string, boost::system::error_code>{
+                     {"read", boost::asio::error::operation_aborted}, {"wait", {}}, {"send", {}}, {"exec", {}}});
+}
+#endif
 
 TEST_CASE("signals reach the child, and only while it lives") {
   launcher launch;
