@@ -461,6 +461,27 @@ TEST_CASE("more connections than the workers take wait in the backlog for their 
   for (http_client& each : clients) CHECK(each.receive());
 }
 
+TEST_CASE("connections for which there is no room in a worker's socket wait, and are served when it takes them again") {
+  cluster_options options = with(schedule::round_robin, 1);
+  options.load.supervision.heartbeat.silence = 60s;
+  fixture at(options);
+  const pid_t pid = at.site->stats().workers.at(0).pid;
+  REQUIRE(::kill(pid, SIGSTOP) == 0);
+  std::vector<http_client> clients;
+  while (at.site->stats().waiting == 0) {
+    clients.push_back(at.connect());
+    REQUIRE(clients.back().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    REQUIRE(at.until([&](const auto& stats) { return stats.accepted == clients.size(); }));
+  }
+  CHECK(clients.size() < options.connections);  // by which it had room
+  ::kill(pid, SIGCONT);
+  for (http_client& each : clients) CHECK(each.receive());
+  const auto stats = at.site->stats();
+  CHECK(stats.waiting == 0);
+  CHECK(stats.workers.at(0).pid == pid);
+  CHECK(stats.lost == 0);
+}
+
 TEST_CASE("a connection that one worker refuses, or has no descriptor left for, is served by another") {
   const std::string how = GENERATE("/refuse", "/take-all-descriptors");
   watched_host host;

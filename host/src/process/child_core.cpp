@@ -127,6 +127,16 @@ void child_core::try_kill(int signal) {
   }
 }
 
+bool child_core::kill_or_tell(int signal, bool tree) {
+  try {
+    return kill(signal, tree);
+  } catch (const boost::system::system_error& e) {
+    if (events_.on_error)
+      boost::asio::post(strand_, [self = shared_from_this(), e] { self->events_.on_error(e.code(), e.what()); });
+    throw;
+  }
+}
+
 void child_core::kill_quietly() {
   try {
     kill(SIGKILL, true);
@@ -208,10 +218,10 @@ bool child_core::kill(int signal, bool tree) {
   // A group also after its leader has been reaped: the kernel knows it by more than the number.
   bool sent = forwarded && send(told.si_signo, &told);
   if (!sent && (!forwarded || errno == EAGAIN)) sent = send(signal, nullptr);  // it may have filled the queue itself
-  if (!sent && errno == EINVAL && group) {
-    if (status_) return false;
-    sent = ::kill(-pid, signal) == 0;
-  }
+  // Before Linux 6.9 by its number. That is this group's as long as the leader has not been reaped, which the process server
+  // may have done before it is known here; and no number is given out twice between two calls.
+  if (!sent && errno == EINVAL && group)
+    sent = ::syscall(SYS_pidfd_send_signal, pidfd_.get(), 0, nullptr, 0u) == 0 && ::kill(-pid, signal) == 0;
   if (!sent && errno != ESRCH)
     throw boost::system::system_error(errno, boost::system::system_category(), "kill " + std::to_string(pid));
   if (group && signal == SIGKILL && cgroup_) cgroup_->kill_all();  // those that have left the group, too
@@ -411,8 +421,8 @@ std::vector<violation> child_core::violations() {
 pid_t child::pid() const { return core_->pid; }
 child_stream& child::stream(std::size_t number) const { return core_->stream(number); }
 node_channel& child::channel() const { return core_->channel(); }
-bool child::kill(int signal) const { return core_->kill(signal, false); }
-bool child::kill_tree(int signal) const { return core_->kill(signal, true); }
+bool child::kill(int signal) const { return core_->kill_or_tell(signal, false); }
+bool child::kill_tree(int signal) const { return core_->kill_or_tell(signal, true); }
 exit_status child::wait() const { return core_->wait(); }
 std::optional<exit_status> child::wait_for(std::chrono::nanoseconds limit) const { return core_->wait_for(limit); }
 bool child::timed_out() const { return core_->timed_out; }

@@ -29,7 +29,8 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
 
   child_stream& stream(std::size_t number);
   bool kill(int signal, bool tree);
-  void kill_quietly();  // all of it for good, if that is possible
+  bool kill_or_tell(int signal, bool tree);  // as kill(); a failure is an error event, too
+  void kill_quietly();                       // all of it for good, if that is possible
   exit_status wait();
   std::optional<exit_status> wait_for(std::chrono::nanoseconds limit);
   void start_wait(detail::completion<boost::system::error_code, exit_status> done);

@@ -135,7 +135,8 @@ spawned_child server_client::spawn(const spawn_request& wanted) {
     if (!told) throw std::runtime_error("spawn " + wanted.file + ": the process server died, twice");
     with.successors = 0;
     if (out.refused) throw std::runtime_error("spawn " + wanted.file + ": " + text);
-    if (out.error) fail(out.error, "spawn " + wanted.file + ": making a process");
+    const char* const place = wanted.flags & own_pid_namespace && !wanted.policy ? " in a PID namespace" : "";
+    if (out.error) fail(out.error, "spawn " + wanted.file + ": making a process" + place);
     made.pid = out.pid;
     made.layers = std::move(text);
     made.uncounted = out.uncounted != 0;
