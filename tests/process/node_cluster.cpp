@@ -1,7 +1,5 @@
 // Node's own cluster under a primary of ours: real Node workers, real clients.
-#include "../integration/http_client.hpp"
 #include "node_fixture.hpp"
-#include <bulkhead/node_cluster.hpp>
 
 #include <atomic>
 #include <set>
@@ -12,40 +10,6 @@ using namespace bulkhead::testing;
 using json = nlohmann::json;
 
 namespace {
-
-const std::string cluster_script = scripts + "/cluster.js";
-
-struct watched_cluster {
-  struct boxes {
-    mailbox<std::pair<unsigned, std::uint16_t>> listening;
-    mailbox<std::pair<unsigned, json>> messages;
-    mailbox<std::pair<unsigned, int>> ended;
-    mailbox<std::string> gave_up;
-  };
-  const std::shared_ptr<boxes> seen = std::make_shared<boxes>();
-
-  node_cluster_options options(unsigned workers, schedule how, const std::string& what = "http") const {
-    node_cluster_options out{.workers = workers, .schedule = how, .arguments = {what, "0", "127.0.0.1"}};
-    out.on_listening = [to = seen](unsigned worker, const std::string&, std::uint16_t port) {
-      to->listening.put({worker, port});
-    };
-    out.on_message = [to = seen](unsigned worker, const json& message, passed_handle) {
-      to->messages.put({worker, message});
-    };
-    out.on_exit = [to = seen](unsigned worker, const exit_status& status) { to->ended.put({worker, status.code}); };
-    out.on_gave_up = [to = seen](const std::string& why) { to->gave_up.put(why); };
-    return out;
-  }
-  std::uint16_t port(std::size_t workers) const {
-    REQUIRE(seen->listening.wait_for(workers));
-    return seen->listening.values().front().second;
-  }
-};
-
-std::string who_answers(std::uint16_t port) {
-  const auto answer = http_client(port).get("/", "Connection: close\r\n");
-  return answer ? answer->body : "nobody";
-}
 
 std::string who_answers_over_ipv6(std::uint16_t port) {
   sockaddr_in6 where{};

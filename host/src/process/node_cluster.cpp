@@ -280,6 +280,9 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     if (!seq) return;
     const auto wanted = node::listening_request::from(message);
     json reply = {{"cmd", "NODE_CLUSTER"}, {"ack", *seq}, {"errno", 0}, {"key", wanted.key}, {"data", nullptr}};
+    // What TLS servers agree on (keys of session tickets): the first worker's. One that is refused has its own back, or it
+    // would throw for it.
+    if (const auto data = message.find("data"); data != message.end()) reply["data"] = *data;
     const auto refuse = [&](int error) {
       reply["errno"] = -error;  // libuv's numbers
       say(from, reply);
@@ -290,11 +293,10 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       if (options_.may_listen && !options_.may_listen(wanted.address, wanted.port)) return refuse(EACCES);
       server made;
       if (const int error = made.socket.open(wanted)) return refuse(error);
-      const auto data = message.find("data");
-      if (data != message.end()) made.data = *data;
       found = servers_.emplace(wanted.key, std::move(made)).first;
     }
     server& at = found->second;
+    if (at.data.is_null()) at.data = reply["data"];
     reply["data"] = at.data;
     at.users.insert(number);
     if (wanted.datagrams || options_.schedule == schedule::shared) {
