@@ -101,6 +101,7 @@ inline const std::string cluster_script = scripts + "/cluster.js";
 struct watched_cluster {
   struct boxes {
     mailbox<std::pair<unsigned, std::uint16_t>> listening;
+    mailbox<std::string> addresses;  // of those that listen
     mailbox<std::pair<unsigned, nlohmann::json>> messages;
     mailbox<std::pair<unsigned, int>> ended;
     mailbox<std::string> gave_up;
@@ -109,7 +110,8 @@ struct watched_cluster {
 
   node_cluster_options options(unsigned workers, schedule how, const std::string& what = "http") const {
     node_cluster_options out{.workers = workers, .schedule = how, .arguments = {what, "0", "127.0.0.1"}};
-    out.on_listening = [to = seen](unsigned worker, const std::string&, std::uint16_t port) {
+    out.on_listening = [to = seen](unsigned worker, const std::string& address, std::uint16_t port) {
+      to->addresses.put(address);
       to->listening.put({worker, port});
     };
     out.on_message = [to = seen](unsigned worker, const nlohmann::json& message, passed_handle) {

@@ -59,7 +59,12 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
  public:
   core(launcher& with, std::string script, node_cluster_options options)
       : launch_(with), script_(std::move(script)), options_(std::move(options)), restarts_(options_.intensity) {
-    if (!options_.may_listen && options_.process.policy) options_.may_listen = [](auto&&...) { return false; };
+    if (options_.may_listen) return;
+    // A worker that is another user could have this one's files made, and so be given what that may.
+    const process_options& as = options_.process;
+    options_.may_listen = [any = !as.policy, paths = !as.uid && !as.gid](const std::string& address, std::uint16_t) {
+      return any && (paths || !address.starts_with('/'));
+    };
   }
 
   void begin() {
@@ -217,10 +222,11 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       if (const auto old = workers_.find(std::exchange(from.succeeds, 0)); old != workers_.end())
         leave(old->first, old->second);
       if (options_.on_listening)
-        later.calls.emplace_back([self = shared_from_this(), number, address = text_in(message, "address"),
-                                  port = static_cast<std::uint16_t>(number_in(message, "port").value_or(0))] {
-          self->options_.on_listening(number, address, port);
-        });
+        later.calls.emplace_back(
+            [self = shared_from_this(), number, address = text_in(message, "address"),
+             port = static_cast<std::uint16_t>(std::max<std::int64_t>(0, number_in(message, "port").value_or(0)))] {
+              self->options_.on_listening(number, address, port);
+            });
     } else if (act == "close") {
       const auto at = servers_.find(text_in(message, "key"));
       if (at == servers_.end()) return;
@@ -290,7 +296,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     auto found = servers_.find(wanted.key);
     if (found == servers_.end()) {
       if (servers_.size() >= servers_limit) return refuse(EMFILE);
-      if (options_.may_listen && !options_.may_listen(wanted.address, wanted.port)) return refuse(EACCES);
+      if (!options_.may_listen(wanted.address, wanted.port)) return refuse(EACCES);
       server made;
       if (const int error = made.socket.open(wanted)) return refuse(error);
       found = servers_.emplace(wanted.key, std::move(made)).first;
@@ -307,7 +313,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       }
       return;
     }
-    reply["sockname"] = at.socket.name();
+    if (!wanted.by_path) reply["sockname"] = at.socket.name();
     say(from, reply);
     free_for(found->first, at, number);
   }

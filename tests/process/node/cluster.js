@@ -26,6 +26,7 @@ if (what === 'idle') {
     server._setServerData = (data) => process.send({ data });
   }
   if (what === 'path') server.listen(port);
+  else if (what === 'path_for_all') server.listen({ path: port, readableAll: true, writableAll: true });
   else if (what === 'backlog') server.listen({ port: Number(port), host: address, backlog: 7 });
   else if (what === 'descriptor') server.listen({ fd: Number(port) });
   else server.listen({ port: Number(port), host: address, ipv6Only: what === 'six_only' });
