@@ -1,11 +1,12 @@
 // A program that Node forks: echoes messages, serves one connection of a listener that it is passed, gives a socket and
-// reads from its other end what is written to it.
+// reads from its other end what is written to it, and holds sockets that it is passed until it is told to drop one.
 #include <bulkhead/node_channel.hpp>
 
 #include <boost/asio/io_context.hpp>
 
 #include <cstdio>
 #include <cstdlib>
+#include <vector>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -18,6 +19,7 @@ int main() {
   boost::asio::io_context io;
   std::shared_ptr<bulkhead::node_channel> channel;
   bulkhead::unique_fd kept;
+  std::vector<bulkhead::passed_handle> held;
   bulkhead::node_channel_options options;
   options.on_message = [&](const nlohmann::json& message, bulkhead::passed_handle handle) {
     if (handle.kind() == bulkhead::handle_kind::tcp_listener) {
@@ -26,6 +28,12 @@ int main() {
       ::poll(&ready, 1, -1);
       const bulkhead::unique_fd connection(::accept(handle.fd(), nullptr, nullptr));
       ::send(connection.get(), "served by bulkhead", 18, MSG_NOSIGNAL);
+      return;
+    }
+    if (handle.kind() == bulkhead::handle_kind::tcp_socket || message == "drop") {
+      if (handle) held.push_back(std::move(handle));
+      else held.pop_back();
+      channel->send({{"holds", held.size()}});
       return;
     }
     if (message.is_object() &&

@@ -1,7 +1,9 @@
 // What the tests of Node's channel share: what a child says, real Node and peers that write what they like.
 #pragma once
 
+#include "../integration/http_client.hpp"
 #include "process_fixture.hpp"
+#include <bulkhead/node_cluster.hpp>
 
 namespace bulkhead::testing {
 
@@ -91,6 +93,43 @@ inline child raw_peer(launcher& launch, conversation& with, const std::string& s
                        "f = c.makefile('rb')\n" +
                            script},
                       options);
+}
+
+inline const std::string cluster_script = scripts + "/cluster.js";
+
+// A cluster of cluster.js, and what its workers do.
+struct watched_cluster {
+  struct boxes {
+    mailbox<std::pair<unsigned, std::uint16_t>> listening;
+    mailbox<std::string> addresses;  // of those that listen
+    mailbox<std::pair<unsigned, nlohmann::json>> messages;
+    mailbox<std::pair<unsigned, int>> ended;
+    mailbox<std::string> gave_up;
+  };
+  const std::shared_ptr<boxes> seen = std::make_shared<boxes>();
+
+  node_cluster_options options(unsigned workers, schedule how, const std::string& what = "http") const {
+    node_cluster_options out{.workers = workers, .schedule = how, .arguments = {what, "0", "127.0.0.1"}};
+    out.on_listening = [to = seen](unsigned worker, const std::string& address, std::uint16_t port) {
+      to->addresses.put(address);
+      to->listening.put({worker, port});
+    };
+    out.on_message = [to = seen](unsigned worker, const nlohmann::json& message, passed_handle) {
+      to->messages.put({worker, message});
+    };
+    out.on_exit = [to = seen](unsigned worker, const exit_status& status) { to->ended.put({worker, status.code}); };
+    out.on_gave_up = [to = seen](const std::string& why) { to->gave_up.put(why); };
+    return out;
+  }
+  std::uint16_t port(std::size_t workers) const {
+    REQUIRE(seen->listening.wait_for(workers));
+    return seen->listening.values().front().second;
+  }
+};
+
+inline std::string who_answers(std::uint16_t port) {
+  const auto answer = http_client(port).get("/", "Connection: close\r\n");
+  return answer ? answer->body : "nobody";
 }
 
 }  // namespace bulkhead::testing

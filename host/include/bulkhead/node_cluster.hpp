@@ -19,8 +19,8 @@ namespace BULKHEAD_PUBLIC bulkhead {
 // What a node_cluster runs, and with what. All of it is optional.
 struct node_cluster_options {
   unsigned workers = 0;  // 0: one for each processor that the application may run on
-  // TCP only, datagram sockets are always shared. round_robin: accepted here and passed to the next worker that has taken
-  // its last one. shared: workers accept for themselves.
+  // Not for datagram sockets, which are always shared. round_robin: accepted here and passed to the next worker that has
+  // taken its last one. shared: workers accept for themselves.
   enum schedule schedule = schedule::round_robin;
   std::vector<std::string> arguments{};  // of the script
   process_options process{};             // how each worker is started; its events are not used
@@ -28,11 +28,11 @@ struct node_cluster_options {
   restart_intensity intensity{};
   // How long a worker may take to finish what it serves, once it was told to leave. Then it is killed.
   std::chrono::nanoseconds patience = std::chrono::seconds(5);
-  // Whether workers may have a socket here bound there; `address` as they name it, "" for all. Unset: yes for any, but no
-  // for workers under a policy.
+  // Whether workers may have a socket here bound there; `address` as they name it, "" for all, or an absolute path without
+  // . and .., with port 0. Unset: yes for any, but no for workers under a policy, and no path for those with a uid or gid.
   std::function<bool(const std::string& address, std::uint16_t port)> may_listen{};
-  // A worker listens. This and those below are called on the launcher's thread or executor, which they must not block.
-  // Workers are numbered from 1, and no number comes twice.
+  // A worker listens; if on a path, `port` is 0. This and those below are called on the launcher's thread or executor, which
+  // they must not block. Workers are numbered from 1, and no number comes twice.
   std::function<void(unsigned worker, const std::string& address, std::uint16_t port)> on_listening{};
   // A worker has sent a message, perhaps with a handle.
   std::function<void(unsigned worker, const nlohmann::json& message, passed_handle handle)> on_message{};

@@ -59,7 +59,12 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
  public:
   core(launcher& with, std::string script, node_cluster_options options)
       : launch_(with), script_(std::move(script)), options_(std::move(options)), restarts_(options_.intensity) {
-    if (!options_.may_listen && options_.process.policy) options_.may_listen = [](auto&&...) { return false; };
+    if (options_.may_listen) return;
+    // A worker that is another user could have this one's files made, and so be given what that may.
+    const process_options& as = options_.process;
+    options_.may_listen = [any = !as.policy, paths = !as.uid && !as.gid](const std::string& address, std::uint16_t) {
+      return any && (paths || !address.starts_with('/'));
+    };
   }
 
   void begin() {
@@ -217,10 +222,11 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       if (const auto old = workers_.find(std::exchange(from.succeeds, 0)); old != workers_.end())
         leave(old->first, old->second);
       if (options_.on_listening)
-        later.calls.emplace_back([self = shared_from_this(), number, address = text_in(message, "address"),
-                                  port = static_cast<std::uint16_t>(number_in(message, "port").value_or(0))] {
-          self->options_.on_listening(number, address, port);
-        });
+        later.calls.emplace_back(
+            [self = shared_from_this(), number, address = text_in(message, "address"),
+             port = static_cast<std::uint16_t>(std::max<std::int64_t>(0, number_in(message, "port").value_or(0)))] {
+              self->options_.on_listening(number, address, port);
+            });
     } else if (act == "close") {
       const auto at = servers_.find(text_in(message, "key"));
       if (at == servers_.end()) return;
@@ -280,6 +286,9 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     if (!seq) return;
     const auto wanted = node::listening_request::from(message);
     json reply = {{"cmd", "NODE_CLUSTER"}, {"ack", *seq}, {"errno", 0}, {"key", wanted.key}, {"data", nullptr}};
+    // What TLS servers agree on (keys of session tickets): the first worker's. One that is refused has its own back, or it
+    // would throw for it.
+    if (const auto data = message.find("data"); data != message.end()) reply["data"] = *data;
     const auto refuse = [&](int error) {
       reply["errno"] = -error;  // libuv's numbers
       say(from, reply);
@@ -287,14 +296,13 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     auto found = servers_.find(wanted.key);
     if (found == servers_.end()) {
       if (servers_.size() >= servers_limit) return refuse(EMFILE);
-      if (options_.may_listen && !options_.may_listen(wanted.address, wanted.port)) return refuse(EACCES);
+      if (!options_.may_listen(wanted.address, wanted.port)) return refuse(EACCES);
       server made;
       if (const int error = made.socket.open(wanted)) return refuse(error);
-      const auto data = message.find("data");
-      if (data != message.end()) made.data = *data;
       found = servers_.emplace(wanted.key, std::move(made)).first;
     }
     server& at = found->second;
+    if (at.data.is_null()) at.data = reply["data"];
     reply["data"] = at.data;
     at.users.insert(number);
     if (wanted.datagrams || options_.schedule == schedule::shared) {
@@ -305,7 +313,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       }
       return;
     }
-    reply["sockname"] = at.socket.name();
+    if (!wanted.by_path) reply["sockname"] = at.socket.name();
     say(from, reply);
     free_for(found->first, at, number);
   }

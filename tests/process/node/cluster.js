@@ -1,5 +1,6 @@
 // A worker of Node's cluster for the tests: answers with its number; does what it is told, and what its first argument says.
 const cluster = require('cluster');
+const fs = require('fs');
 const http = require('http');
 const net = require('net');
 if (!cluster.isWorker) process.exit(9);
@@ -20,7 +21,13 @@ if (what === 'idle') {
   if (what === 'one_at_a_time') server.maxConnections = 1;
   if (what === 'first_dies' && cluster.worker.id === 1)
     process.prependListener('internalMessage', (m) => m.act === 'newconn' && process.kill(process.pid, 'SIGKILL'));
+  if (what === 'data' || what === 'late_data') {  // as servers of TLS have
+    server._getServerData = () => (what === 'data' || cluster.worker.id > 1 ? { from: cluster.worker.id } : null);
+    server._setServerData = (data) => process.send({ data });
+  }
   if (what === 'path') server.listen(port);
+  else if (what === 'path_for_all') server.listen({ path: port, readableAll: true, writableAll: true });
+  else if (what === 'backlog') server.listen({ port: Number(port), host: address, backlog: 7 });
   else if (what === 'descriptor') server.listen({ fd: Number(port) });
   else server.listen({ port: Number(port), host: address, ipv6Only: what === 'six_only' });
   if (what === 'twice') http.createServer((_, response) => response.end('second')).listen(Number(port), address);
@@ -30,6 +37,8 @@ process.on('message', (m, socket) => {
   else if (m === 'give') {  // a connection to this very cluster
     const client = net.connect(server.address().port, '127.0.0.1', () => process.send('given', client));
   } else if (m === 'leave') cluster.worker.disconnect();
-  else if (m === 'close') server.close(() => process.send('closed'));
+  else if (m.block) {  // until there is something to be read
+    process.send('blocks', () => fs.readSync(fs.openSync(m.block), Buffer.alloc(1)));
+  } else if (m === 'close') server.close(() => process.send('closed'));
   else process.send({ echo: m });
 });
