@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include <csignal>
+#include <cstring>
 
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -85,6 +86,15 @@ process_options options_of(const spawn_settings& with) {
   out.kill_grace = with.grace;
   out.policy = rules_of(with);
   return out;
+}
+
+// A child that has become another user's may refuse it, and is waited for all the same.
+void pass_on(const child& made, int signal) {
+  try {
+    made.kill(signal);
+  } catch (const boost::system::system_error& e) {
+    fmt::print(stderr, "bulkhead spawn: {} was not passed on: {}\n", ::strsignal(signal), e.what());
+  }
 }
 
 int status_of(const exit_status& status, bool timed_out) {
@@ -164,7 +174,7 @@ int run_spawn(int argc, char** argv) {
                                  if (code) return;
                                  // From the terminal it has come to the child, too.
                                  if (options.scope == kill_scope::group || signal.ssi_code != SI_KERNEL)
-                                   made.kill(static_cast<int>(signal.ssi_signo));
+                                   pass_on(made, static_cast<int>(signal.ssi_signo));
                                  listen();
                                });
     };
