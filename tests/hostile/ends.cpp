@@ -14,6 +14,12 @@ namespace {
 using kind = enum lifecycle_event::kind;
 using state = enum plugin_status::state;
 
+#ifdef BULKHEAD_SANITIZED
+constexpr int slowness = 4;  // of a build with sanitizers
+#else
+constexpr int slowness = 1;
+#endif
+
 std::vector<std::string> command(const std::string& steps) {
   std::vector<std::string> argv = {BULKHEAD_TEST_PROGRAMS "/hostile_peer", "hello"};
   std::istringstream words(steps);
@@ -56,6 +62,26 @@ TEST_CASE("a violation that is read only after its worker was found dead quarant
   REQUIRE(host.saw(kind::quarantined));
   CHECK(host.last(kind::exited).report->reason == exit_reason::protocol);
   CHECK(peer.status().state == state::quarantined);
+}
+
+TEST_CASE("a worker that is waited for no longer does not keep the plugin's state from its successor") {
+  watched_host host;
+  load_options options;
+  options.deadline = 100ms;  // of saving, too
+  options.state.keep = true;
+  options.supervision.drain = {.calls = 1s * slowness, .shutdown = 0s, .undead_after = 1ms};
+  auto peer = host.self.launch(command("x:9302a7'$/ready'9181a5'state'c3 deaf"), options);
+  mailbox<outcome> ends;
+  peer.async_call<reply>("attack", std::tuple(), outcome_to(ends), {.deadline = no_deadline});
+  CHECK(peer.recycle());
+  REQUIRE(host.saw(kind::ready, 2));
+  const pid_t server = host.self.fork_server_pid();
+  REQUIRE(::kill(server, SIGSTOP) == 0);  // it would tell of the program's end
+  CHECK(host.saw(kind::undead));
+  CHECK(eventually([&] { return peer.status().serving == 1; }));
+  ::kill(server, SIGCONT);
+  REQUIRE(ends.wait_for(1));
+  CHECK(ends.values()[0] == outcome::worker_lost);
 }
 
 }  // namespace bulkhead::testing
