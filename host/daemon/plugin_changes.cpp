@@ -155,8 +155,20 @@ std::size_t plugin_table::become(const config& wanted) {
   std::vector<pointer> gone = all();
   std::erase_if(gone, [&](const pointer& each) { return wanted.plugins.contains(each->from.name); });
   std::set<std::string> kept;  // groups whose old version goes on, with all that were in it
+  // A group comes before what its plugins leave it for: they stay if its new version can't be loaded.
+  const auto waits = [&](const std::shared_ptr<unit>& next) {
+    return std::ranges::any_of(next->members, [&](const plugin_config& with) {
+      const pointer old = find(with.name);
+      return old && !old->from.group.empty() && old->from.group != next->group &&
+             std::ranges::find(units, old->from.group, &unit::group) != units.end();
+    });
+  };
   std::size_t failed = 0;
-  for (const auto& next : units) {
+  while (!units.empty()) {
+    auto turn = std::ranges::find_if_not(units, waits);
+    if (turn == units.end()) turn = units.begin();  // they swap plugins
+    const std::shared_ptr<unit> next = *turn;
+    units.erase(turn);
     try {
       update(next, gone, kept, wanted.drain);
     } catch (const std::exception& e) {

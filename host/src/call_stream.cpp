@@ -20,11 +20,26 @@ void call_stream::heed(std::stop_token stop) {
   if (stop.stop_possible()) on_stop_.emplace(std::move(stop), canceller{weak_from_this()});
 }
 
-bool call_stream::finish(reply&& result) {
+outcome call_stream::settle(outcome how) {
+  std::lock_guard held(mutex_);
+  settled_ = true;
+  return reply_ ? reply_->outcome() : how;
+}
+
+void call_stream::finish(reply&& result) {
   {
     std::lock_guard held(mutex_);
-    if (reply_) return false;
-    reply_ = std::move(result);
+    if (!reply_) reply_ = std::move(result);
+  }
+  stop(false);
+}
+
+// Before the call has. False: that is settled.
+bool call_stream::end_early(outcome how, std::string why) {
+  {
+    std::lock_guard held(mutex_);
+    if (reply_ || settled_) return false;
+    reply_ = reply(ipc::completion::failed(how, std::move(why)));
   }
   stop(false);
   return true;
@@ -32,7 +47,7 @@ bool call_stream::finish(reply&& result) {
 
 void call_stream::cancel() {
   // First: once it is told to stop, the plugin has an answer of its own. What came of a call that has ended is not dropped.
-  if (!finish(reply(ipc::completion::failed(outcome::cancelled, "cancelled by the caller")))) return;
+  if (!end_early(outcome::cancelled, "cancelled by the caller")) return;
   stop_.request_stop();
   stop(true);
 }
@@ -43,10 +58,16 @@ reply call_stream::wait_finished() {
   std::vector<std::uint8_t> dropped;
   while (receive(dropped) == result::ok) continue;
   lock held(mutex_);
-  while (!over() && !is_late()) wait_turn(held);
-  const bool late = !over();
+  while (!over()) {
+    if (!is_late()) {
+      wait_turn(held);
+    } else {
+      held.unlock();
+      expire();
+      held.lock();
+    }
+  }
   held.unlock();
-  if (late) expire();
   return final_reply();
 }
 
@@ -58,7 +79,7 @@ reply call_stream::final_reply() {
 // It is seen here, too: a plugin in this process that does not heed its deadline holds up nobody who waits. And an answer that
 // comes after somebody was told that the call is over can't turn it into one that is `ok`, short of what was not sent.
 void call_stream::expire() {
-  finish(reply(ipc::completion::failed(outcome::timeout, "no answer before the deadline")));
+  end_early(outcome::timeout, "no answer before the deadline");
   stop_.request_stop();
 }
 

@@ -17,8 +17,10 @@ class BULKHEAD_PRIVATE call_stream final : public ipc::stream, public std::enabl
   void heed(std::stop_token stop);
   std::stop_token token() const { return stop_.get_token(); }
 
-  // The call has ended. The first word counts: false for any other.
-  bool finish(reply&& result);
+  // How the call ends: so, unless the stream has told of another end by now. From here on it tells of none.
+  outcome settle(outcome how);
+  // The call has ended, and how is settled.
+  void finish(reply&& result);
   void cancel();
   // Blocks until the call is over, taking and dropping what still comes.
   reply wait_finished();
@@ -39,6 +41,7 @@ class BULKHEAD_PRIVATE call_stream final : public ipc::stream, public std::enabl
  private:
   void wait(lock& held, std::uint64_t seen) override;
   void expire() override;
+  bool end_early(outcome how, std::string why);
 
   // What a stop brings about may let go of the stream on the same thread, or on one that does not wait for it.
   struct canceller {
@@ -53,6 +56,7 @@ class BULKHEAD_PRIVATE call_stream final : public ipc::stream, public std::enabl
   std::atomic<bool> finishing_{false};
   std::stop_source stop_;
   std::optional<reply> reply_;  // with the stream's lock
+  bool settled_ = false;        // the same
   std::optional<std::stop_callback<canceller>> on_stop_;
 };
 

@@ -263,6 +263,7 @@ std::vector<std::uint8_t> in_process_instance::save_state() {
 
 void in_process_instance::restore_state(ipc::byte_span state) {
   const std::lock_guard dispatch(dispatch_);
+  if (ended_) throw call_error(outcome::unavailable, unloaded());
   try {
     runtime_.restore_state(state);
   } catch (const std::exception& e) {

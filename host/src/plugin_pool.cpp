@@ -176,8 +176,13 @@ std::shared_ptr<worker_settings> plugin_pool::make_settings(const std::filesyste
 
 void plugin_pool::start() {
   if (options_.isolation == isolation::none) {
-    local_ = std::make_shared<in_process_instance>(core_, name_, file_, open_plugin(*core_, file_, options_.sha256),
-                                                   options_, weak_from_this());
+    auto made = std::make_shared<in_process_instance>(core_, name_, file_, open_plugin(*core_, file_, options_.sha256),
+                                                      options_, weak_from_this());
+    {
+      std::lock_guard held(*mutex_);
+      local_ = std::move(made);  // it is ended with the handle, if not here
+      if (unloaded_) throw call_error(outcome::unavailable, "the host has been shut down");
+    }
     meter_.describe(local_->description().methods);
     if (!state_) return;
     check_state(name_, local_->description());
@@ -269,10 +274,10 @@ plugin_info plugin_pool::describe() const {
 }
 
 std::vector<worker_info> plugin_pool::workers() const {
-  if (local_) return {local_->info()};
   std::vector<std::shared_ptr<worker_process>> processes;
   {
     std::lock_guard held(*mutex_);
+    if (local_) return {local_->info()};
     if (!current_) return {};  // it has not started yet
     processes = current_->processes();
     for (const auto& set : retiring_)
@@ -296,7 +301,6 @@ plugin_metrics plugin_pool::metrics() const {
   out.restarts = counters_->restarts;
   out.probes = counters_->probes;
   for (std::size_t i = 0; i < out.exits.size(); ++i) out.exits[i] = counters_->exits[i];
-  if (local_) return out;
   for (const worker_info& each : workers()) out.resident_bytes += each.resident_bytes;
   std::lock_guard held(*mutex_);
   if (!current_) return out;
@@ -361,8 +365,8 @@ bool plugin_pool::recycle(std::optional<pid_t> pid) {
 }
 
 void plugin_pool::unload() {
-  if (local_) local_->refuse_reentry();
   std::unique_lock held(*mutex_);
+  if (local_) local_->refuse_reentry();
   unloaded_ = true;
   if (local_) {
     held.unlock();

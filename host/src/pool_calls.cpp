@@ -51,7 +51,8 @@ void plugin_pool::begin(call_request& request, std::string_view method, packed_a
 
 void plugin_pool::count_end(const call_request& request, const reply& result) {
   if (request.progress) request.progress->close();
-  request.counted->end(result.outcome(), ipc::clock::now() - request.begun, result.size());
+  const outcome how = request.stream ? request.stream->settle(result.outcome()) : result.outcome();
+  request.counted->end(how, ipc::clock::now() - request.begun, result.size());
 }
 
 // Of a call in this process.

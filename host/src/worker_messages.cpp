@@ -156,11 +156,14 @@ bool worker_process::tell(ipc::byte_span frame, std::vector<unique_fd> handles) 
 }
 
 void worker_process::on_closed(const std::string& violation) {
-  if (!violation.empty()) return kill(exit_reason::protocol, violation);
-  // Most likely it is exiting: let it, so that its own status is what gets reported.
-  kill_at_ = ipc::clock::now() + exit_after_close;
+  if (!violation.empty()) {
+    kill(exit_reason::protocol, violation);
+  } else {  // Most likely it is exiting: let it, so that its own status is what gets reported.
+    kill_at_ = ipc::clock::now() + exit_after_close;
+    schedule(kill_at_);
+  }
   // If its exit was noticed while another thread was still reading what it left behind, the account is still open.
-  schedule(exited_ ? ipc::clock::now() : kill_at_.load());
+  if (exited_) schedule(ipc::clock::now());
 }
 
 }  // namespace bulkhead

@@ -246,6 +246,8 @@ void worker_set::execute(const Action& action) {
       if (worker->killed != exit_reason::shut_down)
         start_failed(outcome::unavailable, " could not start: the worker was killed, and does not end");
       lifecycle({.kind = kind::undead, .pid = process ? process->info().pid : -1});
+      worker->handed_over = true;  // what was saved last counts, whatever it may still say
+      if (settings_->state) take_over();
     }
   } else if constexpr (std::is_same_v<Action, actions::fail_calls>) {
     failing_ = "plugin " + settings_->name + ": " + action.reason;

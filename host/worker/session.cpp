@@ -251,7 +251,7 @@ void session::save_state(std::uint32_t id) {
   try {
     const std::vector<std::uint8_t> state = runtime_.save_state();
     if (state.size() + message_overhead > frame_limit_)
-      return refuse(outcome::rejected, too_large("the state", state.size()));
+      return refuse(outcome::plugin_error, too_large("the state", state.size()));
     ipc::buffer result;
     ipc::packer(result)
         .pack_bin(static_cast<std::uint32_t>(state.size()))
@@ -383,7 +383,7 @@ void session::answer(bulkhead_call& call, ipc::byte_span result) {
     return fail(call, {outcome::plugin_error, "the result refers to a blob that does not exist or was released", {}});
   if (!placed.empty()) result = placed;
   if (result.size() + message_overhead > frame_limit_) {
-    fail(call, {outcome::rejected, too_large("the result", result.size()), {}});
+    fail(call, {outcome::plugin_error, too_large("the result", result.size()), {}});  // its method has run
     return;
   }
   std::vector<unique_fd> handles;

@@ -1,6 +1,7 @@
 // Who reads a channel, and what becomes of what has come. See channel.hpp.
 #include "futex.hpp"
 #include <bulkhead/ipc/channel.hpp>
+#include <bulkhead/ipc/lane.hpp>
 
 #include <algorithm>
 
@@ -10,6 +11,7 @@ namespace {
 constexpr std::size_t read_chunk = std::size_t{64} << 10;
 constexpr int reads_in_a_row = 16;                             // then others get their turn
 constexpr std::size_t keep_capacity = std::size_t{256} << 10;  // of the buffer for partial messages
+constexpr std::size_t backlog = lane_memory::least_ring / 2;   // of a peer that can write no more, at least
 
 }  // namespace
 
@@ -65,10 +67,12 @@ bool channel::read_turn(lock& held, time_point deadline, bool block) {
   rearm(held);
   const bool for_writing = loop_ && !out_.empty();
   const time_point partial_since = partial_since_;
-  const time_point until = partial_since == never ? deadline : std::min(deadline, partial_since + limits_.frame_time);
+  const std::size_t had = partial_.size();
+  const time_point due = partial_since == never ? never : partial_since + limits_.frame_time;
+  const time_point until = std::min(deadline, due);
   block = block && !for_writing && transport_->reads_deaf() &&
           (until == never || (loop_ && until > clock::now() + read_patience));
-  bool ready = true, ended = false;
+  bool ready = true, ended = false, late = false;
   blocking_ = block;
   held.unlock();
   if (block) {
@@ -80,14 +84,18 @@ bool channel::read_turn(lock& held, time_point deadline, bool block) {
       write_some(held);
       held.unlock();
     }
-    if (ready) read_unlocked(false, ended);
+    late = due != never && clock::now() >= due;
+    if (ready || late) read_unlocked(false, ended);
   }
   held.lock();
   blocking_ = false;
   if (ended) close(held, violation_);
-  // Bytes that trickle in do not extend the time.
-  if (const time_point since = partial_since_; since != never && clock::now() >= since + limits_.frame_time)
-    close(held, "a message was not complete within the frame time limit");
+  // It is judged by what was there when its time had passed: this process may have been stopped meanwhile. Bytes that trickle
+  // in do not extend the time; what a peer has written until there was no more room does.
+  if (late && partial_since_.load() == partial_since) {
+    if (partial_.size() - had >= backlog) partial_since_ = clock::now();
+    else close(held, "a message was not complete within the frame time limit");
+  }
   reading_ = false;
   return block && ready;
 }

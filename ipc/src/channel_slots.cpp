@@ -143,14 +143,14 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
       rearm(held);
     }
   }
-  if (const time_point since = partial_since_; since != never) {
-    const time_point due = since + limits_.frame_time;
-    if (due > now) {
-      result.next = std::min(result.next, due);
-    } else if (!reading_) {
-      close(held, "a message was not complete within the frame time limit");
-    }  // else the reader notices by itself
+  time_point since = partial_since_;
+  if (since != never && since + limits_.frame_time <= now && !reading_) {
+    read_turn(held, now, false);
+    release_reader(held, false);
+    since = partial_since_;
   }
+  if (since != never && !closed_)  // one whose time has passed has a reader, which notices by itself
+    result.next = std::min(result.next, (since + limits_.frame_time > now ? since : now) + limits_.frame_time);
   return result;
 }
 

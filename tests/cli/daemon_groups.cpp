@@ -110,6 +110,27 @@ TEST_CASE("when a group's new version can't be loaded the old one goes on, with 
   CHECK(pids(daemon).at("third") != before.at("third"));
 }
 
+TEST_CASE("a plugin that is to move from a group whose new version can't be loaded stays there") {
+  running_daemon daemon(plugins + group_table("rest_for_one", in_order));
+  const auto before = pids(daemon);
+  const std::string broken =
+      "[plugins.second]\nfile = \"" + write(daemon.folder() / "broken.so", "no plugin at all").string() + "\"\n";
+  daemon.reload(plugin_table("first", "", "echo") + broken + plugin_table("third", "", "echo") +
+                "[groups.aim]\nplugins = [\"third\"]\n" + group_table("rest_for_one", R"("first", "second")"));
+  CHECK(pids(daemon) == before);
+  CHECK_THAT(daemon.run({"logs"}).out, Contains("plugin third stays in group trio"));
+  crash_second(daemon);
+  CHECK(pids(daemon).at("third") != before.at("third"));
+
+  daemon.reload(plugins + "[groups.aim]\nplugins = [\"third\"]\n" +
+                group_table("rest_for_one", R"("first", "second")"));
+  CHECK(daemon.plugin("third")["group"] == "aim");
+  const auto now = pids(daemon);
+  CHECK(daemon.call({"second.misbehave", "abort"}).status == 13);
+  CHECK(daemon.call({"second.echo", "1"}).out == "1\n");
+  CHECK(pids(daemon).at("third") == now.at("third"));
+}
+
 TEST_CASE("a group is loaded whole or not at all, and the other plugins are served") {
   const scratch_folder folder;
   const auto file = write(folder / "second.so", "no plugin at all");

@@ -262,7 +262,10 @@ TEST_CASE("memory for blobs is bounded") {
       kept.push_back(plugin.call<shared_blob>("fill", mib, i));  // the last are no longer shared
     for (std::size_t i = 0; i < 6; ++i) CHECK(sum_of(kept[i]) == i * mib);
     CHECK(mappings("bulkhead-results") == 4);
-    CHECK(failure_of([&] { plugin.call<bytes>("fill", 20 * mib, 1); }).outcome() == outcome::rejected);
+    const auto too_large = failure_of([&] { plugin.call<bytes>("fill", 20 * mib, 1); });
+    CHECK(too_large.outcome() == outcome::plugin_error);  // its method has run
+    CHECK_THAT(too_large.message(), Catch::StartsWith("the result has ") &&
+                                        Catch::EndsWith("more than the limit of 16777216 for one message"));
     CHECK(plugin.call<bytes>("fill", mib, 1).size() == mib);
   }
   SECTION("and can be none at all") {

@@ -3,7 +3,10 @@
 
 #include <boost/asio/use_future.hpp>
 
+#include <cstdlib>
 #include <future>
+
+#include <sys/socket.h>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
@@ -66,6 +69,29 @@ TEST_CASE("a plugin in this process that has been unloaded is unavailable to cal
   REQUIRE(ended.wait_for(1));
   CHECK(ended.values()[0] == outcome::unavailable);
   chaos.unload();
+}
+
+TEST_CASE("a plugin that is still being made in this process when its host is shut down is unavailable") {
+  int ends[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+  unique_fd mine(ends[0]);
+  const unique_fd the_plugins(ends[1]);
+  REQUIRE(::setenv("BULKHEAD_TEST_GATE", std::to_string(the_plugins.get()).c_str(), 1) == 0);
+  host host;
+  auto load = std::async(std::launch::async, [&] {
+    try {
+      host.load(plugin_path("gated"), here());
+    } catch (const call_error& error) {
+      return error.outcome();
+    }
+    return outcome::ok;
+  });
+  char byte = 0;
+  REQUIRE(::recv(mine.get(), &byte, 1, 0) == 1);
+  host.shutdown();
+  mine.reset();
+  CHECK(load.get() == outcome::unavailable);
+  ::unsetenv("BULKHEAD_TEST_GATE");
 }
 
 TEST_CASE("calls that still wait for their turn in this process when the plugin is unloaded end with unavailable") {

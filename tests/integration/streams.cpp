@@ -43,6 +43,12 @@ load_options as(isolation how) {
   return options;
 }
 
+method_metrics metrics_of(const plugin& target, const std::string& method) {
+  for (const method_metrics& each : target.metrics().methods)
+    if (each.method == method) return each;
+  return {};
+}
+
 }  // namespace
 
 TEST_CASE("results are streamed, and the method's own result comes last") {
@@ -367,6 +373,20 @@ TEST_CASE("an answer does not make a call ok of whose deadline its stream has to
   }
   while (context.poll_one() > 0) continue;
   CHECK(call.finish().outcome() == outcome::timeout);
+  CHECK(metrics_of(streaming, "first").ended(outcome::timeout) == 1);
+}
+
+TEST_CASE("a stream counts once, by the outcome that its caller sees") {
+  host host;
+  auto streaming = host.load(plugin_path("streaming"), as(GENERATE(isolation::process, isolation::none)));
+  auto late = streaming.with({.deadline = 100ms}).open("wait");
+  CHECK(failure_of([&] { late.next<int>(); }).outcome() == outcome::timeout);
+  auto unwanted = streaming.open("wait");
+  unwanted.cancel();
+  CHECK(unwanted.finish().outcome() == outcome::cancelled);
+  REQUIRE(eventually([&] { return metrics_of(streaming, "wait").ended() == 2; }));
+  CHECK(metrics_of(streaming, "wait").ended(outcome::timeout) == 1);
+  CHECK(metrics_of(streaming, "wait").ended(outcome::cancelled) == 1);
 }
 
 TEST_CASE("a plugin is unloaded in mid-stream") {

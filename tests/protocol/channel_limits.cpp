@@ -148,6 +148,40 @@ TEST_CASE("an event loop is asked to come back for a message that is not complet
   CHECK(c.channel->closed());
 }
 
+TEST_CASE("a message is not too slow for what came while its reader was stopped") {
+  ipc::limits limits;
+  limits.frame_time = 20ms;
+  idle_loop loop;
+  connection c(limits, 0, &loop);
+  const auto stopped = [&] {
+    while (ipc::clock::now() <= loop.next) std::this_thread::yield();
+  };
+  SECTION("its end") {
+    const bytes_t frame = vector_named("event");
+    c.say({frame.data(), 5});
+    c.channel->on_event(true, false);
+    stopped();
+    c.say(ipc::byte_span(frame).subspan(5));
+    c.channel->tick(ipc::clock::now(), 1s);
+    CHECK_FALSE(c.channel->closed());
+    CHECK(c.seen.messages.size() == 1);
+  }
+  SECTION("as much of it as there was room for: it has as much time once more") {
+    c.say(bytes_t{0x93, 0x02, 0xa1, 'n', 0x91, 0xc6, 0, 0xf0, 0, 0});  // [2, "n", [15 MiB of bytes
+    c.channel->on_event(true, false);
+    stopped();
+    c.say(bytes_t(std::size_t{64} << 10));
+    loop.next = c.channel->tick(ipc::clock::now(), 1s).next;
+    CHECK_FALSE(c.channel->closed());
+    REQUIRE(loop.next != ipc::never);
+    stopped();
+    c.say(bytes_t(1));
+    c.channel->tick(ipc::clock::now(), 1s);
+    CHECK(c.channel->closed());
+    CHECK(c.seen.violation.find("frame time limit") != std::string::npos);
+  }
+}
+
 TEST_CASE("a call given up and never answered is overdue after the grace") {
   idle_loop loop;
   connection c({}, 0, &loop);

@@ -59,11 +59,13 @@ void supervisor::on(const events::stop& e) {
   if (state_ == supervisor_state::stopping) return;
   state_ = supervisor_state::stopping;
   abandon_places();
+  for (place& each : places_) each.restart = e.calls_wait;  // its group starts it again
 }
 
 void supervisor::on(const events::reset& e) {
   forget_failures();
   probe_at_ = never;
+  for (place& each : places_) each.restart = false;
   if (!e.start) {  // calls wait for that
     admit();
     if (!open() && state_ != supervisor_state::stopping) state_ = supervisor_state::stopped;

@@ -11,7 +11,6 @@ void supervisor::open_places() {
     each.closed = false;
     if (each.successor || (each.worker && each.worker.at->leave_by == never)) continue;
     each.due = now_;
-    each.restart = false;
   }
 }
 

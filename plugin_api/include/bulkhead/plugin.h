@@ -85,9 +85,9 @@ struct bulkhead_host {
   uint32_t abi_version; /* BULKHEAD_ABI_VERSION of the worker */
   void* host_data;      /* private to the worker */
 
-  /* Ends `call` with a result: one MessagePack value of `size` bytes, copied; the outcome is `rejected` when it is larger
-     * than a message may be. Exactly one of reply() and fail() must be called for each call, once; it may be later than
-     * the return of invoke(), and from any thread. [any-thread] */
+  /* Ends `call` with a result: one MessagePack value of `size` bytes, copied; the outcome is `plugin_error` when it is
+     * larger than a message may be. Exactly one of reply() and fail() must be called for each call, once; it may be
+     * later than the return of invoke(), and from any thread. [any-thread] */
   void (*reply)(const bulkhead_host_t* host, bulkhead_call_t* call, const void* result, size_t size);
 
   /* Ends `call` with an error: a text for people, and optionally one MessagePack value with details (NULL, 0 for

@@ -228,4 +228,20 @@ TEST_CASE(
   CHECK(member.state() == supervisor_state::stopped);
 }
 
+TEST_CASE("what a group starts again is restarted, what starts after a reset is not") {
+  stage play(settings(2));
+  play.up();
+  const auto stop = [&](worker_id first) {
+    play.tell(events::stop{.calls_wait = true});
+    for (const worker_id id : {first, first + 1}) play.tell(stage::exit(id, exit_class::normal));
+    REQUIRE(play.subject.state() == supervisor_state::stopped);
+  };
+  stop(1);
+  CHECK(play.tell(events::start{}) == script{"respawn 3@0", "respawn 4@1"});
+  for (const worker_id id : {3, 4}) play.ready(id);
+  stop(3);
+  play.tell(events::reset{.start = false});
+  CHECK(play.tell(events::start{}) == script{"spawn 5@0", "spawn 6@1"});
+}
+
 }  // namespace bulkhead::supervision
