@@ -134,6 +134,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   ipc::time_point next_timer_ = ipc::never;  // for the earliest deadline of asynchronous calls in there, or before it
   std::uint64_t last_ticket_ = 0;
   std::size_t next_place_ = 0;  // round robin
+  static constexpr std::chrono::minutes poison_memory{10};
   struct suspect {
     unsigned killed = 0;
     ipc::time_point since;

@@ -56,6 +56,7 @@ class reactor : public std::enable_shared_from_this<reactor> {
   // For a thread that waits for something to happen while perhaps nobody runs the executor: does its work for one turn,
   // which comes at `until` at the latest.
   void help(ipc::time_point until);
+  static constexpr std::chrono::milliseconds help_turn{20};  // how long one that helps may miss what it waits for
 
   // Whether this thread calls targets at the moment: then it must not wait for what other targets do.
   bool in_turn() const { return turn_.mine(); }

@@ -8,6 +8,7 @@
 #include "sandbox/violation_text.hpp"
 #include <bulkhead/ipc/lane_transport.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <fstream>
 
@@ -311,6 +312,12 @@ void worker_process::wait_ready() {
 plugin_info worker_process::description() const {
   std::lock_guard held(mutex_);
   return description_;
+}
+
+bool worker_process::idempotent(std::string_view method) const {
+  std::lock_guard held(mutex_);
+  return std::ranges::any_of(description_.methods,
+                             [&](const auto& each) { return each.idempotent && each.name == method; });
 }
 
 bool worker_process::in_call() const { return settings_->argv.empty() && black_box_copy(black_box_.get()).in_call; }

@@ -98,6 +98,7 @@ class worker_process final : public reactor::target,
   void wait_ready();
   // What it said of itself when it got ready.
   plugin_info description() const;
+  bool idempotent(std::string_view method) const;  // by its own word
 
   void ask_to_leave();
   // SIGKILL to all of it; `reason` is reported unless it has ended by itself.

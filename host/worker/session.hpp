@@ -57,6 +57,10 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   void enter(std::uint32_t phase);
 
  private:
+  static constexpr std::size_t message_overhead = 64;  // of a message around a value, at most
+  static constexpr const char* cancelled_with_call = "the call it was made for was cancelled";
+  static ipc::limits worker_limits();
+
   struct queued {
     std::uint32_t id = 0;
     std::vector<std::uint8_t> bytes;  // of these two
