@@ -2,7 +2,6 @@
 #include "group_core.hpp"
 #include "worker_set.hpp"
 
-
 namespace bulkhead {
 namespace {
 
