@@ -135,8 +135,12 @@ TEST_CASE("what Node can't take as a handle is refused with what it is, and the 
                                       [] { return ::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0); }};
   for (const auto& make : all) {
     const std::string kind(to_string(passed_handle(unique_fd(make())).kind()));
-    check_refused(make, "a handle of the kind " + kind + " can't be sent to Node, which would abort");
+    check_refused(
+        make, "a handle of the kind " + kind + " can't be sent to Node, which would abort, or take no handle after it");
   }
+  for (const int type : {SOCK_SEQPACKET, SOCK_DGRAM})
+    check_refused([type] { return socket_pair(type).first.release(); },
+                  "a Unix socket that is no stream can't be sent to Node, which would take no handle after it");
   CHECK(node.channel().unsent() == 0);
   auto [ours, theirs] = socket_pair();
   CHECK(result_of(node, "taken", std::move(theirs)) == boost::system::error_code());
