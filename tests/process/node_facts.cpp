@@ -7,17 +7,6 @@ using namespace bulkhead;
 using namespace bulkhead::testing;
 using json = nlohmann::json;
 
-namespace {
-
-// Node with a channel, which runs a script of a few words.
-child node_with(launcher& launch, process_options options, const std::string& script) {
-  options.channel = channel_kind::node;
-  if (options.streams.empty()) options.streams = {stdio::pipe(), stdio::pipe(), stdio::inherit()};
-  return launch.spawn("node", {"-e", script}, options);
-}
-
-}  // namespace
-
 TEST_CASE("what Node has written of a message when it ends is dropped, and all before it has come") {
   launcher launch;
   conversation with;

@@ -81,6 +81,20 @@ inline std::string all_of(int fd) {
   return out;
 }
 
+// Node with a channel, which runs a script of a few words.
+inline child node_with(launcher& launch, process_options options, const std::string& script) {
+  options.channel = channel_kind::node;
+  if (options.streams.empty()) options.streams = {stdio::pipe(), stdio::pipe(), stdio::inherit()};
+  return launch.spawn("node", {"-e", script}, options);
+}
+
+// Both ends of a Unix socket pair.
+inline std::pair<unique_fd, unique_fd> socket_pair(int type = SOCK_STREAM) {
+  int both[2];
+  REQUIRE(::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, both) == 0);
+  return {unique_fd(both[0]), unique_fd(both[1])};
+}
+
 // A peer that writes what it likes: python with the channel as `c`.
 inline child raw_peer(launcher& launch, conversation& with, const std::string& script) {
   process_options options = with.options();

@@ -106,7 +106,7 @@ struct process_options {
   int kill_signal = SIGTERM;                                      // see timeout
   std::chrono::nanoseconds kill_grace = std::chrono::seconds(1);  // see timeout
   channel_kind channel = channel_kind::none;                      // whether there are messages
-  // Files and memfds may be sent as handles, too: the child is not Node, which would abort.
+  // Files, memfds and the like may be sent as handles, too: the child is not Node, which would abort, or take none after.
   bool any_handle = false;
   child_events events{};  // who is told what happens
 };

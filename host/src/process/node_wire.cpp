@@ -51,12 +51,14 @@ bool has_discarded(const nlohmann::json& value) {
   return value.is_discarded() || (value.is_structured() && std::any_of(value.begin(), value.end(), has_discarded));
 }
 
-std::string dgram_type(int fd) {
-  int domain = 0;
-  socklen_t size = sizeof domain;
-  ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size);
-  return domain == AF_INET6 ? "udp6" : "udp4";
+int option_of(int socket, int option) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  ::getsockopt(socket, SOL_SOCKET, option, &value, &size);
+  return value;
 }
+
+bool is_unix(handle_kind kind) { return kind == handle_kind::unix_socket || kind == handle_kind::unix_listener; }
 
 }  // namespace
 
@@ -93,6 +95,9 @@ std::string to_line(const nlohmann::json& message) {
 
 nlohmann::json envelope(const nlohmann::json& message, const passed_handle& handle, bool any) {
   nlohmann::json out = {{"cmd", "NODE_HANDLE"}, {"msg", message}};
+  if (!any && is_unix(handle.kind()) && option_of(handle.fd(), SO_TYPE) != SOCK_STREAM)
+    throw std::invalid_argument(
+        "a Unix socket that is no stream can't be sent to Node, which would take no handle after it");
   switch (handle.kind()) {
     case handle_kind::tcp_socket:
     case handle_kind::unix_socket:
@@ -101,12 +106,12 @@ nlohmann::json envelope(const nlohmann::json& message, const passed_handle& hand
     case handle_kind::unix_listener: out["type"] = "net.Server"; break;
     case handle_kind::udp_socket:
       out["type"] = "dgram.Socket";
-      out["dgramType"] = dgram_type(handle.fd());
+      out["dgramType"] = option_of(handle.fd(), SO_DOMAIN) == AF_INET6 ? "udp6" : "udp4";
       break;
     default:
       if (!any)
         throw std::invalid_argument("a handle of the kind " + std::string(to_string(handle.kind())) +
-                                    " can't be sent to Node, which would abort");
+                                    " can't be sent to Node, which would abort, or take no handle after it");
       out["type"] = "net.Native";
   }
   return out;
