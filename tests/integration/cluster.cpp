@@ -482,6 +482,25 @@ TEST_CASE("connections for which there is no room in a worker's socket wait, and
   CHECK(stats.lost == 0);
 }
 
+TEST_CASE("a worker whose socket has no room for the question whether it heeds its connections is asked later") {
+  cluster_options options = with(schedule::round_robin, 1);
+  options.load.supervision.heartbeat = {.interval = 300ms, .silence = 1200ms};
+  fixture at(options);
+  const pid_t pid = at.site->stats().workers.at(0).pid;
+  const auto begin = std::chrono::steady_clock::now();
+  REQUIRE(::kill(pid, SIGSTOP) == 0);
+  std::vector<http_client> clients;
+  while (at.site->stats().waiting == 0)  // at once, so that the question is not in the socket yet
+    for (http_client& each : at.that_sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 50)) clients.push_back(std::move(each));
+  std::this_thread::sleep_until(begin + 450ms);  // now it is due
+  ::kill(pid, SIGCONT);
+  for (http_client& each : clients) CHECK(each.receive());
+  std::this_thread::sleep_until(begin + 2s);  // beyond the silence
+  CHECK(clients.front().get("/"));
+  CHECK(at.site->stats().workers.at(0).pid == pid);
+  CHECK(at.host.count(watched_host::kind::exited) == 0);
+}
+
 TEST_CASE("a connection that one worker refuses, or has no descriptor left for, is served by another") {
   const std::string how = GENERATE("/refuse", "/take-all-descriptors");
   watched_host host;
