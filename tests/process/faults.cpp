@@ -222,6 +222,18 @@ TEST_CASE("what a handler throws goes to the application, and the child goes on"
   check_nothing_left(launch, before);
 }
 
+TEST_CASE("a timeout kills for good after a signal that can't be sent, though the handler that is told of it throws") {
+  mailbox<int> thrown;
+  launcher launch({.on_exception = [&](std::exception_ptr) { thrown.put(1); }});
+  process_options options = {.timeout = 1ms, .kill_signal = 1000, .kill_grace = 1ms};
+  options.events.on_error = [](auto, auto&) { throw std::runtime_error("error"); };
+  const child made = launch.spawn("sleep", {"300"}, options);
+  const auto status = made.wait_for(20s);
+  REQUIRE(status);
+  CHECK(status->signal == SIGKILL);
+  CHECK(thrown.wait_for(1));
+}
+
 TEST_CASE("a process server that dies is replaced, and still kills the children of the one before") {
   pid_t old_child = 0;
   {
