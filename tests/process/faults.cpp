@@ -266,6 +266,31 @@ TEST_CASE(
   CHECK(ends(sleeper));
 }
 
+TEST_CASE(
+    "process servers that die without having started a child are replaced ten times, and then by the next spawn") {
+  pid_t old_child = 0;
+  {
+    launcher launch;
+    const child before = launch.spawn("sleep", {"300"});
+    old_child = before.pid();
+    const auto after_a_kill = [&] {
+      const pid_t killed = launch.server_pid();
+      REQUIRE(::kill(killed, SIGKILL) == 0);
+      REQUIRE(eventually([&] { return launch.server_pid() != killed; }));
+      return launch.server_pid();
+    };
+    for (int successor = 0; successor < 10; ++successor) REQUIRE(after_a_kill() > 0);
+    CHECK(after_a_kill() == -1);
+    CHECK(!before.wait_for(0s));
+    const child after = launch.spawn("sleep", {"300"});
+    CHECK(watches(launch.server_pid(), old_child));
+    CHECK(after_a_kill() > 0);  // that has started one
+    CHECK(!after.wait_for(0s));
+  }
+  CHECK(ends(old_child, 0));
+  CHECK(no_children());
+}
+
 TEST_CASE("sandboxed children end with an application that is killed together with its process servers") {
   launcher launch;
   const child application = application_with(launch, {"sandboxed", "sandboxed"});
