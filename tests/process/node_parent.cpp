@@ -673,3 +673,13 @@ TEST_CASE("advanced serialization is refused with what to do") {
   CHECK(json::parse(done.out)["code"] == 64);
   CHECK(done.err.find("only 'json' is supported") != std::string::npos);
 }
+
+TEST_CASE("a serialization that is unknown is refused with what to do") {
+  launcher launch;
+  const auto done = launch.exec_file(
+      program("node_child"), {},
+      {.process = {.add_env = {"NODE_CHANNEL_FD=0", "NODE_CHANNEL_SERIALIZATION_MODE=unheard-of"}, .timeout = 60s}});
+  CHECK(done.status.code == 64);
+  CHECK(done.err.find("'unheard-of', only 'json' is supported: fork() with {serialization: 'json'}") !=
+        std::string::npos);
+}
