@@ -1,5 +1,6 @@
 // Clusters, with the plugin http and real clients: what becomes of connections when workers die, leave, hang, are recycled
 // and reloaded, by either schedule.
+#include "../features.hpp"
 #include "cluster_fixture.hpp"
 
 #include <array>
@@ -389,20 +390,15 @@ TEST_CASE("a cluster serves a listening socket that it is lent, and leaves it op
 }
 
 TEST_CASE("a cluster that listens on :: serves both families") {
+  if (!has_ipv6()) return;
   cluster_options options = with(schedule::round_robin, 1);
   options.address = "::";
-  std::optional<fixture> at;
-  try {
-    at.emplace(options);
-  } catch (const std::system_error& error) {
-    WARN("no IPv6 here: " << error.what());
-    return;
-  }
-  CHECK(at->connect().get("/"));
+  fixture at(options);
+  CHECK(at.connect().get("/"));
   sockaddr_in6 where{};
   where.sin6_family = AF_INET6;
   where.sin6_addr = in6addr_loopback;
-  where.sin6_port = htons(at->site->port());
+  where.sin6_port = htons(at.site->port());
   CHECK(http_client(reinterpret_cast<sockaddr*>(&where), sizeof where).get("/"));
 }
 
@@ -480,6 +476,25 @@ TEST_CASE("connections for which there is no room in a worker's socket wait, and
   CHECK(stats.waiting == 0);
   CHECK(stats.workers.at(0).pid == pid);
   CHECK(stats.lost == 0);
+}
+
+TEST_CASE("a worker whose socket has no room for the question whether it heeds its connections is asked later") {
+  cluster_options options = with(schedule::round_robin, 1);
+  options.load.supervision.heartbeat = {.interval = 300ms, .silence = 1200ms};
+  fixture at(options);
+  const pid_t pid = at.site->stats().workers.at(0).pid;
+  const auto begin = std::chrono::steady_clock::now();
+  REQUIRE(::kill(pid, SIGSTOP) == 0);
+  std::vector<http_client> clients;
+  while (at.site->stats().waiting == 0)  // at once, so that the question is not in the socket yet
+    for (http_client& each : at.that_sent("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 50)) clients.push_back(std::move(each));
+  std::this_thread::sleep_until(begin + 450ms);  // now it is due
+  ::kill(pid, SIGCONT);
+  for (http_client& each : clients) CHECK(each.receive());
+  std::this_thread::sleep_until(begin + 2s);  // beyond the silence
+  CHECK(clients.front().get("/"));
+  CHECK(at.site->stats().workers.at(0).pid == pid);
+  CHECK(at.host.count(watched_host::kind::exited) == 0);
 }
 
 TEST_CASE("a connection that one worker refuses, or has no descriptor left for, is served by another") {

@@ -1,4 +1,5 @@
 // What a policy grants is to be had, and what it does not grant is not. How denials are told is in denials.cpp.
+#include "../features.hpp"
 #include "guest.hpp"
 
 #include <csignal>
@@ -382,7 +383,7 @@ TEST_CASE("a cgroup counts the memory of a worker and all that it started, and i
   const sandbox_layer layer = cgroup_of(bomb);
   REQUIRE(layer.name == "cgroup");
   if (!layer.in_force) {  // then the address space is limited alone, and the reason is told
-    WARN("no cgroups here: " << layer.detail);
+    lacks("cgroups", layer.detail);
     CHECK_FALSE(layer.detail.empty());
     return;
   }
@@ -404,7 +405,7 @@ TEST_CASE("without a PID namespace what a worker has started ends with it all th
       static_cast<int>(checked(::syscall(SYS_pidfd_open, parent.call<int>("leave_child"), 0), "pidfd_open")));
   parent.unload();
   if (!layer.in_force) {  // then it outlives it, and that is told
-    WARN("no cgroups here: " << layer.detail);
+    lacks("cgroups", layer.detail);
     CHECK(layer.detail.find("may outlive it") != std::string::npos);
     ::syscall(SYS_pidfd_send_signal, child.get(), SIGKILL, nullptr, 0);
   }
@@ -419,7 +420,7 @@ TEST_CASE("where no namespace holds the processes of a worker a cgroup counts th
   const sandbox_layer layer = cgroup_of(parent);
   REQUIRE(layer.name == "cgroup");
   if (!layer.in_force) {
-    WARN("no cgroups here: " << layer.detail);
+    lacks("cgroups", layer.detail);
     CHECK(layer.detail.find("not counted") != std::string::npos);
     return;
   }

@@ -6,6 +6,27 @@
 using namespace bulkhead;
 using namespace bulkhead::testing;
 
+namespace {
+
+// Runs commands by exec, or by exec_file of a script that has them.
+class either_way {
+ public:
+  explicit either_way(bool by_file) : by_file_(by_file) {}
+  template <class... Token>
+  auto exec(const std::string& command, exec_options options = {}, Token&&... token) {
+    if (!by_file_) return launch_.exec(command, std::move(options), std::forward<Token>(token)...);
+    const auto script = write_file(folder_ / "script", "#!/bin/sh\n" + command + "\n", 0755);
+    return launch_.exec_file(script, {}, std::move(options), std::forward<Token>(token)...);
+  }
+
+ private:
+  const bool by_file_;
+  const scratch_folder folder_;
+  launcher launch_;
+};
+
+}  // namespace
+
 TEST_CASE("exec runs a shell command and hands back both outputs") {
   launcher launch;
   const auto done = launch.exec("echo out | tr a-z A-Z; echo err >&2");
@@ -57,7 +78,7 @@ TEST_CASE("input is written while output is read, however much there is") {
 }
 
 TEST_CASE("output past max_output is an error with what was read so far") {
-  launcher launch;
+  either_way launch(GENERATE(false, true));
   const auto flood = launch.exec("yes", {.max_output = 1000});
   CHECK(flood.error == process_error::output_limit);
   CHECK(flood.out.size() == 1000);
@@ -71,7 +92,7 @@ TEST_CASE("output past max_output is an error with what was read so far") {
 }
 
 TEST_CASE("a timeout kills the whole command and hands back what there was") {
-  launcher launch;
+  either_way launch(GENERATE(false, true));
   const auto late = launch.exec("echo begun; sleep 300 | cat", {.process = {.timeout = 300ms}});
   CHECK(late.error == process_error::timed_out);
   CHECK(late.out == "begun\n");
@@ -82,7 +103,7 @@ TEST_CASE("a timeout kills the whole command and hands back what there was") {
 }
 
 TEST_CASE("a timeout ends also what only holds the pipe of a command that has ended") {
-  launcher launch;
+  either_way launch(GENERATE(false, true));
   const auto held = launch.exec("sleep 300 & exit 4", {.process = {.timeout = 200ms}});
   CHECK(held.error == process_error::timed_out);
   CHECK(held.status.code == 4);
@@ -164,7 +185,7 @@ TEST_CASE("the first three streams of a command can't be other than pipes") {
 }
 
 TEST_CASE("a command can be cancelled") {
-  launcher launch;
+  either_way launch(GENERATE(false, true));
   std::stop_source stop;
   mailbox<std::string> events;
   exec_options options;
@@ -177,7 +198,7 @@ TEST_CASE("a command can be cancelled") {
 
 TEST_CASE("a command with a completion token can be cancelled, and timed out, with the signal that is asked for") {
   const bool cancels = GENERATE(true, false);
-  launcher launch;
+  either_way launch(GENERATE(false, true));
   std::stop_source stop;
   mailbox<std::pair<boost::system::error_code, exec_result>> ended;
   exec_options options;

@@ -222,6 +222,18 @@ TEST_CASE("what a handler throws goes to the application, and the child goes on"
   check_nothing_left(launch, before);
 }
 
+TEST_CASE("a timeout kills for good after a signal that can't be sent, though the handler that is told of it throws") {
+  mailbox<int> thrown;
+  launcher launch({.on_exception = [&](std::exception_ptr) { thrown.put(1); }});
+  process_options options = {.timeout = 1ms, .kill_signal = 1000, .kill_grace = 1ms};
+  options.events.on_error = [](auto, auto&) { throw std::runtime_error("error"); };
+  const child made = launch.spawn("sleep", {"300"}, options);
+  const auto status = made.wait_for(20s);
+  REQUIRE(status);
+  CHECK(status->signal == SIGKILL);
+  CHECK(thrown.wait_for(1));
+}
+
 TEST_CASE("a process server that dies is replaced, and still kills the children of the one before") {
   pid_t old_child = 0;
   {
@@ -252,6 +264,31 @@ TEST_CASE(
   CHECK(::kill(sleeper, 0) == 0);
   CHECK(application.kill(SIGKILL));
   CHECK(ends(sleeper));
+}
+
+TEST_CASE(
+    "process servers that die without having started a child are replaced ten times, and then by the next spawn") {
+  pid_t old_child = 0;
+  {
+    launcher launch;
+    const child before = launch.spawn("sleep", {"300"});
+    old_child = before.pid();
+    const auto after_a_kill = [&] {
+      const pid_t killed = launch.server_pid();
+      REQUIRE(::kill(killed, SIGKILL) == 0);
+      REQUIRE(eventually([&] { return launch.server_pid() != killed; }));
+      return launch.server_pid();
+    };
+    for (int successor = 0; successor < 10; ++successor) REQUIRE(after_a_kill() > 0);
+    CHECK(after_a_kill() == -1);
+    CHECK(!before.wait_for(0s));
+    const child after = launch.spawn("sleep", {"300"});
+    CHECK(watches(launch.server_pid(), old_child));
+    CHECK(after_a_kill() > 0);  // that has started one
+    CHECK(!after.wait_for(0s));
+  }
+  CHECK(ends(old_child, 0));
+  CHECK(no_children());
 }
 
 TEST_CASE("sandboxed children end with an application that is killed together with its process servers") {

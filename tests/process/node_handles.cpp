@@ -148,6 +148,38 @@ TEST_CASE("what Node can't take as a handle is refused with what it is, and the 
   CHECK(with.messages.values()[0].handle->kind() == handle_kind::unix_socket);
 }
 
+TEST_CASE("real Node that is sent such a handle all the same aborts, or takes no handle after it") {
+  const struct {
+    int (*make)();
+    bool aborts;
+  } all[] = {{[] { return ::open("/etc/passwd", O_RDONLY | O_CLOEXEC); }, true},
+             {[] { return ::memfd_create("m", MFD_CLOEXEC); }, true},
+             {[] { return static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)); }, false},
+             {[] { return ::eventfd(0, EFD_CLOEXEC); }, false}};
+  launcher launch;
+  for (const auto& each : all) {
+    conversation with;
+    process_options options = with.options();
+    options.any_handle = true;
+    options.channel = channel_kind::node;
+    options.streams = {stdio::null(), stdio::null(), stdio::null()};  // it tells its stack
+    const child node = launch.spawn("sh", {"-c", "ulimit -c 0; exec node -e \"$0\"", echo}, std::move(options));
+    unique_fd handle(each.make());
+    INFO(to_string(passed_handle::copy_of(handle.get()).kind()));
+    const auto result = result_of(node, 1, std::move(handle));
+    if (each.aborts) {
+      CHECK(result != boost::system::error_code());
+      CHECK(node.wait().signal == SIGABRT);
+      continue;
+    }
+    CHECK(result == boost::asio::error::bad_descriptor);
+    auto [ours, theirs] = socket_pair();
+    CHECK(result_of(node, 2, std::move(theirs)) == boost::asio::error::bad_descriptor);
+    node.send("after");
+    CHECK(with.message(0) == "after");
+  }
+}
+
 // What the kernel can't give a number to, it drops, with the message that it came with delivered (MSG_CTRUNC).
 
 TEST_CASE(

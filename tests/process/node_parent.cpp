@@ -326,6 +326,21 @@ TEST_CASE("a peer that breaks the rules is told off, or ended, and nothing else 
   }
 }
 
+TEST_CASE("a peer that breaks the rules is disconnected also if the handler that is told of it throws") {
+  mailbox<int> thrown;
+  launcher launch({.on_exception = [&](std::exception_ptr) { thrown.put(1); }});
+  mailbox<std::string> events;
+  process_options options = {.streams = {stdio::null(), stdio::null(), stdio::inherit()},
+                             .channel = channel_kind::node};
+  options.events.on_error = [](auto, auto&) { throw std::runtime_error("error"); };
+  options.events.on_disconnect = [&] { events.put("disconnect"); };
+  options.events.on_close = [&](const exit_status& status) { events.put("signal " + std::to_string(status.signal)); };
+  const child peer = launch.spawn("sh", {"-c", "echo garbage >&3; exec sleep 300"}, options);
+  REQUIRE(events.wait_for(2));
+  CHECK(events.values() == std::vector<std::string>{"disconnect", "signal " + std::to_string(SIGKILL)});
+  CHECK(thrown.wait_for(1));
+}
+
 TEST_CASE("a child that floods its channel takes its turn with others, and waits for whoever reads it") {
   launcher launch;
   mailbox<int> delivered;
@@ -657,4 +672,14 @@ TEST_CASE("advanced serialization is refused with what to do") {
                                      {.process = {.timeout = 60s}});
   CHECK(json::parse(done.out)["code"] == 64);
   CHECK(done.err.find("only 'json' is supported") != std::string::npos);
+}
+
+TEST_CASE("a serialization that is unknown is refused with what to do") {
+  launcher launch;
+  const auto done = launch.exec_file(
+      program("node_child"), {},
+      {.process = {.add_env = {"NODE_CHANNEL_FD=0", "NODE_CHANNEL_SERIALIZATION_MODE=unheard-of"}, .timeout = 60s}});
+  CHECK(done.status.code == 64);
+  CHECK(done.err.find("'unheard-of', only 'json' is supported: fork() with {serialization: 'json'}") !=
+        std::string::npos);
 }

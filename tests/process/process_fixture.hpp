@@ -1,6 +1,7 @@
 // What the tests of child processes share.
 #pragma once
 
+#include "../features.hpp"
 #include "../integration/fixture.hpp"
 #include <bulkhead/process.hpp>
 
@@ -61,16 +62,6 @@ inline std::filesystem::path write_file(const std::filesystem::path& file, const
   std::ofstream(file) << text;
   std::filesystem::permissions(file, std::filesystem::perms(mode));
   return file;
-}
-
-inline bool has_ipv6() {
-  const unique_fd socket(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in6 where{};
-  where.sin6_family = AF_INET6;
-  where.sin6_addr = in6addr_loopback;
-  const bool has = ::bind(socket.get(), reinterpret_cast<sockaddr*>(&where), sizeof where) == 0;
-  if (!has) WARN("no IPv6 here");
-  return has;
 }
 
 // No child is left for anybody to reap, of whatever kind.

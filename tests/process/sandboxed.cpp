@@ -141,7 +141,7 @@ TEST_CASE("without a PID namespace kill_tree reaches what has left the group, by
   const pid_t left = std::stoi(line_of(parent.out()));
   const sandbox_layer layer = cgroup_of(parent);
   if (!layer.in_force) {
-    WARN("no cgroups here: " << layer.detail);
+    lacks("cgroups", layer.detail);
     return;
   }
   CHECK(parent.kill_tree());
@@ -237,7 +237,7 @@ TEST_CASE("a child and all that it starts are held to the policy's number of pro
   REQUIRE(layer.name == "cgroup");
   const auto without_limits = made_by(bare);
   if (!layer.in_force) {
-    WARN("no cgroups here: " << layer.detail);
+    lacks("cgroups", layer.detail);
     CHECK(layer.detail.find("not counted") != std::string::npos);
     return;
   }
@@ -265,7 +265,7 @@ TEST_CASE("a cgroup counts the memory of a child and all that it starts, and its
   REQUIRE(layer.name == "cgroup");
   const exit_status end = family.wait();
   if (!layer.in_force) {  // then the address space is limited alone, and the reason is told
-    WARN("no cgroups here: " << layer.detail);
+    lacks("cgroups", layer.detail);
     CHECK_FALSE(layer.detail.empty());
     return;
   }
@@ -302,7 +302,7 @@ TEST_CASE("a child is in the cgroup that limits its CPUs from its first instruct
     options.detached = true;
     CHECK_THROWS_WITH(launch.spawn("/bin/true", {}, options), Catch::Contains("detached"));
   } catch (const std::runtime_error& error) {
-    WARN("no cgroups here: " << error.what());
+    lacks("cgroups", error.what());
     CHECK(std::string(error.what()).find("cpus can't be limited here: ") != std::string::npos);
   }
   launcher without({.cgroup = "/nowhere"});

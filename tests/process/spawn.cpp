@@ -1,6 +1,9 @@
 // spawn: how a child is started, what it gets, how it is signalled, how it ends, and in which order that is told.
 #include "process_fixture.hpp"
 
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <boost/version.hpp>
 #if BOOST_VERSION >= 107700
 #include <boost/asio/bind_cancellation_slot.hpp>
@@ -247,6 +250,46 @@ TEST_CASE("spawn, reading, writing and waiting take completion tokens") {
   io.run();
   CHECK(read == "hello\n");
   CHECK(ended.code == 0);
+}
+
+TEST_CASE("a coroutine awaits children, their streams and their ends, also what it has begun before it waits") {
+  boost::asio::io_context io;
+  launcher launch(io.get_executor());
+  const auto all = [&]() -> boost::asio::awaitable<void> {
+    const std::vector<std::string> none;
+    auto begun = launch.async_spawn("cat", none, process_options(), boost::asio::use_awaitable);
+    const child cat = co_await std::move(begun);
+    co_await boost::asio::async_write(cat.in(), boost::asio::buffer("hello\n", 6), boost::asio::use_awaitable);
+    cat.in().close();
+    std::string read;
+    co_await boost::asio::async_read_until(cat.out(), boost::asio::dynamic_buffer(read), '\n',
+                                           boost::asio::use_awaitable);
+    CHECK(read == "hello\n");
+    const exit_status status = co_await cat.async_wait(boost::asio::use_awaitable);
+    CHECK(status.code == 0);
+    auto command = launch.exec("echo a command that is longer than what a string holds in place", exec_options(),
+                               boost::asio::use_awaitable);
+    const exec_result result = co_await std::move(command);
+    CHECK(result.out == "a command that is longer than what a string holds in place\n");
+    std::string failure;
+    try {
+      co_await launch.async_spawn("/no/such/file", none, process_options(), boost::asio::use_awaitable);
+    } catch (const boost::system::system_error& error) {
+      failure = error.code().message();
+    }
+    CHECK(failure == std::generic_category().message(ENOENT));
+  };
+  auto ended = boost::asio::co_spawn(io, all, boost::asio::use_future);
+  io.run();
+  ended.get();
+}
+
+TEST_CASE("a future is a child that has been spawned, and how it ended") {
+  launcher launch;
+  const child made = launch.async_spawn("sh", {"-c", "exit 7"}, {}, boost::asio::use_future).get();
+  CHECK(made.async_wait(boost::asio::use_future).get().code == 7);
+  auto missing = launch.async_spawn("/no/such/file", {}, {}, boost::asio::use_future);
+  CHECK(error_of([&] { missing.get(); }).code().value() == ENOENT);
 }
 
 #if BOOST_VERSION >= 107700  // Asio has cancellation slots

@@ -68,11 +68,11 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
   template <class Token>
   auto async_send(const nlohmann::json& message, passed_handle handle, Token&& token) {
     return boost::asio::async_initiate<Token, void(boost::system::error_code)>(
-        [&](auto handler) {
-          start_send(message, std::move(handle), false,
+        [this](auto handler, const nlohmann::json& what, passed_handle&& with) {
+          start_send(what, std::move(with), false,
                      detail::erase<boost::system::error_code>(std::move(handler), executor_));
         },
-        token);
+        token, message, std::move(handle));
   }
   // Without the check for Node's own messages; for those who speak its cluster's.
   void send_internal(const nlohmann::json& message, passed_handle handle = {});

@@ -80,11 +80,11 @@ class launcher {
   auto async_spawn(const std::string& file, const std::vector<std::string>& arguments, process_options options,
                    Token&& token) {
     return boost::asio::async_initiate<Token, void(boost::system::error_code, child)>(
-        [&](auto handler) {
-          start_spawn(file, arguments, std::move(options),
+        [this](auto handler, const std::string& what, const std::vector<std::string>& with, process_options&& how) {
+          start_spawn(what, with, std::move(how),
                       detail::erase<boost::system::error_code, child>(std::move(handler), executor()));
         },
-        token);
+        token, file, arguments, std::move(options));
   }
 
   // Runs a command with /bin/sh -c and collects what it writes. Throws boost::system::system_error when it could not be
@@ -106,11 +106,11 @@ class launcher {
   auto exec_file(const std::string& file, const std::vector<std::string>& arguments, exec_options options,
                  Token&& token) {
     return boost::asio::async_initiate<Token, void(boost::system::error_code, exec_result)>(
-        [&](auto handler) {
-          start_exec(file, arguments, std::move(options),
+        [this](auto handler, const std::string& what, const std::vector<std::string>& with, exec_options&& how) {
+          start_exec(what, with, std::move(how),
                      detail::erase<boost::system::error_code, exec_result>(std::move(handler), executor()));
         },
-        token);
+        token, file, arguments, std::move(options));
   }
 
   // Starts a program with a channel for messages and handles, as Node's fork(): a JavaScript file runs in node, a plugin
@@ -124,11 +124,11 @@ class launcher {
   auto async_fork(const std::string& module, const std::vector<std::string>& arguments, process_options options,
                   Token&& token) {
     return boost::asio::async_initiate<Token, void(boost::system::error_code, child)>(
-        [&](auto handler) {
-          start_fork(module, arguments, std::move(options),
+        [this](auto handler, const std::string& what, const std::vector<std::string>& with, process_options&& how) {
+          start_fork(what, with, std::move(how),
                      detail::erase<boost::system::error_code, child>(std::move(handler), executor()));
         },
-        token);
+        token, module, arguments, std::move(options));
   }
 
   // Kills all children that are not detached and waits until they have ended, for a second at most. Operations in

@@ -286,13 +286,17 @@ void distributor::check_alive(seat& at, ipc::time_point now) {
   }
   const heartbeat_limits& limits = options_.load.supervision.heartbeat;
   if (limits.interval.count() == 0) return;
-  if (at.pong() == at.ping) {
-    if (now - at.pinged < limits.interval) return;
+  if (at.pong() != at.ping) {
+    if (now - at.pinged >= limits.silence)
+      return at.process->kill(exit_reason::hung, "it has stopped heeding its connections");
+  } else if (now - at.pinged >= limits.interval) {
     at.pinged = now;
-    at.send({.type = BULKHEAD_SERVE_PING, .slot = 0, .generation = 0, .value = ++at.ping});
-  } else if (now - at.pinged >= limits.silence) {
-    at.process->kill(exit_reason::hung, "it has stopped heeding its connections");
+    ++at.ping;
+    at.ping_unsent = true;
   }
+  if (at.ping_unsent)
+    at.ping_unsent = !at.send({.type = BULKHEAD_SERVE_PING, .slot = 0, .generation = 0, .value = at.ping});
+  if (at.ping_unsent) soon();
 }
 
 // --- for the application ------------------------------------------------------------------------------------------------

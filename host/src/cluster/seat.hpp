@@ -58,7 +58,8 @@ struct seat {
   bool full = false;      // its socket is, for now
   bool news = false;      // something was published that it has not been told of
   std::uint32_t ping = 0;
-  ipc::time_point pinged{};
+  bool ping_unsent = false;  // its socket was full
+  ipc::time_point pinged{};  // when the ping was due
   unique_fd control, doorbell;
 
  private:

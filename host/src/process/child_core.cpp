@@ -98,12 +98,16 @@ void child_core::add_channel(unique_fd socket, std::function<void(std::vector<un
   options.on_message = tell(&child_events::on_message);
   options.on_internal = tell(&child_events::on_internal);
   options.on_disconnect = [weak = weak_from_this()](const std::string& violation) {
-    if (const auto self = weak.lock())
-      boost::asio::post(self->strand_, [self, violation] { self->on_disconnected(violation); });
+    const auto self = weak.lock();
+    if (!self) return;
+    if (!violation.empty()) {
+      self->try_kill(SIGKILL);
+      self->tell_error(make_error_code(boost::system::errc::protocol_error), "its channel: " + violation);
+    }
+    boost::asio::post(self->strand_, [self] { self->on_disconnected(); });
   };
   options.on_unsent = [weak = weak_from_this()](boost::system::error_code code) {
-    if (const auto self = weak.lock(); self && self->events_.on_error)
-      boost::asio::post(self->strand_, [self, code] { self->events_.on_error(code, "a message could not be sent"); });
+    if (const auto self = weak.lock()) self->tell_error(code, "a message could not be sent");
   };
   options.receive_handles = may_send_handles_;
   options.any_handle = any_handle_;
@@ -111,16 +115,11 @@ void child_core::add_channel(unique_fd socket, std::function<void(std::vector<un
   channel_ = node_channel::prepare(strand_, std::move(socket), std::move(options));
 }
 
-void child_core::on_disconnected(const std::string& violation) {
+void child_core::on_disconnected() {
   disconnected_ = true;
-  boost::asio::post(strand_, [self = shared_from_this(), violation] {
+  boost::asio::post(strand_, [self = shared_from_this()] {
     if (self->exit_waits_ && !self->exit_told_) self->tell_exit();
   });
-  if (!violation.empty()) {
-    try_kill(SIGKILL);
-    if (events_.on_error)
-      events_.on_error(make_error_code(boost::system::errc::protocol_error), "its channel: " + violation);
-  }
   if (events_.on_disconnect) events_.on_disconnect();
 }
 

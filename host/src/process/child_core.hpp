@@ -60,9 +60,10 @@ class BULKHEAD_PRIVATE child_core : public std::enable_shared_from_this<child_co
   bool given_up() const { return timed_out || stop_requested || over_limit; }
   void on_ended();
   void tell_exit();
-  void on_disconnected(const std::string& violation);
+  void on_disconnected();
   void check_closed();
-  void try_kill(int signal);
+  void try_kill(int signal);                                          // a failure is an error event
+  void tell_error(boost::system::error_code code, std::string text);  // by itself: what it throws costs nothing else
   void read_reports();
 
   const std::shared_ptr<void> context_;  // of the executor, if it is the launcher's own

@@ -43,11 +43,16 @@ void child_core::give_up(std::atomic<bool>& why) {
   });
 }
 
+void child_core::tell_error(boost::system::error_code code, std::string text) {
+  if (events_.on_error)
+    boost::asio::post(
+        strand_, [self = shared_from_this(), code, text = std::move(text)] { self->events_.on_error(code, text); });
+}
+
 void child_core::try_kill(int signal) {
   try {
-    kill(signal, true);
-  } catch (const boost::system::system_error& e) {  // it has become another user
-    if (events_.on_error) events_.on_error(e.code(), e.what());
+    kill_or_tell(signal, true);
+  } catch (const boost::system::system_error&) {  // it has become another user
   }
 }
 
@@ -55,8 +60,7 @@ bool child_core::kill_or_tell(int signal, bool tree) {
   try {
     return kill(signal, tree);
   } catch (const boost::system::system_error& e) {
-    if (events_.on_error)
-      boost::asio::post(strand_, [self = shared_from_this(), e] { self->events_.on_error(e.code(), e.what()); });
+    tell_error(e.code(), e.what());
     throw;
   }
 }
