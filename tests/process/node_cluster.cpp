@@ -141,9 +141,10 @@ TEST_CASE("nobody is refused while workers of Node's cluster are killed, and eac
 }
 
 TEST_CASE("workers of Node's cluster that leave, or are replaced by new ones, cost no request") {
+  const auto how = GENERATE(schedule::round_robin, schedule::shared);
   launcher launch;
   watched_cluster watched;
-  node_cluster site(launch, cluster_script, watched.options(2, schedule::round_robin));
+  node_cluster site(launch, cluster_script, watched.options(2, how));
   visitors load(watched.port(2));
   CHECK(site.send(1, "leave"));
   REQUIRE(watched.seen->listening.wait_for(3));

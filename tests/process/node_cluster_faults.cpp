@@ -1,7 +1,10 @@
-// Node's own cluster under a primary of ours where things go wrong: handlers that throw, workers without descriptors, and peers that say what is not theirs to say.
+// Node's own cluster under a primary of ours where things go wrong: handlers that throw, workers without descriptors, such
+// that don't leave, and peers that say what is not theirs to say.
 #include "node_fixture.hpp"
 
 #include <future>
+
+#include <sched.h>
 
 using namespace bulkhead;
 using namespace bulkhead::testing;
@@ -170,6 +173,24 @@ TEST_CASE("a worker of Node's cluster that has said that it leaves gets no conne
   CHECK(watched.seen->ended.wait_for(1));
 }
 
+TEST_CASE("a worker of Node's cluster that does not leave in time is killed, and its successor serves") {
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(1, GENERATE(schedule::round_robin, schedule::shared), "stays");
+  options.patience = 100ms;
+  mailbox<int> signals;
+  options.on_exit = [&](unsigned, const exit_status& status) { signals.put(status.signal); };
+  node_cluster site(launch, cluster_script, options);
+  const std::uint16_t port = watched.port(1);
+  site.reload();
+  REQUIRE(signals.wait_for(1));
+  CHECK(signals.values()[0] == SIGKILL);
+  CHECK(watched.seen->listening.values().size() == 2);
+  CHECK(who_answers(port) == "2");
+  site.stop();
+  REQUIRE(signals.wait_for(2));
+}
+
 TEST_CASE("nothing of Node's cluster listens any more once its workers have been given up and have ended") {
   launcher launch;
   watched_cluster watched;
@@ -180,4 +201,22 @@ TEST_CASE("nothing of Node's cluster listens any more once its workers have been
   REQUIRE(watched.seen->ended.wait_for(2));
   CHECK(site.stats().gave_up);
   CHECK_THROWS_AS(http_client(port), std::system_error);
+}
+
+TEST_CASE("Node's cluster has a worker for each processor unless told otherwise") {
+  launcher launch;
+  watched_cluster watched;
+  auto options = watched.options(0, schedule::round_robin, "idle");
+  options.patience = 0s;
+  const node_cluster site(launch, cluster_script, options);
+  cpu_set_t usable;
+  REQUIRE(::sched_getaffinity(0, sizeof usable, &usable) == 0);
+  CHECK(site.stats().workers.size() == static_cast<std::size_t>(CPU_COUNT(&usable)));
+}
+
+TEST_CASE("workers of Node's cluster can't be detached") {
+  launcher launch;
+  node_cluster_options options;
+  options.process.detached = true;
+  CHECK_THROWS_AS(node_cluster(launch, cluster_script, options), std::invalid_argument);
 }

@@ -28,6 +28,10 @@ if (what === 'idle') {
   server.on('error', (e) => process.send({ code: e.code }));
   if (what === 'come_and_go') server.on('listening', () => setImmediate(() => cluster.worker.disconnect()));
   if (what === 'come_and_crash') server.on('listening', () => setImmediate(() => process.exit(3)));
+  if (what === 'stays') {  // whatever it is told
+    const emit = process.emit;
+    process.emit = (event, m, ...more) => (m && m.act === 'disconnect') || emit.call(process, event, m, ...more);
+  }
   if (what === 'one_at_a_time') server.maxConnections = 1;
   if (what === 'first_dies' && cluster.worker.id === 1)
     process.prependListener('internalMessage', (m) => m.act === 'newconn' && process.kill(process.pid, 'SIGKILL'));
