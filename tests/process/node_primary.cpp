@@ -158,14 +158,16 @@ TEST_CASE("a path that all workers of Node's cluster have closed is gone, and th
   const auto how = GENERATE(schedule::round_robin, schedule::shared);
   launcher launch;
   cluster_on_path watched;
-  node_cluster site(launch, cluster_script, watched.options(2, how));
+  auto options = watched.options(2, how);
+  options.patience = 100ms;
+  node_cluster site(launch, cluster_script, options);
   watched.port(2);
   CHECK(site.send(1, "close"));
   REQUIRE(watched.seen->messages.wait_for(1));
   CHECK(std::filesystem::exists(watched.path));
   CHECK(site.send(2, "close"));
   REQUIRE(watched.seen->messages.wait_for(2));
-  CHECK(!std::filesystem::exists(watched.path));
+  CHECK(eventually([&] { return !std::filesystem::exists(watched.path); }));
   CHECK(site.stats().workers.size() == 2);
 }
 

@@ -7,8 +7,8 @@
 //   site.reload();  // new workers first, then the old ones leave
 //   site.stop();
 //
-// Sockets stay open and bound whatever becomes of the workers: nobody is refused while they are replaced. What a worker
-// had accepted is lost when it crashes; a connection that it was just being passed goes to another.
+// Sockets stay open while workers are replaced, and for `patience` after all have closed them: nobody is refused. What a
+// worker had accepted is lost when it crashes; a connection that it was just being passed goes to another.
 #pragma once
 
 #include <bulkhead/cluster.hpp>
@@ -31,13 +31,13 @@ struct node_cluster_options {
   // Whether workers may have a socket here bound there; `address` as they name it, "" for all, or an absolute path without
   // . and .., with port 0. Unset: yes for any, but no for workers under a policy, and no path for those with a uid or gid.
   std::function<bool(const std::string& address, std::uint16_t port)> may_listen{};
-  // A worker listens; if on a path, `port` is 0. This and those below are called on the launcher's thread or executor, which
-  // they must not block. Workers are numbered from 1, and no number comes twice.
+  // A worker listens; if on a path, `port` is 0. This, those below and may_listen (which refuses when it throws) are called
+  // as child_events are: see there. Workers are numbered from 1, and no number comes twice.
   std::function<void(unsigned worker, const std::string& address, std::uint16_t port)> on_listening{};
   // A worker has sent a message, perhaps with a handle.
   std::function<void(unsigned worker, const nlohmann::json& message, passed_handle handle)> on_message{};
   std::function<void(unsigned worker, const exit_status& status)> on_exit{};  // a worker has ended
-  // No more workers are started, since they have ended too often or can't be started.
+  // No more workers are started: they have ended too often or can't be. With the last of them the sockets are closed.
   std::function<void(const std::string& why)> on_gave_up{};
 };
 
@@ -67,11 +67,11 @@ class node_cluster {
   node_cluster(const node_cluster&) = delete;
   node_cluster& operator=(const node_cluster&) = delete;
 
-  // To one worker; false when it is not there, or has too much to read (node_channel::send).
+  // To one worker; false when it is not there, or has too much to read. Throws std::invalid_argument as child::send().
   bool send(unsigned worker, const nlohmann::json& message, passed_handle handle = {});
   // Starts a new worker for each there is, which leaves once its successor listens. Throws as launcher::fork().
   void reload();
-  // Tells all to leave, waits for their end (for `patience`, then kills them), closes the sockets. Idempotent.
+  // Tells all to leave, waits for their end (for `patience`, then kills whom it may), closes the sockets. Idempotent.
   void stop();
   // How it is, and what it has done. Does not block for long: it takes a lock.
   node_cluster_stats stats() const;

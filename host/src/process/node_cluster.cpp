@@ -8,6 +8,7 @@
 #include "usable_cpus.hpp"
 #include <bulkhead/node_cluster.hpp>
 
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 
 #include <algorithm>
@@ -25,7 +26,7 @@ using json = nlohmann::json;
 using boost::asio::posix::stream_descriptor;
 
 constexpr std::size_t servers_limit = 256;
-constexpr std::chrono::milliseconds short_of_descriptors{100}, full_for{10};
+constexpr std::chrono::milliseconds short_of_descriptors{100}, full_for{10}, kept_for_least{100};
 constexpr auto soon = restart_backoff{}.healthy_after;
 
 json internal(const char* act) { return {{"cmd", "NODE_CLUSTER"}, {"act", act}}; }
@@ -46,10 +47,13 @@ void drop(closer& by, passed_handle handle) {
   if (handle) by.take(node::descriptor_of(std::move(handle)));
 }
 
-void kill_all_of(const child& process) {
+// False when it may not: it has become another user.
+bool kill_all_of(const child& process) {
   try {
     process.kill_tree(SIGKILL);
-  } catch (const boost::system::system_error&) {  // it has become another user
+    return true;
+  } catch (const boost::system::system_error&) {
+    return false;
   }
 }
 
@@ -75,8 +79,12 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   bool send(unsigned number, const json& message, passed_handle handle) {
     std::lock_guard held(mutex_);
     const auto found = workers_.find(number);
-    if (found == workers_.end() || !found->second.process.connected()) return false;
-    return found->second.process.send(message, std::move(handle));
+    if (found == workers_.end()) return false;
+    try {
+      return found->second.process.send(message, std::move(handle));
+    } catch (const boost::system::system_error&) {  // its channel is closed
+      return false;
+    }
   }
 
   void reload() {
@@ -102,10 +110,10 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       }
     }
     const auto until = std::chrono::steady_clock::now() + options_.patience;
-    for (const child& each : left) {
+    std::erase_if(left, [&](const child& each) {
       const auto patience = std::max(std::chrono::nanoseconds(0), until - std::chrono::steady_clock::now());
-      if (!each.wait_for(patience)) kill_all_of(each);
-    }
+      return each.wait_for(patience) || !kill_all_of(each);
+    });
     for (const child& each : left) each.wait();
     std::lock_guard held(mutex_);
     servers_.clear();
@@ -127,7 +135,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   struct worker {
     child process{};
     bool listening = false, leaving = false, succeeded = false;
-    supervision::time_point listening_since{};
+    supervision::time_point started{}, listening_since{};
     unsigned succeeds = 0;  // the one that leaves when this one listens
     std::uint64_t last_sent = 0;
     std::map<std::int64_t, handoff> handoffs{};
@@ -139,23 +147,25 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     std::deque<unsigned> free{};               // round robin: workers that have taken what they were passed
     std::deque<unique_fd> waiting{};           // connections that a worker did not take
     std::optional<stream_descriptor> watch{};  // round robin
-    std::optional<boost::asio::steady_timer> again{};
+    std::optional<boost::asio::steady_timer> again{}, unused{};
     bool watching = false;
   };
+  using calls = std::vector<std::function<void()>>;  // of the application's handlers
+  using fallback = std::function<void(core&)>;       // called with the lock
 
-  // Holds the lock; the calls are made when it is given up.
-  class deferred {
-   public:
-    explicit deferred(core& of) : held_(of.mutex_) {}
-    ~deferred() {
-      held_.unlock();
-      for (const auto& each : calls) each();
-    }
-    std::vector<std::function<void()>> calls;
+  // Without the lock. What one throws costs no other.
+  void tell(const calls& those) {
+    for (const auto& each : those) try {
+        each();
+      } catch (...) {
+        pass_on(std::current_exception());
+      }
+  }
 
-   private:
-    std::unique_lock<std::mutex> held_;
-  };
+  // To where goes what other handlers throw.
+  void pass_on(std::exception_ptr what) {
+    boost::asio::post(launch_.executor(), [what] { std::rethrow_exception(what); });
+  }
 
   unsigned start_worker() {
     const unsigned number = ++last_worker_;
@@ -177,11 +187,13 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
       if (const auto self = weak.lock()) self->on_exit(number, status);
     };
     child made = launch_.fork(script_, options_.arguments, std::move(options));
-    workers_[number].process = std::move(made);
+    worker& added = workers_[number];
+    added.process = std::move(made);
+    added.started = std::chrono::steady_clock::now();
     return number;
   }
 
-  void restart(deferred& later) {
+  void restart(calls& later) {
     if (stopping_ || counts_.gave_up) return;
     if (!restarts_.admit(std::chrono::steady_clock::now())) return give_up(later, "workers have ended too often");
     try {
@@ -192,51 +204,63 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     }
   }
 
-  void give_up(deferred& later, const std::string& why) {
+  void give_up(calls& later, const std::string& why) {
     counts_.gave_up = true;
-    if (options_.on_gave_up)
-      later.calls.emplace_back([self = shared_from_this(), why] { self->options_.on_gave_up(why); });
+    if (options_.on_gave_up) later.emplace_back([this, why] { options_.on_gave_up(why); });
   }
 
-  void say(worker& to, json message, passed_handle handle = {}) {
+  // `not_taken`: the handle did not get there, and neither did the message.
+  void say(worker& to, json message, passed_handle handle = {}, fallback not_taken = nullptr) {
     message["seq"] = ++to.last_sent;
+    detail::completion<boost::system::error_code> done;
+    if (not_taken)
+      done = detail::erase<boost::system::error_code>(
+          [weak = weak_from_this(), not_taken = std::move(not_taken)](boost::system::error_code code) {
+            const auto self = weak.lock();
+            if (!self || !code) return;
+            std::lock_guard held(self->mutex_);
+            not_taken(*self);
+          },
+          launch_.executor());
     try {
-      to.process.channel().send_internal(message, std::move(handle));
+      to.process.channel().send_internal(message, std::move(handle), std::move(done));
     } catch (const boost::system::system_error&) {  // it has gone, and its end is told
     }
   }
 
   void on_internal(unsigned number, const json& message) {
-    deferred later(*this);
-    const auto found = workers_.find(number);
-    if (found == workers_.end() || text_in(message, "cmd") != "NODE_CLUSTER") return;
-    worker& from = found->second;
+    if (text_in(message, "cmd") != "NODE_CLUSTER") return;
     const std::string act = text_in(message, "act");
-    if (const auto ack = number_in(message, "ack")) {
-      answered(number, from, *ack, message);
-    } else if (act == "queryServer") {
-      // One that was told to leave while it started would wait for connections on a channel that it has closed.
-      if (!from.leaving) query_server(number, from, message);
-    } else if (act == "listening") {
+    const auto ack = number_in(message, "ack");
+    if (!ack && act == "queryServer") return query_server(number, message);
+    calls later;
+    {
+      std::lock_guard held(mutex_);
+      const auto found = workers_.find(number);
+      if (found == workers_.end()) return;
+      if (ack) answered(number, found->second, *ack, message);
+      else take(number, found->second, act, message, later);
+    }
+    tell(later);
+  }
+
+  void take(unsigned number, worker& from, const std::string& act, const json& message, calls& later) {
+    if (act == "listening") {
       if (!std::exchange(from.listening, true)) from.listening_since = std::chrono::steady_clock::now();
       if (const auto old = workers_.find(std::exchange(from.succeeds, 0)); old != workers_.end())
         leave(old->first, old->second);
       if (options_.on_listening)
-        later.calls.emplace_back(
-            [self = shared_from_this(), number, address = text_in(message, "address"),
+        later.emplace_back(
+            [this, number, address = text_in(message, "address"),
              port = static_cast<std::uint16_t>(std::max<std::int64_t>(0, number_in(message, "port").value_or(0)))] {
-              self->options_.on_listening(number, address, port);
+              options_.on_listening(number, address, port);
             });
     } else if (act == "close") {
       const auto at = servers_.find(text_in(message, "key"));
-      if (at == servers_.end()) return;
-      forget_user(at->second, number);
-      // One that leaves will have a successor; else nobody listens there any more.
-      if (at->second.users.empty() && !from.leaving) servers_.erase(at);
+      if (at != servers_.end() && forget_user(at->second, number)) drop_unused(at->first, at->second);
     } else if (act == "exitedAfterDisconnect") {  // it leaves on its own; it waits for the answer
       if (const auto seq = number_in(message, "seq")) say(from, {{"cmd", "NODE_CLUSTER"}, {"ack", *seq}});
-      if (std::exchange(from.leaving, true)) return;
-      end_in_time(from);
+      if (!leaves(number, from)) return;
       // One that had never listened counts as failed, once it has ended.
       if (!from.listening || from.succeeded || stopping_ || counts_.gave_up || workers_.size() >= 2 * count_) return;
       from.succeeded = true;
@@ -251,24 +275,33 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   }
 
   void on_exit(unsigned number, const exit_status& status) {
-    deferred later(*this);
-    const auto found = workers_.find(number);
-    if (found == workers_.end()) return;
-    worker gone = std::move(found->second);
-    workers_.erase(found);
-    for (auto& [key, each] : servers_) forget_user(each, number);
-    for (auto& [seq, each] : gone.handoffs) take_back(std::move(each));
-    if (options_.on_exit)
-      later.calls.emplace_back([self = shared_from_this(), number, status] { self->options_.on_exit(number, status); });
-    if (gone.succeeds != 0 && workers_.contains(gone.succeeds)) workers_.at(gone.succeeds).succeeded = false;
-    else if (!gone.succeeded) restart(later);
+    calls later;
+    {
+      std::lock_guard held(mutex_);
+      const auto found = workers_.find(number);
+      if (found == workers_.end()) return;
+      worker gone = std::move(found->second);
+      workers_.erase(found);
+      for (auto& [key, each] : servers_) forget_user(each, number);
+      for (auto& [seq, each] : gone.handoffs) take_back(std::move(each));
+      if (options_.on_exit) later.emplace_back([this, number, status] { options_.on_exit(number, status); });
+      if (gone.succeeds != 0 && workers_.contains(gone.succeeds)) workers_.at(gone.succeeds).succeeded = false;
+      else if (!gone.succeeded) restart(later);
+      if (counts_.gave_up && workers_.empty()) servers_.clear();  // nobody will ever serve there
+    }
+    tell(later);
   }
 
   void leave(unsigned number, worker& from) {
-    if (std::exchange(from.leaving, true)) return;
+    if (leaves(number, from)) say(from, internal("disconnect"));
+  }
+
+  // False if that was known.
+  bool leaves(unsigned number, worker& from) {
+    if (std::exchange(from.leaving, true)) return false;
     for (auto& [key, each] : servers_) std::erase(each.free, number);
-    say(from, internal("disconnect"));
     end_in_time(from);
+    return true;
   }
 
   void end_in_time(const worker& from) {
@@ -281,11 +314,33 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
 
   // --- sockets --------------------------------------------------------------------------------------------------------
 
-  void query_server(unsigned number, worker& from, const json& message) {
-    const auto seq = number_in(message, "seq");
-    if (!seq) return;
+  void query_server(unsigned number, const json& message) {
+    if (!number_in(message, "seq")) return;
     const auto wanted = node::listening_request::from(message);
-    json reply = {{"cmd", "NODE_CLUSTER"}, {"ack", *seq}, {"errno", 0}, {"key", wanted.key}, {"data", nullptr}};
+    std::unique_lock held(mutex_);
+    const bool known = servers_.contains(wanted.key);
+    held.unlock();
+    const bool may = known || may_listen(wanted);
+    held.lock();
+    const auto found = workers_.find(number);
+    // One that was told to leave while it started would wait for connections on a channel that it has closed.
+    if (found != workers_.end() && !found->second.leaving) give_server(number, found->second, message, wanted, may);
+  }
+
+  // Without the lock: the application's word.
+  bool may_listen(const node::listening_request& wanted) {
+    try {
+      return options_.may_listen(wanted.address, wanted.port);
+    } catch (...) {
+      pass_on(std::current_exception());
+      return false;
+    }
+  }
+
+  void give_server(unsigned number, worker& from, const json& message, const node::listening_request& wanted,
+                   bool may) {
+    json reply = {
+        {"cmd", "NODE_CLUSTER"}, {"ack", message.at("seq")}, {"errno", 0}, {"key", wanted.key}, {"data", nullptr}};
     // What TLS servers agree on (keys of session tickets): the first worker's. One that is refused has its own back, or it
     // would throw for it.
     if (const auto data = message.find("data"); data != message.end()) reply["data"] = *data;
@@ -296,7 +351,7 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     auto found = servers_.find(wanted.key);
     if (found == servers_.end()) {
       if (servers_.size() >= servers_limit) return refuse(EMFILE);
-      if (!options_.may_listen(wanted.address, wanted.port)) return refuse(EACCES);
+      if (!may) return refuse(EACCES);
       server made;
       if (const int error = made.socket.open(wanted)) return refuse(error);
       found = servers_.emplace(wanted.key, std::move(made)).first;
@@ -304,28 +359,60 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
     server& at = found->second;
     if (at.data.is_null()) at.data = reply["data"];
     reply["data"] = at.data;
-    at.users.insert(number);
     if (wanted.datagrams || options_.schedule == schedule::shared) {
       try {
-        say(from, reply, passed_handle::copy_of(at.socket.fd()));
+        say(from, reply, passed_handle::copy_of(at.socket.fd()),
+            [number, reply](core& self) { self.refuse_full(number, reply); });
+        at.users.insert(number);
       } catch (const std::system_error& e) {
+        drop_unused(found->first, at);
         refuse(e.code().value());
       }
       return;
     }
+    at.users.insert(number);
     if (!wanted.by_path) reply["sockname"] = at.socket.name();
     say(from, reply);
     free_for(found->first, at, number);
   }
 
-  void forget_user(server& at, unsigned number) {
-    at.users.erase(number);
+  // A worker without a descriptor for its socket.
+  void refuse_full(unsigned number, json reply) {
+    const auto at = servers_.find(text_in(reply, "key"));
+    if (at != servers_.end() && forget_user(at->second, number)) drop_unused(at->first, at->second);
+    reply["errno"] = -EMFILE;
+    if (const auto found = workers_.find(number); found != workers_.end()) say(found->second, std::move(reply));
+  }
+
+  // False if it was none.
+  bool forget_user(server& at, unsigned number) {
     std::erase(at.free, number);
+    return at.users.erase(number) > 0;
+  }
+
+  // A worker that leaves closes everything first, and says why when it has ended its connections. Until then, and until
+  // its successor listens, nobody is refused.
+  void drop_unused(const std::string& key, server& at) {
+    if (!at.users.empty()) return;
+    at.unused.emplace(launch_.executor(), std::max<std::chrono::nanoseconds>(options_.patience, kept_for_least));
+    at.unused->async_wait(afterwards(key, [key](core& self, server& still) {
+      if (self.awaits_workers()) self.drop_unused(key, still);
+      else if (still.users.empty()) self.servers_.erase(key);
+    }));
+  }
+
+  bool awaits_workers() const {
+    const auto now = std::chrono::steady_clock::now();
+    return std::any_of(workers_.begin(), workers_.end(), [&](const auto& entry) {
+      const worker& each = entry.second;
+      return each.leaving || (!each.listening && now - each.started < soon);
+    });
   }
 
   void free_for(const std::string& key, server& at, unsigned number) {
     const auto found = workers_.find(number);
     if (found == workers_.end() || found->second.leaving || !at.users.contains(number)) return;
+    if (!found->second.process.connected()) return;
     if (std::find(at.free.begin(), at.free.end(), number) == at.free.end()) at.free.push_back(number);
     pass(key, at);
   }
@@ -343,14 +430,19 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
         if (!connection && errno != EAGAIN) return pass_later(key, at);
         if (!connection) return watch(key, at);
       }
-      worker& to = workers_.at(at.free.front());
+      const unsigned number = at.free.front();
+      worker& to = workers_.at(number);
       try {
         passed_handle copy = passed_handle::copy_of(connection.get());
         at.free.pop_front();
         json message = internal("newconn");
         message["key"] = key;
-        to.handoffs[static_cast<std::int64_t>(to.last_sent + 1)] = {key, std::move(connection)};
-        say(to, std::move(message), std::move(copy));
+        const auto seq = static_cast<std::int64_t>(to.last_sent + 1);
+        to.handoffs[seq] = {key, std::move(connection)};
+        say(to, std::move(message), std::move(copy), [number, seq](core& self) {  // it has no descriptor free
+          if (const auto found = self.workers_.find(number); found != self.workers_.end())
+            self.not_accepted(number, found->second, seq);
+        });
       } catch (const std::system_error&) {  // no descriptor for a duplicate
         at.waiting.push_front(std::move(connection));
         return pass_later(key, at);
@@ -396,20 +488,22 @@ class node_cluster::core : public std::enable_shared_from_this<core> {
   }
 
   void answered(unsigned number, worker& from, std::int64_t ack, const json& message) {
-    const auto found = from.handoffs.find(ack);
-    if (found == from.handoffs.end()) return;
-    handoff done = std::move(found->second);
-    from.handoffs.erase(found);
     const auto accepted = message.find("accepted");
-    if (accepted == message.end() || *accepted != true) {
-      free_later(done.key, number);
-      return take_back(std::move(done));
-    }
+    if (accepted == message.end() || *accepted != true) return not_accepted(number, from, ack);
+    const auto done = from.handoffs.extract(ack);
+    if (!done) return;
     ++counts_.passed;
-    if (const auto at = servers_.find(done.key); at != servers_.end()) free_for(at->first, at->second, number);
+    if (const auto at = servers_.find(done.mapped().key); at != servers_.end()) free_for(at->first, at->second, number);
   }
 
-  // A worker that did not take a connection has closed this server, of which it tells; or has as many as it wants for now.
+  void not_accepted(unsigned number, worker& from, std::int64_t seq) {
+    auto back = from.handoffs.extract(seq);
+    if (!back) return;
+    free_later(back.mapped().key, number);
+    take_back(std::move(back.mapped()));
+  }
+
+  // A worker that did not take a connection has closed this server, of which it tells; or has as many as it can for now.
   void free_later(const std::string& key, unsigned number) {
     auto timer = std::make_shared<boost::asio::steady_timer>(launch_.executor(), full_for);
     timer->async_wait(

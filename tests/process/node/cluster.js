@@ -6,6 +6,15 @@ const net = require('net');
 if (!cluster.isWorker) process.exit(9);
 const [what, port, address] = process.argv.slice(2);
 if (what === 'crash') process.exit(3);
+const taken = [];
+const takeAllDescriptors = () => {
+  try {
+    for (;;) taken.push(fs.openSync('/dev/null'));
+  } catch (e) {
+    return e.code;
+  }
+};
+if (what === 'full') takeAllDescriptors();
 let server;
 if (what === 'idle') {
   setInterval(() => {}, 1e9);
@@ -18,6 +27,11 @@ if (what === 'idle') {
   server = http.createServer((request, response) => response.end(String(cluster.worker.id)));
   server.on('error', (e) => process.send({ code: e.code }));
   if (what === 'come_and_go') server.on('listening', () => setImmediate(() => cluster.worker.disconnect()));
+  if (what === 'come_and_crash') server.on('listening', () => setImmediate(() => process.exit(3)));
+  if (what === 'stays') {  // whatever it is told
+    const emit = process.emit;
+    process.emit = (event, m, ...more) => (m && m.act === 'disconnect') || emit.call(process, event, m, ...more);
+  }
   if (what === 'one_at_a_time') server.maxConnections = 1;
   if (what === 'first_dies' && cluster.worker.id === 1)
     process.prependListener('internalMessage', (m) => m.act === 'newconn' && process.kill(process.pid, 'SIGKILL'));
@@ -36,6 +50,10 @@ process.on('message', (m, socket) => {
   if (socket) socket.end(`${m} by ${cluster.worker.id}`);
   else if (m === 'give') {  // a connection to this very cluster
     const client = net.connect(server.address().port, '127.0.0.1', () => process.send('given', client));
+  } else if (m === 'fill') process.send(takeAllDescriptors());
+  else if (m === 'room') {
+    taken.splice(0).forEach((fd) => fs.closeSync(fd));
+    process.send('has room');
   } else if (m === 'leave') cluster.worker.disconnect();
   else if (m.block) {  // until there is something to be read
     process.send('blocks', () => fs.readSync(fs.openSync(m.block), Buffer.alloc(1)));
