@@ -7,6 +7,7 @@
 // BULKHEAD_FAULTS=N,MODE runs one place alone (MODE 0: once, 1: from there on); BULKHEAD_FAULTS_ALL=1 lets each allocation
 // fail rather than each ninth.
 #include "fixture.hpp"
+#include <bulkhead/metrics.hpp>
 
 #include <atomic>
 #include <cerrno>
@@ -262,6 +263,7 @@ bool fail_at(long place, mode when, const std::filesystem::path& reports, int st
     CHECK(on.ended.wait_for(on.asked));
     CHECK(on.ended.values().size() == on.asked);
     if (on.plugin) {  // all is there again
+      for (const method_metrics& each : on.plugin.metrics().methods) CHECK(each.in_flight == 0);
       on.plugin.reset();
       CHECK(on.plugin.call<int>("echo", 10) == 10);
       poll_until([&] { return on.plugin.workers().size() <= 1; });  // one may still be leaving
