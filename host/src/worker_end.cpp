@@ -92,7 +92,6 @@ void worker_process::settle() {
   read_log(true);
   read_reports(true);
   auto report = std::make_shared<const crash_report>(make_report(box));
-  cgroup_.reset();  // with what it has started and left behind
   bool rejected = false;
   {
     std::lock_guard held(mutex_);
@@ -102,17 +101,21 @@ void worker_process::settle() {
     if (box.in_call && report->reason != exit_reason::hung && report->reason != exit_reason::shut_down)
       fatal_call_ = box.call;
   }
-  if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
   dead_ = true;
   const bool calls_pending =
       channel_.fail_all([&](const ipc::channel::open_call& call) { return verdict(call, *report, box.begun); });
-  blobs_->end();
-  stop_watching();
+  // No caller waits for these two, but whoever is told of the end may shut the host down: by then its report is taken, and
+  // what it has started and left behind has ended.
+  if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
+  cgroup_.reset();
   {
     std::lock_guard held(mutex_);
     is_settled_ = true;
   }
   if (const auto owner = owner_.lock()) owner->on_exited(id_, {report, rejected, calls_pending});
+  // Nobody waits for what it held, and a successor may have its calls by now.
+  blobs_->end();
+  stop_watching();
   settled_.notify_all();
 }
 
