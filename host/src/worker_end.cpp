@@ -27,6 +27,14 @@ bool readable_within(int fd, ipc::time_point deadline) {
   }
 }
 
+// Of the call that a worker died for, by its own signal handler's last word.
+std::string arguments_of(const std::string& system_call, std::string_view log_tail) {
+  const std::size_t last = log_tail.rfind(sandbox::violation_mark);
+  if (last == std::string_view::npos) return "";
+  const auto denied = sandbox::parse_violation(log_tail.substr(last, log_tail.find('\n', last) - last));
+  return denied && denied->result == "killed" && denied->system_call == system_call ? denied->arguments : "";
+}
+
 }  // namespace
 
 void worker_process::kill(exit_reason reason, const std::string& why) {
@@ -208,9 +216,11 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   if (report.reason == exit_reason::violation && box.recorded && box.code > 0) {
     report.system_call = sandbox::system_call_name(box.system_call_arch, box.system_call);
     report.system_call_number = box.system_call;
+    report.system_call_arguments = arguments_of(report.system_call, report.log_tail);
   } else if (report.reason == exit_reason::violation) {
     report.system_call = killed_for_.system_call;
     report.system_call_number = killed_for_.system_call_number;
+    report.system_call_arguments = killed_for_.arguments;
   }
   return report;
 }
