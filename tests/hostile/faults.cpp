@@ -263,9 +263,14 @@ bool fail_at(long place, mode when, const std::filesystem::path& reports, int st
     CHECK(on.ended.wait_for(on.asked));
     CHECK(on.ended.values().size() == on.asked);
     if (on.plugin) {  // all is there again
-      for (const method_metrics& each : on.plugin.metrics().methods) CHECK(each.in_flight == 0);
       on.plugin.reset();
       CHECK(on.plugin.call<int>("echo", 10) == 10);
+      const auto none_in_flight = [&] {
+        const auto methods = on.plugin.metrics().methods;
+        return std::all_of(methods.begin(), methods.end(), [](const auto& each) { return each.in_flight == 0; });
+      };
+      poll_until(none_in_flight);
+      CHECK(none_in_flight());
       poll_until([&] { return on.plugin.workers().size() <= 1; });  // one may still be leaving
       // No memory to tell the version that was replaced to leave: it does so with the plugin.
       CHECK(on.plugin.workers().size() <= (on.starved == reload_step ? 2 : 1));
