@@ -131,7 +131,8 @@ void print_report(const crash_report& report) {
   print_field("request", request_text(report.request));
   print_field("signal", signal_text(report));
   if (!report.system_call.empty())
-    print_field("syscall", fmt::format("{}, number {}", report.system_call, report.system_call_number));
+    print_field("syscall", fmt::format("{}({}), number {}", report.system_call, report.system_call_arguments,
+                                       report.system_call_number));
   if (report.instruction_pointer)
     print_field("registers", fmt::format("ip {:#x}, sp {:#x}", report.instruction_pointer, report.stack_pointer));
   std::string grants = report.policy;

@@ -5,6 +5,8 @@
 #include "relayed_call.hpp"
 #include <bulkhead/stream.hpp>
 
+#include <thread>
+
 namespace bulkhead {
 namespace {
 
@@ -79,7 +81,8 @@ reply call_stream::final_reply() {
 // It is seen here, too: a plugin in this process that does not heed its deadline holds up nobody who waits. And an answer that
 // comes after somebody was told that the call is over can't turn it into one that is `ok`, short of what was not sent.
 void call_stream::expire() {
-  end_early(outcome::timeout, "no answer before the deadline");
+  // One that is settled has its end from another thread in a moment, and who waits comes back here until then.
+  if (!end_early(outcome::timeout, "no answer before the deadline")) std::this_thread::yield();
   stop_.request_stop();
 }
 

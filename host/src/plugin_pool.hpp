@@ -109,7 +109,7 @@ class BULKHEAD_PRIVATE plugin_pool final : public worker_set::listener,
   bool may_be_noted(const call_request& request) const;
   void note_killer(std::size_t fingerprint, std::string_view method);  // (locked)
   static std::size_t fingerprint(const call_request& request);
-  static void count_end(const call_request& request, const reply& result);
+  static void count_end(call_request& request, const reply& result);
   class counted_handler;
 
   const std::shared_ptr<host_core> core_;

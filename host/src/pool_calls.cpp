@@ -5,6 +5,7 @@
 #include "progress_reports.hpp"
 
 #include <algorithm>
+#include <exception>
 
 namespace bulkhead {
 namespace {
@@ -12,6 +13,26 @@ namespace {
 constexpr unsigned most_moves = 10;
 constexpr std::size_t most_suspects = 256, most_given_up = 64;
 constexpr std::size_t message_overhead = 64;  // of a message around an item, at most
+
+// A call counts once, whatever comes of it.
+void end_count(call_request& request, outcome how, std::size_t bytes) {
+  if (auto* const counted = std::exchange(request.counted, nullptr))
+    counted->end(how, ipc::clock::now() - request.begun, bytes);
+}
+
+// Counts a call that an exception ends on its way out: there was no memory for it.
+class counted_anyway {
+ public:
+  explicit counted_anyway(const std::shared_ptr<call_request>& request) : request_(request) {}
+  ~counted_anyway() {  // unless somebody else has it, who will
+    if (std::uncaught_exceptions() > before_ && request_.use_count() == 1) end_count(*request_, outcome::overloaded, 0);
+  }
+  counted_anyway(const counted_anyway&) = delete;
+
+ private:
+  const std::shared_ptr<call_request>& request_;
+  const int before_ = std::uncaught_exceptions();
+};
 
 }  // namespace
 
@@ -39,10 +60,9 @@ void plugin_pool::begin(call_request& request, std::string_view method, packed_a
   request.counted->begin(request.arguments.size());
 }
 
-void plugin_pool::count_end(const call_request& request, const reply& result) {
+void plugin_pool::count_end(call_request& request, const reply& result) {
   if (request.progress) request.progress->close();
-  const outcome how = request.stream ? request.stream->settle(result.outcome()) : result.outcome();
-  request.counted->end(how, ipc::clock::now() - request.begun, result.size());
+  end_count(request, request.stream ? request.stream->settle(result.outcome()) : result.outcome(), result.size());
 }
 
 // Of a call in this process.
@@ -126,11 +146,12 @@ reply plugin_pool::call(std::string_view method, packed_arguments arguments, con
   call_request request;
   begin(request, method, std::move(arguments), options);
   struct scope {  // whatever comes of it
-    progress_reports* const progress;
+    call_request& request;
     ~scope() {
-      if (progress) progress->end();
+      if (request.progress) request.progress->end();
+      end_count(request, outcome::overloaded, 0);  // of an exception: there was no memory
     }
-  } const reported{request.progress.get()};
+  } const ended{request};
   reply result = local_ ? local_->call(request) : call_worker(request);
   count_end(request, result);
   return result;
@@ -167,6 +188,7 @@ std::shared_ptr<call_request> plugin_pool::begin(std::string_view method, packed
 void plugin_pool::async_call(std::string_view method, packed_arguments arguments, const call_options& options,
                              std::unique_ptr<reply_handler> handler) {
   const auto request = begin(method, std::move(arguments), options);
+  const counted_anyway guard(request);
   if (local_) {
     return local_->async_call(request,
                               std::make_unique<counted_handler>(shared_from_this(), request, std::move(handler)));
@@ -183,6 +205,7 @@ std::shared_ptr<call_stream> plugin_pool::open(std::string_view method, packed_a
   if (options.stream_window == 0 || options.stream_window > most_window())
     throw std::invalid_argument("call_options::stream_window must be from 1 to " + std::to_string(most_window()));
   const auto request = begin(method, std::move(arguments), options);
+  const counted_anyway guard(request);
   request->stream =
       std::make_shared<call_stream>(core_, core_->needs_help() && !local_, options.stream_window, request->deadline);
   request->stop = request->stream->token();
@@ -195,6 +218,7 @@ std::shared_ptr<call_stream> plugin_pool::relay(std::string_view method, packed_
                                                 const call_options& options, std::shared_ptr<ipc::stream::link> onward,
                                                 std::unique_ptr<reply_handler> handler) {
   const auto request = begin(method, std::move(arguments), options);
+  const counted_anyway guard(request);
   request->stream =
       std::make_shared<call_stream>(core_, false, std::min(options.stream_window, most_window()), request->deadline);
   request->stream->relay(std::move(onward));

@@ -27,6 +27,14 @@ bool readable_within(int fd, ipc::time_point deadline) {
   }
 }
 
+// Of the call that a worker died for, by its own signal handler's last word.
+std::string arguments_of(const std::string& system_call, std::string_view log_tail) {
+  const std::size_t last = log_tail.rfind(sandbox::violation_mark);
+  if (last == std::string_view::npos) return "";
+  const auto denied = sandbox::parse_violation(log_tail.substr(last, log_tail.find('\n', last) - last));
+  return denied && denied->result == "killed" && denied->system_call == system_call ? denied->arguments : "";
+}
+
 }  // namespace
 
 void worker_process::kill(exit_reason reason, const std::string& why) {
@@ -92,7 +100,6 @@ void worker_process::settle() {
   read_log(true);
   read_reports(true);
   auto report = std::make_shared<const crash_report>(make_report(box));
-  cgroup_.reset();  // with what it has started and left behind
   bool rejected = false;
   {
     std::lock_guard held(mutex_);
@@ -102,17 +109,21 @@ void worker_process::settle() {
     if (box.in_call && report->reason != exit_reason::hung && report->reason != exit_reason::shut_down)
       fatal_call_ = box.call;
   }
-  if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
   dead_ = true;
   const bool calls_pending =
       channel_.fail_all([&](const ipc::channel::open_call& call) { return verdict(call, *report, box.begun); });
-  blobs_->end();
-  stop_watching();
+  // No caller waits for these two, but whoever is told of the end may shut the host down: by then its report is taken, and
+  // what it has started and left behind has ended.
+  if (!settings_->internal && !rejected) core_->crashes.take(core_, report);
+  cgroup_.reset();
   {
     std::lock_guard held(mutex_);
     is_settled_ = true;
   }
   if (const auto owner = owner_.lock()) owner->on_exited(id_, {report, rejected, calls_pending});
+  // Nobody waits for what it held, and a successor may have its calls by now.
+  blobs_->end();
+  stop_watching();
   settled_.notify_all();
 }
 
@@ -205,9 +216,11 @@ crash_report worker_process::make_report(const black_box_copy& box) {
   if (report.reason == exit_reason::violation && box.recorded && box.code > 0) {
     report.system_call = sandbox::system_call_name(box.system_call_arch, box.system_call);
     report.system_call_number = box.system_call;
+    report.system_call_arguments = arguments_of(report.system_call, report.log_tail);
   } else if (report.reason == exit_reason::violation) {
     report.system_call = killed_for_.system_call;
     report.system_call_number = killed_for_.system_call_number;
+    report.system_call_arguments = killed_for_.arguments;
   }
   return report;
 }

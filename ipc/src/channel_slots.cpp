@@ -144,7 +144,7 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
     }
   }
   time_point since = partial_since_;
-  if (since != never && since + limits_.frame_time <= now && !reading_) {
+  if (!closed_ && since != never && since + limits_.frame_time <= now && !reading_) {
     read_turn(held, now, false);
     release_reader(held, false);
     since = partial_since_;

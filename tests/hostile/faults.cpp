@@ -7,6 +7,7 @@
 // BULKHEAD_FAULTS=N,MODE runs one place alone (MODE 0: once, 1: from there on); BULKHEAD_FAULTS_ALL=1 lets each allocation
 // fail rather than each ninth.
 #include "fixture.hpp"
+#include <bulkhead/metrics.hpp>
 
 #include <atomic>
 #include <cerrno>
@@ -264,6 +265,12 @@ bool fail_at(long place, mode when, const std::filesystem::path& reports, int st
     if (on.plugin) {  // all is there again
       on.plugin.reset();
       CHECK(on.plugin.call<int>("echo", 10) == 10);
+      const auto none_in_flight = [&] {
+        const auto methods = on.plugin.metrics().methods;
+        return std::all_of(methods.begin(), methods.end(), [](const auto& each) { return each.in_flight == 0; });
+      };
+      poll_until(none_in_flight);
+      CHECK(none_in_flight());
       poll_until([&] { return on.plugin.workers().size() <= 1; });  // one may still be leaving
       // No memory to tell the version that was replaced to leave: it does so with the plugin.
       CHECK(on.plugin.workers().size() <= (on.starved == reload_step ? 2 : 1));

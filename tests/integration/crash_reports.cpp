@@ -186,6 +186,7 @@ TEST_CASE("a worker killed for what its policy denies leaves its stack, too") {
   CHECK(report->reason == exit_reason::violation);
   CHECK(report->system_call == "memfd_create");
   CHECK(report->system_call_number == SYS_memfd_create);
+  CHECK_FALSE(report->system_call_arguments.empty());
   CHECK(of(*report, code_origin::plugin).size() >= 3);
   CHECK(report->stack.back().origin == code_origin::worker);
 }
@@ -423,10 +424,12 @@ TEST_CASE("the call that a worker was killed for is kept in a report's file, and
   report.signal_code = 1;
   report.system_call = "socket";
   report.system_call_number = SYS_socket;
+  report.system_call_arguments = "AF_INET, SOCK_STREAM, 0";
   const crash_report read = read_crash_report(write_crash_report(folder.path, report));
   CHECK(read.signal_code.value_or(0) == 1);
   CHECK(read.system_call == "socket");
   CHECK(read.system_call_number == SYS_socket);
+  CHECK(read.system_call_arguments == report.system_call_arguments);
   CHECK_THAT(to_json(report), Catch::Matchers::Contains(R"("signal_code": "SYS_SECCOMP")") &&
                                   Catch::Matchers::Contains(R"("system_call": "socket")"));
   CHECK_FALSE(read_crash_report(write_crash_report(folder.path, {})).signal_code);

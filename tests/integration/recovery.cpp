@@ -217,4 +217,27 @@ TEST_CASE("restarts of all plugins together have a limit, first starts do not") 
   CHECK(other.call<int>("echo", 3) == 3);
 }
 
+TEST_CASE("a group whose restarts are more than all plugins together have left waits for its turn as a whole") {
+  mailbox<lifecycle_event> events;
+  host host({.on_lifecycle = [&](const lifecycle_event& event) { events.put(event); },
+             .spawns = {.restarts = {.restarts = 2, .period = 600s}}});
+  auto group = host.group({.strategy = restart_strategy::one_for_all, .intensity = {.restarts = 1'000'000}});
+  auto one = group.load(plugin_path("chaos"), untiring());
+  auto other = group.load(plugin_path("chaos"), untiring());
+  const auto crash = [&](const plugin& which, std::ptrdiff_t stopped) {
+    CHECK(which.try_call("misbehave", "segfault").outcome() == outcome::worker_lost);
+    REQUIRE(events.wait([&](const auto& all) {
+      return std::count_if(all.begin(), all.end(), [](const auto& event) { return event.kind == kind::regrouped; }) ==
+             stopped;
+    }));
+  };
+  crash(one, 2);
+  CHECK(one.call<int>("echo", 1) == 1);
+  CHECK(other.call<int>("echo", 2) == 2);
+  crash(other, 4);
+  CHECK(other.with({.deadline = 20ms}).try_call("echo", 3).outcome() == outcome::timeout);
+  CHECK(one.with({.deadline = 20ms}).try_call("echo", 4).outcome() == outcome::timeout);
+  CHECK(host.load(plugin_path("chaos")).call<int>("echo", 5) == 5);  // it is no restart
+}
+
 }  // namespace bulkhead::testing

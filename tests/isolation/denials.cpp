@@ -70,6 +70,7 @@ TEST_CASE("a denial may be told to kill, and the report says that it was one") {
   CHECK(error.report()->signal_code == 1);  // SYS_SECCOMP
   CHECK(error.report()->system_call == "socket");
   CHECK(error.report()->system_call_number == SYS_socket);
+  CHECK(error.report()->system_call_arguments == "AF_INET, SOCK_STREAM, 0");
   CHECK(error.message().find("did what its policy denies (socket) and was killed in method 'connect_to'") !=
         std::string::npos);
   REQUIRE(seen.wait_for(1));
@@ -89,6 +90,8 @@ TEST_CASE("a denial that no signal handler can report kills, too, when it is tol
         std::string::npos);
   REQUIRE(seen.wait_for(1));
   CHECK(seen.values().front().system_call == "clone");
+  CHECK_FALSE(error.report()->system_call_arguments.empty());
+  CHECK(seen.values().front().arguments == error.report()->system_call_arguments);
   CHECK(seen.values().front().result == "killed");
   // So it is with children: the policy says of no denial that it may pass.
   auto parent = guest(host, policy{}.allow_subprocesses().kill_on_denial());

@@ -148,6 +148,24 @@ TEST_CASE("an event loop is asked to come back for a message that is not complet
   CHECK(c.channel->closed());
 }
 
+TEST_CASE(
+    "nothing is made of what comes after the end of the channel, be it the rest of the message that took too long") {
+  ipc::limits limits;
+  limits.frame_time = 20ms;
+  idle_loop loop;
+  connection c(limits, 0, &loop);
+  const bytes_t frame = vector_named("event");
+  c.say({frame.data(), 5});
+  c.channel->on_event(true, false);
+  REQUIRE(loop.next != ipc::never);
+  c.channel->tick(loop.next + limits.frame_time, 1s);
+  REQUIRE(c.channel->closed());
+  c.say(ipc::byte_span(frame).subspan(5));
+  CHECK(c.channel->tick(loop.next + 2 * limits.frame_time, 1s).next == ipc::never);
+  CHECK(c.seen.messages.empty());
+  CHECK(c.seen.closed == 1);
+}
+
 TEST_CASE("a message is not too slow for what came while its reader was stopped") {
   ipc::limits limits;
   limits.frame_time = 20ms;

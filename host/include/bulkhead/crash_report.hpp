@@ -88,6 +88,8 @@ struct crash_report {
   std::uint64_t fault_address = 0;  // SIGSEGV, SIGBUS, SIGILL, SIGFPE of the processor's; 0 also where it did not say
   std::string system_call;          // violation: the call that it died for, "socket"; "x32:12" by a foreign table
   int system_call_number = -1;      // in its table
+  // Decoded, "AF_INET, SOCK_STREAM, 0"; may be empty. The fork server's word, or the worker's own.
+  std::string system_call_arguments;
   bulkhead::phase phase = phase::spawn;  // how far it had come
   std::string method;                    // in progress when it died; may be empty
   // The arguments of the call that it died in, one MessagePack array: when load_options::keep_requests allows, else empty.

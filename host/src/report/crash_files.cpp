@@ -115,6 +115,7 @@ json to_object(const crash_report& report) {
   if (!report.system_call.empty()) {
     made["system_call"] = report.system_call;
     made["system_call_number"] = report.system_call_number;
+    if (!report.system_call_arguments.empty()) made["system_call_arguments"] = report.system_call_arguments;
   }
   if (!report.request.empty()) made["request_bytes"] = report.request.size();
   made["stack"] = json::array();
@@ -147,6 +148,7 @@ crash_report from_object(const json& from) {
   if (from.contains("signal_code_number")) made.signal_code = from["signal_code_number"].get<int>();
   made.system_call = from.value("system_call", "");
   made.system_call_number = from.value("system_call_number", -1);
+  made.system_call_arguments = from.value("system_call_arguments", "");
   if (from.contains("fault_address")) made.fault_address = number(from["fault_address"]);
   for (const json& each : from.at("stack")) made.stack.push_back(read_frame(each));
   made.frames_omitted = from.value("frames_omitted", std::uint64_t{0});
