@@ -28,8 +28,8 @@ struct node_cluster_options {
   restart_intensity intensity{};
   // How long a worker may take to finish what it serves, once it was told to leave. Then it is killed.
   std::chrono::nanoseconds patience = std::chrono::seconds(5);
-  // Whether workers may have a socket here bound there; `address` as they name it, "" for all, or an absolute path without
-  // . and .., with port 0. Unset: yes for any, but no for workers under a policy, and no path for those with a uid or gid.
+  // Whether workers may have a socket here bound there; `address` as they name it, "" for all, or with port 0 an absolute
+  // path without . and .. in it. Unset: yes for any, but no for workers under a policy, and no path for those with a uid or gid.
   std::function<bool(const std::string& address, std::uint16_t port)> may_listen{};
   // A worker listens; if on a path, `port` is 0. This, those below and may_listen (which refuses when it throws) are called
   // as child_events are: see there. Workers are numbered from 1, and no number comes twice.
