@@ -74,9 +74,10 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
         },
         token, message, std::move(handle));
   }
-  // Without the check for Node's own messages; for those who speak its cluster's. `done`, if set, as async_send()'s token.
-  void send_internal(const nlohmann::json& message, passed_handle handle = {},
-                     detail::completion<boost::system::error_code> done = nullptr);
+  // Without the check for Node's own messages; for those who speak its cluster's. `done`: as async_send()'s token.
+  void send_internal(const nlohmann::json& message, passed_handle handle = {});
+  void send_internal(const nlohmann::json& message, passed_handle handle,
+                     detail::completion<boost::system::error_code> done);
 
   // Bytes queued.
   std::size_t unsent() const { return unsent_; }

@@ -70,6 +70,10 @@ bool node_channel::send(const nlohmann::json& message, passed_handle handle) {
   return start_send(message, std::move(handle), false, nullptr);
 }
 
+void node_channel::send_internal(const nlohmann::json& message, passed_handle handle) {
+  start_send(message, std::move(handle), true, nullptr);
+}
+
 void node_channel::send_internal(const nlohmann::json& message, passed_handle handle, done_handler done) {
   start_send(message, std::move(handle), true, std::move(done));
 }
