@@ -74,8 +74,9 @@ class node_channel : public std::enable_shared_from_this<node_channel> {
         },
         token, message, std::move(handle));
   }
-  // Without the check for Node's own messages; for those who speak its cluster's. `done`: as async_send()'s token.
+  // Without the check for Node's own messages; for those who speak its cluster's.
   void send_internal(const nlohmann::json& message, passed_handle handle = {});
+  // The same; `done` as async_send()'s token.
   void send_internal(const nlohmann::json& message, passed_handle handle,
                      detail::completion<boost::system::error_code> done);
 
