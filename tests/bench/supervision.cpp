@@ -244,8 +244,10 @@ void neighbours() {
       if (how != bulkhead::outcome::timeout) throw std::runtime_error("the neighbour did not hang");
       chaos.call<int>("echo", 1);  // the next worker is there
     }
+  // Four rounds do not tell: a tail of 2 us or of 10 is a matter of what else ran, and when.
   row("p99 of a call while a neighbour hangs", quantile(tails[1], 0.5), "us",
-      fmt::format("nothing hangs {:.2f} us", quantile(tails[0], 0.5)), ratio(tails[1], tails[0]), 1.1);
+      fmt::format("nothing hangs {:.2f} us", quantile(tails[0], 0.5)), ratio(tails[1], tails[0]),
+      this_run().quick ? 0 : 1.1);
 }
 
 // What all of supervision adds to a call, in the narrow and the wide sense: against the same pool with its timers off,
