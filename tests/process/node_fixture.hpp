@@ -139,6 +139,11 @@ struct watched_cluster {
     REQUIRE(seen->listening.wait_for(workers));
     return seen->listening.values().front().second;
   }
+  // Of the first worker that says something: it could not listen.
+  nlohmann::json refusal() const {
+    REQUIRE(seen->messages.wait_for(1));
+    return seen->messages.values()[0].second;
+  }
 };
 
 inline std::string who_answers(std::uint16_t port) {

@@ -53,11 +53,6 @@ struct cluster_on_path : watched_cluster {
     out.arguments[1] = path;
     return out;
   }
-  // Of a worker that could not listen.
-  json refusal() const {
-    REQUIRE(seen->messages.wait_for(1));
-    return seen->messages.values()[0].second;
-  }
 };
 
 }  // namespace

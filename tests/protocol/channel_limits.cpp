@@ -2,6 +2,7 @@
 #include "connection.hpp"
 
 #include <deque>
+#include <optional>
 #include <thread>
 
 #include <fcntl.h>
@@ -16,6 +17,21 @@ struct idle_loop final : ipc::channel::wakeups {
   void schedule(ipc::time_point when) override { next = std::min(next, when); }
   std::pair<bool, bool> armed;
   ipc::time_point next = ipc::never;
+};
+
+// A channel whose peer has said the first bytes of a message, for the rest of which its loop is asked to come back.
+struct begun_message {
+  explicit begun_message(std::chrono::milliseconds frame_time) {
+    limits.frame_time = frame_time;
+    c.emplace(limits, 0, &loop);
+    c->say({frame.data(), 5});
+    c->channel->on_event(true, false);
+    REQUIRE(loop.next != ipc::never);
+  }
+  ipc::limits limits;
+  idle_loop loop;
+  std::optional<connection> c;
+  const bytes_t frame = vector_named("event");
 };
 
 std::size_t open_descriptors() {
@@ -134,36 +150,24 @@ TEST_CASE("a message that is not complete in time ends the channel, trickling or
 }
 
 TEST_CASE("an event loop is asked to come back for a message that is not complete") {
-  ipc::limits limits;
-  limits.frame_time = 50ms;
-  idle_loop loop;
-  connection c(limits, 0, &loop);
-  const bytes_t frame = vector_named("event");
-  c.say({frame.data(), 5});
-  c.channel->on_event(true, false);
-  REQUIRE(loop.next != ipc::never);
-  c.channel->tick(loop.next - 1ms, 1s);
-  CHECK_FALSE(c.channel->closed());
-  c.channel->tick(loop.next + limits.frame_time, 1s);
-  CHECK(c.channel->closed());
+  begun_message begun(50ms);
+  auto& [limits, loop, c, frame] = begun;
+  c->channel->tick(loop.next - 1ms, 1s);
+  CHECK_FALSE(c->channel->closed());
+  c->channel->tick(loop.next + limits.frame_time, 1s);
+  CHECK(c->channel->closed());
 }
 
 TEST_CASE(
     "nothing is made of what comes after the end of the channel, be it the rest of the message that took too long") {
-  ipc::limits limits;
-  limits.frame_time = 20ms;
-  idle_loop loop;
-  connection c(limits, 0, &loop);
-  const bytes_t frame = vector_named("event");
-  c.say({frame.data(), 5});
-  c.channel->on_event(true, false);
-  REQUIRE(loop.next != ipc::never);
-  c.channel->tick(loop.next + limits.frame_time, 1s);
-  REQUIRE(c.channel->closed());
-  c.say(ipc::byte_span(frame).subspan(5));
-  CHECK(c.channel->tick(loop.next + 2 * limits.frame_time, 1s).next == ipc::never);
-  CHECK(c.seen.messages.empty());
-  CHECK(c.seen.closed == 1);
+  begun_message begun(20ms);
+  auto& [limits, loop, c, frame] = begun;
+  c->channel->tick(loop.next + limits.frame_time, 1s);
+  REQUIRE(c->channel->closed());
+  c->say(ipc::byte_span(frame).subspan(5));
+  CHECK(c->channel->tick(loop.next + 2 * limits.frame_time, 1s).next == ipc::never);
+  CHECK(c->seen.messages.empty());
+  CHECK(c->seen.closed == 1);
 }
 
 TEST_CASE("a message is not too slow for what came while its reader was stopped") {
