@@ -8,6 +8,10 @@
 #include "signals_blocked.hpp"
 #include <bulkhead/host.hpp>
 
+#include <boost/asio/execution/blocking.hpp>
+#include <boost/asio/execution/relationship.hpp>
+#include <boost/asio/prefer.hpp>
+#include <boost/asio/require.hpp>
 #include <boost/asio/system_executor.hpp>
 
 namespace bulkhead {
@@ -15,6 +19,13 @@ namespace {
 
 constexpr std::chrono::milliseconds thread_retry{100};
 constexpr unsigned queued_logs_limit = 1024;  // records the application has not handled yet
+
+// That executor, for things that must not run before it has been given them. What post() would make of it for each.
+template <class Executor>
+boost::asio::any_io_executor never_within(const Executor& executor) {
+  namespace execution = boost::asio::execution;
+  return boost::asio::prefer(boost::asio::require(executor, execution::blocking.never), execution::relationship.fork);
+}
 
 }  // namespace
 
@@ -46,7 +57,7 @@ host_core::host_core(host_options given, std::optional<boost::asio::any_io_execu
       cgroups(options.cgroup),
       spawner(options.spawns),
       crashes(options.crash_dir, options.crash_files),
-      external_(std::move(executor)),
+      external_(executor ? std::optional(never_within(*executor)) : std::nullopt),
       handler_work_(handler_io_.get_executor()) {
   if (!external_) {
     io_.emplace(1);
@@ -98,15 +109,17 @@ void host_core::on_ready(int network, std::uint32_t) {
 }
 
 boost::asio::any_io_executor host_core::handlers() {
-  if (!external_ && handler_io_.stopped()) return boost::asio::system_executor();  // after shutdown()
+  if (!external_ && handler_io_.stopped()) return never_within(boost::asio::system_executor());  // after shutdown()
   return callback_executor();
 }
 
 boost::asio::any_io_executor host_core::callback_executor() {
   if (external_) return *external_;
-  std::lock_guard held(mutex_);
-  start_handlers();
-  return handler_io_.get_executor();
+  if (!handlers_started_.load(std::memory_order_relaxed)) {  // else calls would share a lock
+    std::lock_guard held(mutex_);
+    start_handlers();
+  }
+  return never_within(handler_io_.get_executor());
 }
 
 // Callers can do nothing about a thread that is not to be had: what was posted waits until there is one, or for shutdown().
@@ -117,6 +130,7 @@ void host_core::start_handlers() {
   try {
     handler_threads_.reserve(wanted);
     while (handler_threads_.size() < wanted) handler_threads_.emplace_back([this] { run_handlers(); });
+    handlers_started_.store(true, std::memory_order_relaxed);
   } catch (const std::exception&) {  // system_error, bad_alloc
     reactor->schedule(ipc::clock::now() + thread_retry, weak_from_this());
   }

@@ -28,7 +28,8 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   static std::shared_ptr<host_core> make(host_options options, std::optional<boost::asio::any_io_executor> executor);
   ~host_core() override;
 
-  // Where the embedder's code runs: never on the reactor's thread, unless the embedder gave its own executor.
+  // Where the embedder's code runs: never on the reactor's thread, unless the embedder gave its own executor; and never
+  // within execute(), so no post() is needed.
   boost::asio::any_io_executor handlers();
   void shutdown();
   void add(const std::shared_ptr<plugin_pool>& pool);
@@ -77,7 +78,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   void tell(F callback);
   void log_exception(const std::string& plugin) noexcept;  // the one being handled
 
-  const std::optional<boost::asio::any_io_executor> external_;
+  const std::optional<boost::asio::any_io_executor> external_;  // as handlers() gives it
   std::optional<boost::asio::io_context> io_;
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> work_;
 
@@ -90,6 +91,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   boost::asio::io_context handler_io_;
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> handler_work_;
   std::vector<std::thread> handler_threads_;
+  std::atomic<bool> handlers_started_{false};  // all of them
   serial_queue callbacks_{[this] { return callback_executor(); }};
   std::vector<std::weak_ptr<plugin_pool>> plugins_;
   std::array<std::uint64_t, 2> fork_server_watches_{};  // the second: with a network

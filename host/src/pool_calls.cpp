@@ -82,10 +82,6 @@ class plugin_pool::counted_handler final : public reply_handler {
   const std::unique_ptr<reply_handler> handler_;
 };
 
-// --- to a worker ----------------------------------------------------------------------------------------------------
-
-// --- out ------------------------------------------------------------------------------------------------------------
-
 // Whether a call that came back goes to another worker: it was provably not begun, or its method may be repeated.
 bool plugin_pool::goes_on(const call_request& request, const reply& result, worker_set::member& worker,
                           attempts& so_far) {
@@ -232,20 +228,21 @@ void plugin_pool::start_stream(const std::shared_ptr<call_request>& request, std
 }
 
 void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
-  const auto request = call->request();
   std::optional<ipc::completion> refused;
   lease chosen;
   std::uint64_t ticket = 0;
   {
     std::lock_guard held(*mutex_);
-    refused = refusal(*request);
-    if (!refused && (queue_.empty() || again)) chosen = choose(*request);
+    const call_request& request = *call->request();
+    refused = refusal(request);
+    if (!refused && (queue_.empty() || again)) chosen = choose(request);
     if (chosen) ++chosen->in_progress;
-    else if (!refused && !again) refused = overload(*request);
+    else if (!refused && !again) refused = overload(request);
     ticket = ++last_ticket_;
   }
   if (refused) return call->finish(reply(std::move(*refused)));
   if (chosen) return launch(chosen, std::move(call));
+  const auto request = call->request();  // it may end as soon as it is in the queue
   // A stop that comes before the call is in the queue finds nothing there; so it is looked for once more afterwards.
   std::unique_ptr<std::stop_callback<waiting::stopper>> stop;
   if (request->stop.stop_possible())
@@ -262,13 +259,14 @@ void plugin_pool::submit(std::unique_ptr<pooled_call> call, bool again) {
 }
 
 void plugin_pool::launch(const lease& worker, std::unique_ptr<pooled_call> call) {
-  const auto request = call->request();
   call->worker = worker;
+  auto request = call->request();
   std::unique_ptr<reply_handler> handler = std::move(call);
-  const outcome code = worker->process->async_call(request, handler);
+  const outcome code = worker->process->async_call(std::move(request), handler);
   if (code == outcome::ok) return;
+  const call_request& failed = *static_cast<pooled_call&>(*handler).request();
   handler->complete(
-      reply(ipc::completion::failed(code, worker_process::not_started(code, *request, worker->process->limits()))));
+      reply(ipc::completion::failed(code, worker_process::not_started(code, failed, worker->process->limits()))));
 }
 
 void plugin_pool::abandon_waiting(std::uint64_t ticket) {

@@ -147,25 +147,27 @@ reply worker_process::call(call_request& request) {
   return reply(std::move(waiter.result), std::move(report));
 }
 
-outcome worker_process::async_call(const std::shared_ptr<call_request>& request,
-                                   std::unique_ptr<reply_handler>& handler) {
-  auto carried = std::make_unique<carried_call>(shared_from_this(), request, std::move(handler));
+outcome worker_process::async_call(std::shared_ptr<call_request> given, std::unique_ptr<reply_handler>& handler) {
+  call_request& request = *given;
+  const auto stream = request.stream;  // this and the token for when the call has ended, and the request with it
+  const auto stop = request.stop;
+  auto carried = std::make_unique<carried_call>(shared_from_this(), std::move(given), std::move(handler));
   carried_call* const raw = carried.get();
   // The id is known only after the call may have ended already; the stop callback looks it up when it runs.
   std::shared_ptr<std::atomic<std::int64_t>> id;
-  if (request->stop.stop_possible()) {
+  if (stop.stop_possible()) {
     id = std::make_shared<std::atomic<std::int64_t>>(-1);
-    raw->stop_.emplace(request->stop, carried_call::stopper{weak_from_this(), id});
+    raw->stop_.emplace(stop, carried_call::stopper{weak_from_this(), id});
   }
   std::unique_ptr<ipc::async_completion> async = std::move(carried);
-  const auto started = begin(*request, nullptr, &async, &raw->id_);
+  const auto started = begin(request, nullptr, &async, &raw->id_);
   if (started.code != outcome::ok) {
     handler = static_cast<carried_call&>(*async).handler();
     return started.code;
   }
   if (id) *id = started.id;
-  if (request->stream) request->stream->catch_up();
-  if (request->stop.stop_requested()) channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
+  if (stream) stream->catch_up();
+  if (stop.stop_requested()) channel_.abandon(started.id, outcome::cancelled, "cancelled by the caller");
   return outcome::ok;
 }
 

@@ -67,7 +67,7 @@ class worker_process final : public reactor::target,
   // Blocks until the outcome.
   reply call(call_request& request);
   // Leaves `handler` as it is and returns an outcome other than ok when the call could not be started.
-  outcome async_call(const std::shared_ptr<call_request>& request, std::unique_ptr<reply_handler>& handler);
+  outcome async_call(std::shared_ptr<call_request> request, std::unique_ptr<reply_handler>& handler);
   // Why a call could not be started, for people.
   static std::string not_started(outcome code, const call_request& request, const ipc::limits& limits);
   const ipc::limits& limits() const { return settings_->options.limits; }

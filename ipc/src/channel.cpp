@@ -68,6 +68,8 @@ channel::started channel::start(std::span<std::uint8_t> head, byte_span params, 
       if (const buffer ahead = before(id); !ahead.view().empty()) enqueue(held, ahead.view(), {}, {});
     slot.first_byte = queued_total_;
     enqueue(held, head, params, std::move(handles));
+    // A look is to come soon, on the thread of all completions: more calls are likely before that, and it flushes.
+    if (sync || !looking_) transport_->flush();
   } catch (...) {  // no memory
     if (async) *async = take_async(slot);
     if (slot.sequence > 0) --sequence_;  // the peer does not count it
@@ -88,6 +90,7 @@ bool channel::send(byte_span first, byte_span second, std::vector<unique_fd>&& h
   if (closed_ || failed_) return false;
   if (loop_ && !out_.empty() && out_bytes_ + first.size() + second.size() > limit) return false;
   enqueue(held, first, second, std::move(handles));
+  transport_->flush();
   if (!loop_) write_all(held);
   return !closed_;
 }
@@ -158,14 +161,15 @@ void channel::write_some(lock&) {
     const std::size_t before = next.written;
     const bool finished = write_one(next.bytes, {}, next.handles, next.written);
     out_bytes_ -= next.written - before;
-    if (!finished) return;
+    if (!finished) break;
     if (written_closed_) {
       out_.clear();
       out_bytes_ = 0;
-      return;
+      break;
     }
     out_.pop_front();
   }
+  transport_->flush();
 }
 
 // Without an event loop: whoever sends stays until the queue is empty. One thread writes, the others wait for it.

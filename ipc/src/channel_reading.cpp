@@ -154,7 +154,8 @@ void channel::on_event(bool readable, bool writable) {
 
 void channel::look_again() {
   lock held(mutex_);
-  if (!std::exchange(looking_, false) || closed_ || reading_) return;  // who reads will arm
+  if (!std::exchange(looking_, false) || closed_) return;
+  if (reading_) return transport_->flush();  // who reads will arm
   write_some(held);
   look(held);
 }

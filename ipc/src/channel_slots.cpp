@@ -28,7 +28,7 @@ std::unique_ptr<async_completion> channel::take_async(slot& slot) {
   return std::move(slot.async);
 }
 
-// Hands a pending call its result and frees the slot.
+// Hands a pending call its result and frees the slot. An asynchronous one takes it without the lock, which is let go then.
 channel::sleeper channel::finish(lock& held, std::uint32_t index, completion&& result) {
   slot& slot = slots_[index];
   result.id = id_of(index);
@@ -41,9 +41,7 @@ channel::sleeper channel::finish(lock& held, std::uint32_t index, completion&& r
   free_slot(index);
   held.unlock();
   if (async) async->complete(std::move(result));
-  async.reset();  // what its owner keeps in it may come back here when it ends
-  held.lock();
-  return nullptr;
+  return nullptr;  // and it ends: what its owner keeps in it may come back here
 }
 
 // (locked) The waiter may be gone as soon as it has been told.
@@ -91,6 +89,7 @@ void channel::give_up(lock& held, std::uint32_t index, outcome code, const std::
     buffer cancel = begin_notification("$/cancel");
     packer(cancel).pack_array(1).pack(id);
     enqueue(held, cancel.view(), {}, {});
+    transport_->flush();
   }
   if (sync) {
     if (const sleeper to = hand_over(*sync, std::move(ended))) futex_wake(*to, futex::own);
@@ -164,6 +163,7 @@ bool channel::fail_all(const std::function<completion(const open_call&)>& decide
     if (slot.state == slot::state::pending) {
       const open_call call{slot.sequence, slot.first_byte < written_total_};
       if (const sleeper to = finish(held, i, decide(call))) futex_wake(*to, futex::own);
+      if (!held) held.lock();
     } else if (slot.state == slot::state::abandoned) free_slot(i);
   }
   out_.clear();

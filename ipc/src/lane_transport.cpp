@@ -1,6 +1,7 @@
 // See lane_transport.hpp. The order that everything here rests on: who goes to sleep stores its word and then loads the
-// other's cursor; who has news stores its cursor and then loads the other's word. Each has a full fence between the two, or
-// both of them sequentially consistent, so at least one of the two sees the other.
+// other's cursor; who has news stores its cursor and then loads the other's word. Each has a full fence between the two, so
+// at least one of the two sees the other. A writer leaves the fence to flush(), since it waits there until the cursor's line
+// has come from the other CPU; who writes much and flushes late may miss one that just falls asleep, until then.
 #include "futex.hpp"
 #include <bulkhead/ipc/lane_transport.hpp>
 
@@ -102,8 +103,14 @@ transport::io_result lane_transport::write(bytes first, bytes second, std::span<
   out_.put(first.first(from_first));
   if (from_second > 0) out_.put(second.first(from_second));
   out_.publish();
-  ring(theirs_.control().reader_waits, rung_data_);
+  unflushed_ = !ring(theirs_.control().reader_waits, rung_data_);  // one that sleeps already wakes up to this
   return {io::ok, from_first + from_second};
+}
+
+void lane_transport::flush() noexcept {
+  if (!std::exchange(unflushed_, false)) return;
+  full_fence();
+  ring(theirs_.control().reader_waits, rung_data_);
 }
 
 void lane_transport::collect(std::vector<unique_fd>& handles, std::size_t wanted) noexcept {
@@ -240,8 +247,10 @@ void lane_transport::sleep_by_futex(bool reading, bool writing, time_point until
 
 void lane_transport::sleep_by_socket(bool writing, time_point until) noexcept {
   say_all(true, writing, by_socket);
+  // It looks once more later: a peer that has not flushed yet may have missed it, and what it wrote is there by then.
   if (!ready(true, writing)) {
-    socket_->wait(true, false, until);
+    const time_point once_more = std::min(until, clock::now() + read_patience);
+    if (!socket_->wait(true, false, once_more) && !ready(true, writing)) socket_->wait(true, false, until);
     drain_socket_of_idle_ring();
   }
   say_all(true, writing, 0);
@@ -255,10 +264,10 @@ void lane_transport::say_all(bool reading, bool writing, std::uint32_t how) noex
   if (writing) say(mine_.control().writer_waits, writer_epoch_, how);
 }
 
-// Wakes the peer if it waits, once each time it says so.
-void lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept {
+// Wakes the peer if it waits, once each time it says so. Whether it did: a full fence then.
+bool lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept {
   const std::uint32_t word = waits.load(std::memory_order_seq_cst);
-  if ((word & lane_wait_mask) == 0 || word == rung) return;
+  if ((word & lane_wait_mask) == 0 || word == rung) return false;
   rung = word;
   if (&waits == &theirs_.control().reader_waits) rung_at_.store(clock::now(), std::memory_order_relaxed);
   if ((word & lane_wait_mask) == by_futex) {
@@ -268,6 +277,7 @@ void lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t
   } else {
     socket_->write({&nil, 1}, {}, {});  // when the socket is full of them, the peer will hear of it anyway
   }
+  return true;
 }
 
 void lane_transport::wake() noexcept {

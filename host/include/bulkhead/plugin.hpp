@@ -14,8 +14,11 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
+#include <boost/asio/execution/outstanding_work.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/prefer.hpp>
+#include <boost/asio/system_executor.hpp>
 
 namespace BULKHEAD_PUBLIC bulkhead {
 
@@ -172,7 +175,7 @@ class plugin {
 
   // Whether it is a plugin at all: not when made by default, or moved from.
   explicit operator bool() const { return pool_ != nullptr; }
-  // Where handlers run that have no executor of their own.
+  // Where handlers run that have no executor of their own. What it is given to execute never runs before that returns.
   boost::asio::any_io_executor handler_executor() const;
 
  private:
@@ -222,16 +225,53 @@ struct call_signature<void> {
   using type = void(boost::system::error_code);
 };
 
-// Carries a completion handler of any type to its executor; keeps that executor's context alive meanwhile.
+// Whether handlers of that type have an executor of their own: else its kind is that of whatever is proposed.
+template <class Handler>
+inline constexpr bool has_executor =
+    std::is_same_v<boost::asio::associated_executor_t<Handler, boost::asio::any_io_executor>,
+                   boost::asio::associated_executor_t<Handler, boost::asio::system_executor>>;
+
+// Where a handler goes that has an executor of its own; keeps that executor's context alive meanwhile.
+template <class Handler, bool = has_executor<Handler>>
+class handler_home {
+ public:
+  handler_home(const Handler& handler, const boost::asio::any_io_executor& fallback)
+      : work_(boost::asio::get_associated_executor(handler, fallback)) {}
+  template <class F>
+  void post(F&& run) const {
+    boost::asio::post(work_.get_executor(), std::forward<F>(run));
+  }
+
+ private:
+  boost::asio::executor_work_guard<boost::asio::associated_executor_t<Handler, boost::asio::any_io_executor>> work_;
+};
+
+// The same for one that has none: plugin::handler_executor() needs no more than to be told that there is work.
+template <class Handler>
+class handler_home<Handler, false> {
+ public:
+  handler_home(const Handler&, const boost::asio::any_io_executor& fallback)
+      : executor_(boost::asio::prefer(fallback, boost::asio::execution::outstanding_work.tracked)) {}
+  template <class F>
+  void post(F&& run) const {
+    executor_.execute(std::forward<F>(run));
+  }
+
+ private:
+  boost::asio::any_io_executor executor_;
+};
+
+// Carries a completion handler of any type to its executor.
 template <class R, class Handler>
 class handler_carrier final : public reply_handler {
  public:
+  // `fallback`: as plugin::handler_executor() gives it.
   handler_carrier(Handler handler, const boost::asio::any_io_executor& fallback)
-      : handler_(std::move(handler)), work_(boost::asio::get_associated_executor(handler_, fallback)) {}
+      : handler_(std::move(handler)), home_(handler_, fallback) {}
 
   void complete(reply&& result) override {
-    const auto work = std::move(work_);
-    boost::asio::post(work.get_executor(), [handler = std::move(handler_), result = std::move(result)]() mutable {
+    const auto home = std::move(home_);
+    home.post([handler = std::move(handler_), result = std::move(result)]() mutable {
       boost::system::error_code code = make_error_code(result.outcome());
       if constexpr (std::is_void_v<R>) {
         std::move(handler)(code);
@@ -253,7 +293,7 @@ class handler_carrier final : public reply_handler {
 
  private:
   Handler handler_;
-  boost::asio::executor_work_guard<boost::asio::associated_executor_t<Handler, boost::asio::any_io_executor>> work_;
+  handler_home<Handler> home_;
 };
 
 }  // namespace detail

@@ -10,10 +10,16 @@ namespace {
 constexpr auto relaxed = std::memory_order_relaxed;
 constexpr std::string_view other = "other";
 
+constexpr auto bounds_ns = [] {
+  std::array<std::int64_t, latency_histogram::bounds.size()> out{};
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = static_cast<std::int64_t>(latency_histogram::bounds[i] * 1e9 + 0.5);
+  return out;
+}();
+
 std::size_t bucket_of(std::chrono::nanoseconds took) {
-  const double seconds = std::chrono::duration<double>(took).count();
-  const auto& bounds = latency_histogram::bounds;
-  return static_cast<std::size_t>(std::lower_bound(bounds.begin(), bounds.end(), seconds) - bounds.begin());
+  return static_cast<std::size_t>(std::lower_bound(bounds_ns.begin(), bounds_ns.end(), took.count()) -
+                                  bounds_ns.begin());
 }
 
 template <class Array>

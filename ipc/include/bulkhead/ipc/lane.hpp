@@ -66,8 +66,8 @@ class lane_writer {
   bool room(std::uint32_t& bytes, std::uint32_t enough = 1);
   // Within that; seen by nobody until publish().
   void put(byte_span bytes);
-  // In one order with what is loaded and stored after it.
-  void publish() { control_.tail.store(tail_, std::memory_order_seq_cst); }
+  // The other side sees it soon; what is loaded after it may have been loaded before.
+  void publish() { control_.tail.store(tail_, std::memory_order_release); }
 
  private:
   lane_control& control_;

@@ -27,6 +27,7 @@ class lane_transport final : public transport {
 
   io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles, bool block) noexcept override;
   io_result write(bytes first, bytes second, std::span<const int> handles) noexcept override;
+  void flush() noexcept override;
   bool wait(bool for_reading, bool for_writing, time_point deadline) noexcept override;
   void wake() noexcept override;
   void shutdown() noexcept override;
@@ -48,7 +49,7 @@ class lane_transport final : public transport {
   void drain_socket_of_idle_ring() noexcept;
   void say_all(bool reading, bool writing, std::uint32_t how) noexcept;
   void say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch, std::uint32_t how) noexcept;
-  void ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept;
+  bool ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept;
   bool other_cpu() noexcept;
   void look_at_cpus() noexcept;
   void break_off(const char* why) noexcept;
@@ -81,6 +82,7 @@ class lane_transport final : public transport {
 
   // Of the writing thread.
   std::uint32_t rung_data_ = 0;
+  bool unflushed_ = false;
   std::atomic<time_point> rung_at_{never};  // when the peer was woken for the message sent last
   std::atomic<bool> socket_full_{false};
 };

@@ -27,8 +27,10 @@ class transport {
   // as the transport was made to; without, it never blocks.
   virtual io_result read(std::span<std::uint8_t> into, std::vector<unique_fd>& handles, bool block) noexcept = 0;
   // Sends two pieces, one after the other, as far as it can. Descriptors are attached to the first byte; they count as
-  // sent when at least one byte was. Never blocks.
+  // sent when at least one byte was. Never blocks. A peer that goes to sleep in this moment may not see them: see flush().
   virtual io_result write(bytes first, bytes second, std::span<const int> handles) noexcept = 0;
+  // After one or more writes: whatever the peer does, it sees them now. Beside no write.
+  virtual void flush() noexcept {}
 
   // Blocks until there is something to read or room to write, whichever is asked for, or the deadline has passed; false
   // only for the deadline. One that waits for reading also returns when wake() was called.
