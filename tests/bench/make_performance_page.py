@@ -204,6 +204,31 @@ class Page:
     def throughput_verdict(self):
         return f"{rate(self.results.one(MANY, 'bulkhead')['value'])} calls; {self.beside(MANY)}."
 
+    # --- where the time goes -----------------------------------------------------------------------------------------
+
+    def profile(self):
+        found = self.results.programs.get("profile")
+        if not found:
+            return ""
+        columns = [(work, side) for work in found["profile"] for side in ("host", "worker")]
+        stages = sorted({stage for work, side in columns for stage in found["profile"][work][side]},
+                        key=lambda stage: -sum(found["profile"][work][side].get(stage, 0) for work, side in columns))
+
+        def cell(work, side, stages):
+            return f"{sum(found['profile'][work][side].get(stage, 0) for stage in stages):,.0f}"
+
+        waiting = "waiting at the ring"
+        rows = [[stage, *(cell(*each, [stage]) for each in columns)] for stage in stages if stage != waiting]
+        rows.append(["**work**", *(f"**{cell(*each, [stage for stage in stages if stage != waiting])}**" for each in columns)])
+        rows.append([waiting, *(cell(*each, [waiting]) for each in columns)])
+        return "\n\n".join([
+            "## Where the time of a call goes",
+            f"Nanoseconds of CPU time a call, by `perf record -e cpu-clock` of {found['calls']:,} calls of 16 bytes each way, the "
+            "CPUs free. What a side does that waits at the ring, spinning, is beside its work. *Copying* is for the most part "
+            "the wait for a line of the ring to come from the other CPU; *the clock* is read while a side spins, and twice a "
+            "call by the benchmark itself.",
+            table(["", *(f"{work}: {side}" for work, side in columns)], rows, "l" + "r" * len(columns))])
+
     def spawn_verdict(self):
         mine = self.results.one(SPAWN, "bulkhead")
         return (f"{duration(mine['value'])}, {times(mine.get('to_floor'))} starting and ending `/bin/true`; "
@@ -257,7 +282,8 @@ class Page:
         at_most("16-byte call, one CPU, to futex", self.results.one(LATENCIES[2], "bulkhead").get("to_floor"), 1.5, times)
         for where in ("one CPU", "two CPUs"):
             call = self.results.figure("foundation", f"over the socket, {where}, p50")
-            at_most(f"16-byte call over the socket, {where}, to a socketpair", call and call["ratio"], 1.3, times)
+            at_most(f"16-byte call over the socket, {where}, to a socketpair", call and call["ratio"], 1.3, times,
+                    self.why_socket)
         at_least("calls a second, 64 outstanding", self.results.one(MANY, "bulkhead")["value"], 1e6, rate, self.why_many)
         who, ratio = self.fastest(MANY, PEERS)
         at_least(f"64 outstanding: faster than every peer (nearest: {who})", ratio, 10, times, lambda: (
@@ -325,6 +351,14 @@ class Page:
                 "machine, where the design's took 0.11 µs: what is left for a call is the bookkeeping of both sides, which "
                 "pack, check, look up, time and answer.")
 
+    def why_socket(self):
+        one, two, lanes = (self.results.figure("foundation", f"16-byte call {how}, p50")
+                           for how in ("over the socket, one CPU", "over the socket, two CPUs", "by lanes, two CPUs"))
+        return (f"on one CPU, where nobody is waited for, the same call takes {times(one['ratio'])} the ping-pong; on two each "
+                "message waits for a CPU that has gone idle meanwhile, and the longer the other side works the more idle it "
+                f"is. Lanes, which all workers of one's own have, take {times(lanes['ratio'])} of it." if one and two and lanes
+                else "a message waits for a CPU that has gone idle.")
+
     def why_peers(self, who):
         return (f"the target was set where waking the other CPU cost 70 to 90 µs. Here a socketpair takes "
                 f"{duration(self.value(LATENCIES[1], 'socketpair'))}, its wake-ups included, and {who} "
@@ -335,13 +369,19 @@ class Page:
         if not inside:
             return "completion through an executor is what a call costs."
         return (f"`async_call` to the same plugin in-process, by the same API, makes {rate(inside)}: most of it is the "
-                "bookkeeping of a call that completes through an executor, to which lanes and the other process add "
-                f"{100 * (inside / mine - 1):.0f} %.")
+                "bookkeeping of a call that completes through an executor" +
+                (f", to which lanes and the other process add {100 * (inside / mine - 1):.0f} %." if inside > mine else "."))
 
     def why_spawn(self):
         floor = self.value(SPAWN, "posix_spawn")
         layers = self.results.figure("sandbox", "spawn to ready, all layers, p50")
         share = f" The sandbox has a small share in it: {times(layers['ratio'])} a bare worker." if layers else ""
+        start = self.results.programs.get("profile", {}).get("start")
+        if start:
+            total = sum(start.values())
+            parts = sorted(start.items(), key=lambda part: -part[1])
+            share += (f" By `perf`, host, fork server and worker use {duration(total)} of CPU time for a start and an end: " +
+                      ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in parts if value > total / 50) + ".")
         return (f"processes are made slowly here: `/bin/true` takes {duration(floor)}, where the design's machine took 0.9 "
                 f"to 1.0 ms, and a worker takes more system calls than that.{share}")
 
