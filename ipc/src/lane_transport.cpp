@@ -39,6 +39,9 @@ void pause() noexcept {
 #endif
 }
 
+// Whether one whose word this is waits, and has not been woken since it said so.
+bool to_be_rung(std::uint32_t word, std::uint32_t rung) { return (word & lane_wait_mask) != 0 && word != rung; }
+
 std::chrono::nanoseconds since_epoch(time_point when) { return when.time_since_epoch(); }
 
 }  // namespace
@@ -103,7 +106,9 @@ transport::io_result lane_transport::write(bytes first, bytes second, std::span<
   out_.put(first.first(from_first));
   if (from_second > 0) out_.put(second.first(from_second));
   out_.publish();
-  unflushed_ = !ring(theirs_.control().reader_waits, rung_data_);  // one that sleeps already wakes up to this
+  unflushed_ = true;
+  if (to_be_rung(theirs_.control().reader_waits.load(std::memory_order_relaxed), rung_data_))
+    flush();  // it sleeps already
   return {io::ok, from_first + from_second};
 }
 
@@ -264,10 +269,11 @@ void lane_transport::say_all(bool reading, bool writing, std::uint32_t how) noex
   if (writing) say(mine_.control().writer_waits, writer_epoch_, how);
 }
 
-// Wakes the peer if it waits, once each time it says so. Whether it did: a full fence then.
-bool lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept {
+// Wakes the peer if it waits, once each time it says so. After a full fence: a word that was loaded before it may be that of
+// another sleep, which a peer that sleeps at its socket now has ended by itself.
+void lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept {
   const std::uint32_t word = waits.load(std::memory_order_seq_cst);
-  if ((word & lane_wait_mask) == 0 || word == rung) return false;
+  if (!to_be_rung(word, rung)) return;
   rung = word;
   if (&waits == &theirs_.control().reader_waits) rung_at_.store(clock::now(), std::memory_order_relaxed);
   if ((word & lane_wait_mask) == by_futex) {
@@ -277,7 +283,6 @@ bool lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t
   } else {
     socket_->write({&nil, 1}, {}, {});  // when the socket is full of them, the peer will hear of it anyway
   }
-  return true;
 }
 
 void lane_transport::wake() noexcept {

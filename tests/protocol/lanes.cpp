@@ -302,6 +302,64 @@ TEST_CASE("a writer that waits for room in a large ring is rung for once, when h
   }
 }
 
+TEST_CASE("a peer that sleeps already is woken by what is written, before it is flushed") {
+  lane_pair pair;
+  const auto host = pair.host();
+  const ipc::lane_memory said(pair.down.get(), false);
+  pollfd doorbell{pair.worker_socket, POLLIN, 0};
+  const auto how = GENERATE(ipc::by_futex, ipc::by_socket);
+  pair.scribbled.control().reader_waits = ipc::lane_wait_mask + 1 | how;
+  REQUIRE(host->write(bytes_t(10, 7), {}, {}).bytes == 10);
+  CHECK(said.control().bell == (how == ipc::by_futex ? 1 : 0));
+  CHECK(::poll(&doorbell, 1, 0) == (how == ipc::by_socket ? 1 : 0));
+}
+
+TEST_CASE("a peer that fell asleep after something was written is woken when that is flushed, once") {
+  lane_pair pair;
+  const auto host = pair.host();
+  const ipc::lane_memory said(pair.down.get(), false);
+  const auto& bell = said.control().bell;
+  std::uint32_t sleeps = 0;
+  const auto sleep = [&] {
+    pair.scribbled.control().reader_waits = ++sleeps * (ipc::lane_wait_mask + 1) | ipc::by_futex;
+  };
+  const auto write = [&] { REQUIRE(host->write(bytes_t(10, 7), {}, {}).bytes == 10); };
+  write();
+  write();
+  sleep();
+  CHECK(bell == 0);
+  host->flush();
+  CHECK(bell == 1);
+  write();  // it was woken and has not said yet that it is awake
+  CHECK(bell == 1);
+  sleep();
+  host->flush();
+  CHECK(bell == 2);
+  sleep();
+  host->flush();  // nothing was written since
+  CHECK(bell == 2);
+}
+
+TEST_CASE("a reader asleep at its socket looks once more, so a bell that was missed costs little") {
+  bool noticed = false;
+  for (int i = 0; i < 5 && !noticed; ++i) {  // it is not in time if this thread gets no CPU for long
+    lane_pair pair;
+    const auto host = pair.host(sleepy);
+    const ipc::lane_memory said(pair.down.get(), false);
+    std::jthread missed([&] {
+      const auto limit = ipc::clock::now() + 2s;
+      const auto word = [&] { return said.control().reader_waits.load(); };
+      while ((word() & ipc::lane_wait_mask) != ipc::by_socket && ipc::clock::now() < limit) std::this_thread::yield();
+      ::poll(nullptr, 0, 2);  // it has looked after it said so
+      pair.scribbled.ring()[0] = 7;
+      pair.scribbled.control().tail = 1;
+    });
+    const auto begun = ipc::clock::now();
+    noticed = host->wait(true, false, begun + 4s) && ipc::clock::now() - begun < 2s;
+  }
+  CHECK(noticed);
+}
+
 struct counted_end final : ipc::async_completion {
   explicit counted_end(int& count) : ended(count) {}
   void complete(ipc::completion&&) override { ++ended; }
@@ -349,6 +407,37 @@ TEST_CASE("while answers keep coming the event loop looks again and the peer nee
   event();
   CHECK(ended == 3);
   CHECK(loop.armed);  // no call is open
+}
+
+TEST_CASE("calls are flushed together by an event loop that looks again, but at once where a thread waits") {
+  lane_pair pair;
+  idle_loop loop;
+  recorder seen;
+  auto worker = pair.worker();
+  ipc::channel channel(pair.host(ipc::lane_options{.spin = 10ms}), {}, seen, &loop);
+  channel.open();
+  const ipc::lane_memory said(pair.down.get(), false);
+  int ended = 0;
+  const auto call = [&] {
+    std::unique_ptr<ipc::async_completion> end = std::make_unique<counted_end>(ended);
+    const auto started = channel.start(request("m"), {}, ipc::never, nullptr, &end);
+    REQUIRE(started.code == outcome::ok);
+    return started.id;
+  };
+  const auto first = call();
+  call();
+  REQUIRE(worker->write(answer(first, 1), {}, {}).status == io::ok);
+  loop.armed = false;
+  channel.on_event(true, false);
+  REQUIRE(loop.looks == 1);
+  const bool waits = GENERATE(false, true);
+  ipc::waiter waiter;
+  call();
+  if (waits) REQUIRE(channel.start(request("m"), {}, ipc::never, &waiter, nullptr).code == outcome::ok);
+  pair.scribbled.control().reader_waits = ipc::lane_wait_mask + 1 | ipc::by_futex;  // it has not seen them
+  CHECK(said.control().bell == 0);
+  channel.look_again();
+  CHECK(said.control().bell == (waits ? 0 : 1));
 }
 
 TEST_CASE("a thread that waits reads in the place of an event loop that meant to look again") {

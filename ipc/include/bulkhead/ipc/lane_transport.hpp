@@ -49,7 +49,7 @@ class lane_transport final : public transport {
   void drain_socket_of_idle_ring() noexcept;
   void say_all(bool reading, bool writing, std::uint32_t how) noexcept;
   void say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch, std::uint32_t how) noexcept;
-  bool ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept;
+  void ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept;
   bool other_cpu() noexcept;
   void look_at_cpus() noexcept;
   void break_off(const char* why) noexcept;
