@@ -193,8 +193,8 @@ void lane_transport::look_at_cpus() noexcept {
 
 bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadline) noexcept {
   if (!engaged_.load(std::memory_order_relaxed)) return socket_->wait(for_reading, for_writing, deadline);
-  if (socket_full_ && for_writing)
-    return socket_->wait(for_reading, true, for_reading ? std::min(deadline, clock::now() + read_patience) : deadline);
+  const bool full = socket_full_ && for_writing;  // of the socket's room only the socket tells
+  if (full && !for_reading) return socket_->wait(false, true, deadline);
   if (!for_reading) {  // another thread than the reader, which has the policy
     for (int i = 0; i < pauses && !writable(); ++i) pause();
     while (!writable() && (deadline == never || clock::now() < deadline)) {
@@ -204,9 +204,11 @@ bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadlin
     }
     return writable();
   }
-  const auto is_ready = [&] { return ready(true, for_writing); };
+  const auto is_ready = [&] { return ready(true, for_writing && !full); };
   bool there = is_ready();
-  if (!there) {
+  if (full) {
+    there = there || sleep_by_socket(false, true, deadline) || is_ready();
+  } else if (!there) {
     const time_point begun = clock::now();
     const auto window = policy_.window(since_epoch(begun), other_cpu());
     const time_point spin_end = std::min(deadline, begun + window);
@@ -221,7 +223,7 @@ bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadlin
     for (int spurious = 0; !there && now < deadline;) {
       if (now < patience && spurious++ < spurious_limit)
         sleep_by_futex(true, for_writing, std::min(deadline, patience));
-      else sleep_by_socket(for_writing, deadline);
+      else sleep_by_socket(for_writing, false, deadline);
       there = is_ready();
       now = clock::now();
     }
@@ -250,15 +252,18 @@ void lane_transport::sleep_by_futex(bool reading, bool writing, time_point until
   say_all(reading, writing, 0);
 }
 
-void lane_transport::sleep_by_socket(bool writing, time_point until) noexcept {
+// `full`: until there is room in the socket, too. Whether something happened at the socket.
+bool lane_transport::sleep_by_socket(bool writing, bool full, time_point until) noexcept {
+  bool any = false;
   say_all(true, writing, by_socket);
   // It looks once more later: a peer that has not flushed yet may have missed it, and what it wrote is there by then.
   if (!ready(true, writing)) {
     const time_point once_more = std::min(until, clock::now() + read_patience);
-    if (!socket_->wait(true, false, once_more) && !ready(true, writing)) socket_->wait(true, false, until);
+    any = socket_->wait(true, full, once_more) || (!ready(true, writing) && socket_->wait(true, full, until));
     drain_socket_of_idle_ring();
   }
   say_all(true, writing, 0);
+  return any;
 }
 
 void lane_transport::say_all(bool reading, bool writing, std::uint32_t how) noexcept {

@@ -138,6 +138,37 @@ TEST_CASE("descriptors go by the socket and arrive with the message in the ring 
   CHECK(count_of(seen.messages[3].handles[0]) == 3);
 }
 
+TEST_CASE("one that waits hears its answer though the socket is full of descriptors that its peer does not take") {
+  lane_pair pair;
+  idle_loop loop;
+  recorder seen;
+  auto worker = pair.worker();
+  ipc::channel channel(pair.host(sleepy), {}, seen, &loop);
+  const int least = 0;
+  REQUIRE(::setsockopt(pair.host_socket, SOL_SOCKET, SO_SNDBUF, &least, sizeof least) == 0);
+  while (channel.unsent() == 0) {
+    std::vector<unique_fd> handles;
+    handles.emplace_back(::eventfd(0, 0));
+    REQUIRE(channel.send(vector_named("call_with_handle"), std::move(handles)));
+  }
+  ipc::waiter waiter;
+  const auto mine = channel.start(request("m"), {}, ipc::never, &waiter, nullptr);
+  REQUIRE(mine.code == outcome::ok);
+  const bool asleep = GENERATE(false, true);
+  const ipc::lane_memory said(pair.down.get(), false);
+  std::jthread peer;
+  const auto reply = [&] { worker->write(answer(mine.id, 7), {}, {}); };
+  if (!asleep) reply();
+  else
+    peer = std::jthread([&](const std::stop_token& stop) {
+      while (said.control().reader_waits == 0 && !stop.stop_requested()) std::this_thread::yield();
+      reply();
+    });
+  CHECK(channel.wait(waiter, ipc::clock::now() + 10s) == ipc::channel::wait_result::done);
+  CHECK(channel.unsent() > 0);
+  peer.request_stop();
+}
+
 TEST_CASE("a message's descriptors may come while the message before it is read") {
   lane_pair pair;
   idle_loop loop;

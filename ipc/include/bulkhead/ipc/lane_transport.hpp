@@ -44,7 +44,7 @@ class lane_transport final : public transport {
   bool writable() noexcept;
   bool ready(bool reading, bool writing) noexcept;
   void sleep_by_futex(bool reading, bool writing, time_point until) noexcept;
-  void sleep_by_socket(bool writing, time_point until) noexcept;
+  bool sleep_by_socket(bool writing, bool full, time_point until) noexcept;
   void drain_socket() noexcept;
   void drain_socket_of_idle_ring() noexcept;
   void say_all(bool reading, bool writing, std::uint32_t how) noexcept;
