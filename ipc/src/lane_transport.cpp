@@ -16,9 +16,11 @@ namespace {
 
 constexpr std::uint8_t nil = 0xc0;
 constexpr std::size_t early_limit = 4 * socket_transport::most_handles;
-constexpr unsigned looks_per_affinity = 64;  // sleeps between two looks at which CPUs there are
-constexpr int spurious_limit = 64;           // wake-ups for nothing before it sleeps where they are counted
-constexpr int pauses = 32;                   // between two looks at the clock
+constexpr unsigned looks_per_affinity = 64;        // sleeps between two looks at which CPUs there are
+constexpr int spurious_limit = 64;                 // wake-ups for nothing before it sleeps where they are counted
+constexpr int fruitless_limit = 64;                // times in a row that bells came and nothing else had
+constexpr std::uint32_t most_bells_due = 1 << 16;  // more than a socket holds
+constexpr int pauses = 32;                         // between two looks at the clock
 constexpr std::chrono::nanoseconds price_of_look{500};
 
 // What was stored before it is seen by others before anything is loaded after it.
@@ -127,8 +129,21 @@ void lane_transport::collect(std::vector<unique_fd>& handles, std::size_t wanted
   early_.erase(early_.begin(), end);
 }
 
-// What has come on the socket: doorbells, descriptors, its end.
+// What has come on the socket: doorbells, descriptors, its end. An honest peer rings after it has written, or has made room
+// for what waits here to be written; so it is but once or twice in a row that bells come late and nothing has moved since the
+// last ones. One that rings whenever it is asked to would keep its reader, or the event loop, busy for ever.
 void lane_transport::drain_socket() noexcept {
+  const std::uint32_t due = bells_due_;
+  take_from_socket();
+  if (bells_due_ == due) return;
+  const lane_control& mine = mine_.control();
+  const std::uint32_t moved = mine.tail.load(std::memory_order_relaxed) + mine.head.load(std::memory_order_relaxed);
+  fruitless_ = moved == moved_ ? fruitless_ + 1 : 0;
+  moved_ = moved;
+  if (fruitless_ > fruitless_limit) break_off("doorbells with nothing behind them");
+}
+
+void lane_transport::take_from_socket() noexcept {
   std::uint8_t bells[256];
   while (!ended_ && !broken_ && early_.size() < early_limit) {
     const std::size_t descriptors = early_.size();
@@ -239,7 +254,7 @@ bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadlin
 void lane_transport::say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch, std::uint32_t how) noexcept {
   if (how == 0) return word.store(0, std::memory_order_relaxed);
   epoch += lane_wait_mask + 1;
-  if (how == by_socket) ++bells_due_;
+  if (how == by_socket && bells_due_ < most_bells_due) ++bells_due_;  // most are never rung
   word.store(epoch | how, std::memory_order_relaxed);
   full_fence();
 }

@@ -268,6 +268,50 @@ TEST_CASE("a peer that rings more often than it was asked, or says anything on t
   CHECK(read_once(*host, io::violation).empty());
 }
 
+TEST_CASE("a peer that rings whenever it is asked, and says nothing, is found out, whoever listens") {
+  lane_pair pair;
+  const auto host = pair.host(sleepy);
+  const auto ring = [&] { return ::send(pair.worker_socket, "\xc0", 1, MSG_NOSIGNAL) == 1; };
+  SECTION("an event loop") {
+    for (int i = 0; i < 1000 && !host->wait(true, false, {}); ++i) {
+      host->watch(true, false);
+      REQUIRE(ring());
+      host->on_event();
+    }
+  }
+  SECTION("a reader that sleeps") {
+    const ipc::lane_memory said(pair.down.get(), false);
+    std::jthread peer([&](const std::stop_token& stop) {
+      for (std::uint32_t heard = 0; !stop.stop_requested(); std::this_thread::yield()) {
+        const std::uint32_t word = said.control().reader_waits;
+        if ((word & ipc::lane_wait_mask) == ipc::by_socket && std::exchange(heard, word) != word) ring();
+      }
+    });
+    CHECK(host->wait(true, false, ipc::clock::now() + 10s));
+  }
+  CHECK(read_once(*host, io::violation).empty());
+  CHECK(std::string(host->violation()) == "doorbells with nothing behind them");
+}
+
+TEST_CASE("a peer that rings for each byte, and for room each time it has made some, may do so for ever") {
+  lane_pair pair;
+  const auto host = pair.host();
+  const auto worker = pair.worker();
+  for (int i = 0; i < 300; ++i) {
+    host->watch(true, false);
+    REQUIRE(worker->write(bytes_t(1, 7), {}, {}).bytes == 1);
+    host->on_event();
+    REQUIRE(read_once(*host).size() == 1);
+  }
+  for (int i = 0; i < 300; ++i) {
+    REQUIRE(host->write(bytes_t(lane_pair::ring, 7), {}, {}).bytes == lane_pair::ring);
+    CHECK_FALSE(host->watch(false, true).out);
+    REQUIRE(read_once(*worker).size() == lane_pair::ring);
+    host->on_event();
+  }
+  CHECK(read_once(*host, io::would_block).empty());
+}
+
 TEST_CASE("what was sent before the end of the peer arrives, then the end") {
   lane_pair pair;
   auto host = pair.host();

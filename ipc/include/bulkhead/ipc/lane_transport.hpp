@@ -46,6 +46,7 @@ class lane_transport final : public transport {
   void sleep_by_futex(bool reading, bool writing, time_point until) noexcept;
   bool sleep_by_socket(bool writing, bool full, time_point until) noexcept;
   void drain_socket() noexcept;
+  void take_from_socket() noexcept;
   void drain_socket_of_idle_ring() noexcept;
   void say_all(bool reading, bool writing, std::uint32_t how) noexcept;
   void say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch, std::uint32_t how) noexcept;
@@ -72,6 +73,8 @@ class lane_transport final : public transport {
   unsigned looked_ = 0;
   bool watching_read_ = false, watching_write_ = false;  // the event loop waits in the reader's place
   std::uint32_t bells_due_ = 0;                          // that the peer was asked for and that have not come
+  int fruitless_ = 0;                                    // times in a row that bells have come and no byte meanwhile
+  std::uint32_t moved_ = 0;                              // bytes written and read when bells came last
   // Of the event loop that looks again instead of waiting: since when, for how long, how often so far, and for too long.
   time_point lingers_since_{};
   std::chrono::nanoseconds linger_window_{0};
