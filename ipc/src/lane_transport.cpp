@@ -21,7 +21,7 @@ constexpr int spurious_limit = 64;                 // wake-ups for nothing befor
 constexpr int fruitless_limit = 64;                // times in a row that bells came and nothing else had
 constexpr std::uint32_t most_bells_due = 1 << 16;  // more than a socket holds
 constexpr int pauses = 32;                         // between two looks at the clock
-constexpr std::chrono::nanoseconds price_of_look{500};
+constexpr std::chrono::nanoseconds most_of_look{5'000};
 
 // What was stored before it is seen by others before anything is loaded after it.
 void full_fence() noexcept {
@@ -335,19 +335,20 @@ transport::interest lane_transport::watch(bool reading, bool writing) noexcept {
   return {wanted, wanted && ((reading && readable()) || (writing && writable()) || socket_full_)};
 }
 
-// Counted as spinning is, each look as what it costs with the way through the loop; what the loop does for others is not.
+// Counted as spinning is: a look with the way to it through the loop, but no more of that than it takes when the loop has
+// nothing else to do. What the loop does for others is not.
 bool lane_transport::linger(bool found) noexcept {
   if (!engaged_) return false;
   const time_point now = clock::now();
   if (found) {
-    if (looks_ > 0 || lingered_out_) policy_.ended(now - lingers_since_, looks_ * price_of_look, lingered_out_);
-    lingers_since_ = now;
-    looks_ = 0;
+    if (looked_for_.count() > 0 || lingered_out_) policy_.ended(now - lingers_since_, looked_for_, lingered_out_);
+    lingers_since_ = looked_at_ = now;
+    looked_for_ = {};
     linger_window_ = policy_.window(since_epoch(now), other_cpu());
     lingered_out_ = linger_window_.count() == 0;
     return !lingered_out_;
   }
-  ++looks_;
+  looked_for_ += std::min<std::chrono::nanoseconds>(now - std::exchange(looked_at_, now), most_of_look);
   lingered_out_ = lingered_out_ || now - lingers_since_ >= linger_window_;
   return !lingered_out_;
 }

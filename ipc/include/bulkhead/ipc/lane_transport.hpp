@@ -75,10 +75,10 @@ class lane_transport final : public transport {
   std::uint32_t bells_due_ = 0;                          // that the peer was asked for and that have not come
   int fruitless_ = 0;                                    // times in a row that bells have come and no byte meanwhile
   std::uint32_t moved_ = 0;                              // bytes written and read when bells came last
-  // Of the event loop that looks again instead of waiting: since when, for how long, how often so far, and for too long.
-  time_point lingers_since_{};
-  std::chrono::nanoseconds linger_window_{0};
-  int looks_ = 0;
+  // Of the event loop that looks again instead of waiting: since when, for how long, when it looked last, what its looks
+  // have taken so far, and for too long.
+  time_point lingers_since_{}, looked_at_{};
+  std::chrono::nanoseconds linger_window_{0}, looked_for_{0};
   bool lingered_out_ = false;
   std::atomic<bool> woken_{false};
   std::atomic<std::uint32_t> sleeping_{0};  // how the reader sleeps
