@@ -156,8 +156,8 @@ TEST_CASE("one that waits hears its answer though the socket is full of descript
   REQUIRE(mine.code == outcome::ok);
   const bool asleep = GENERATE(false, true);
   const ipc::lane_memory said(pair.down.get(), false);
-  std::jthread peer;
   const auto reply = [&] { worker->write(answer(mine.id, 7), {}, {}); };
+  std::jthread peer;
   if (!asleep) reply();
   else
     peer = std::jthread([&](const std::stop_token& stop) {
