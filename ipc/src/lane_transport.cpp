@@ -16,10 +16,12 @@ namespace {
 
 constexpr std::uint8_t nil = 0xc0;
 constexpr std::size_t early_limit = 4 * socket_transport::most_handles;
-constexpr unsigned looks_per_affinity = 64;  // sleeps between two looks at which CPUs there are
-constexpr int spurious_limit = 64;           // wake-ups for nothing before it sleeps where they are counted
-constexpr int pauses = 32;                   // between two looks at the clock
-constexpr std::chrono::nanoseconds price_of_look{500};
+constexpr unsigned looks_per_affinity = 64;        // sleeps between two looks at which CPUs there are
+constexpr int spurious_limit = 64;                 // wake-ups for nothing before it sleeps where they are counted
+constexpr int fruitless_limit = 64;                // times in a row that bells came and nothing else had
+constexpr std::uint32_t most_bells_due = 1 << 16;  // more than a socket holds
+constexpr int pauses = 32;                         // between two looks at the clock
+constexpr std::chrono::nanoseconds most_of_look{5'000};
 
 // What was stored before it is seen by others before anything is loaded after it.
 void full_fence() noexcept {
@@ -38,6 +40,9 @@ void pause() noexcept {
   asm volatile("isb");
 #endif
 }
+
+// Whether one whose word this is waits, and has not been woken since it said so.
+bool to_be_rung(std::uint32_t word, std::uint32_t rung) { return (word & lane_wait_mask) != 0 && word != rung; }
 
 std::chrono::nanoseconds since_epoch(time_point when) { return when.time_since_epoch(); }
 
@@ -103,7 +108,9 @@ transport::io_result lane_transport::write(bytes first, bytes second, std::span<
   out_.put(first.first(from_first));
   if (from_second > 0) out_.put(second.first(from_second));
   out_.publish();
-  unflushed_ = !ring(theirs_.control().reader_waits, rung_data_);  // one that sleeps already wakes up to this
+  unflushed_ = true;
+  if (to_be_rung(theirs_.control().reader_waits.load(std::memory_order_relaxed), rung_data_))
+    flush();  // it sleeps already
   return {io::ok, from_first + from_second};
 }
 
@@ -122,8 +129,21 @@ void lane_transport::collect(std::vector<unique_fd>& handles, std::size_t wanted
   early_.erase(early_.begin(), end);
 }
 
-// What has come on the socket: doorbells, descriptors, its end.
+// What has come on the socket: doorbells, descriptors, its end. An honest peer rings after it has written, or has made room
+// for what waits here to be written; so it is but once or twice in a row that bells come late and nothing has moved since the
+// last ones. One that rings whenever it is asked to would keep its reader, or the event loop, busy for ever.
 void lane_transport::drain_socket() noexcept {
+  const std::uint32_t due = bells_due_;
+  take_from_socket();
+  if (bells_due_ == due) return;
+  const lane_control& mine = mine_.control();
+  const std::uint32_t moved = mine.tail.load(std::memory_order_relaxed) + mine.head.load(std::memory_order_relaxed);
+  fruitless_ = moved == moved_ ? fruitless_ + 1 : 0;
+  moved_ = moved;
+  if (fruitless_ > fruitless_limit) break_off("doorbells with nothing behind them");
+}
+
+void lane_transport::take_from_socket() noexcept {
   std::uint8_t bells[256];
   while (!ended_ && !broken_ && early_.size() < early_limit) {
     const std::size_t descriptors = early_.size();
@@ -188,8 +208,8 @@ void lane_transport::look_at_cpus() noexcept {
 
 bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadline) noexcept {
   if (!engaged_.load(std::memory_order_relaxed)) return socket_->wait(for_reading, for_writing, deadline);
-  if (socket_full_ && for_writing)
-    return socket_->wait(for_reading, true, for_reading ? std::min(deadline, clock::now() + read_patience) : deadline);
+  const bool full = socket_full_ && for_writing;  // of the socket's room only the socket tells
+  if (full && !for_reading) return socket_->wait(false, true, deadline);
   if (!for_reading) {  // another thread than the reader, which has the policy
     for (int i = 0; i < pauses && !writable(); ++i) pause();
     while (!writable() && (deadline == never || clock::now() < deadline)) {
@@ -199,9 +219,11 @@ bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadlin
     }
     return writable();
   }
-  const auto is_ready = [&] { return ready(true, for_writing); };
+  const auto is_ready = [&] { return ready(true, for_writing && !full); };
   bool there = is_ready();
-  if (!there) {
+  if (full) {
+    there = there || sleep_by_socket(false, true, deadline) || is_ready();
+  } else if (!there) {
     const time_point begun = clock::now();
     const auto window = policy_.window(since_epoch(begun), other_cpu());
     const time_point spin_end = std::min(deadline, begun + window);
@@ -216,7 +238,7 @@ bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadlin
     for (int spurious = 0; !there && now < deadline;) {
       if (now < patience && spurious++ < spurious_limit)
         sleep_by_futex(true, for_writing, std::min(deadline, patience));
-      else sleep_by_socket(for_writing, deadline);
+      else sleep_by_socket(for_writing, false, deadline);
       there = is_ready();
       now = clock::now();
     }
@@ -232,7 +254,7 @@ bool lane_transport::wait(bool for_reading, bool for_writing, time_point deadlin
 void lane_transport::say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch, std::uint32_t how) noexcept {
   if (how == 0) return word.store(0, std::memory_order_relaxed);
   epoch += lane_wait_mask + 1;
-  if (how == by_socket) ++bells_due_;
+  if (how == by_socket && bells_due_ < most_bells_due) ++bells_due_;  // most are never rung
   word.store(epoch | how, std::memory_order_relaxed);
   full_fence();
 }
@@ -245,15 +267,18 @@ void lane_transport::sleep_by_futex(bool reading, bool writing, time_point until
   say_all(reading, writing, 0);
 }
 
-void lane_transport::sleep_by_socket(bool writing, time_point until) noexcept {
+// `full`: until there is room in the socket, too. Whether something happened at the socket.
+bool lane_transport::sleep_by_socket(bool writing, bool full, time_point until) noexcept {
+  bool any = false;
   say_all(true, writing, by_socket);
   // It looks once more later: a peer that has not flushed yet may have missed it, and what it wrote is there by then.
   if (!ready(true, writing)) {
     const time_point once_more = std::min(until, clock::now() + read_patience);
-    if (!socket_->wait(true, false, once_more) && !ready(true, writing)) socket_->wait(true, false, until);
+    any = socket_->wait(true, full, once_more) || (!ready(true, writing) && socket_->wait(true, full, until));
     drain_socket_of_idle_ring();
   }
   say_all(true, writing, 0);
+  return any;
 }
 
 void lane_transport::say_all(bool reading, bool writing, std::uint32_t how) noexcept {
@@ -264,10 +289,11 @@ void lane_transport::say_all(bool reading, bool writing, std::uint32_t how) noex
   if (writing) say(mine_.control().writer_waits, writer_epoch_, how);
 }
 
-// Wakes the peer if it waits, once each time it says so. Whether it did: a full fence then.
-bool lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept {
+// Wakes the peer if it waits, once each time it says so. After a full fence: a word that was loaded before it may be that of
+// another sleep, which a peer that sleeps at its socket now has ended by itself.
+void lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept {
   const std::uint32_t word = waits.load(std::memory_order_seq_cst);
-  if ((word & lane_wait_mask) == 0 || word == rung) return false;
+  if (!to_be_rung(word, rung)) return;
   rung = word;
   if (&waits == &theirs_.control().reader_waits) rung_at_.store(clock::now(), std::memory_order_relaxed);
   if ((word & lane_wait_mask) == by_futex) {
@@ -277,7 +303,6 @@ bool lane_transport::ring(const std::atomic<std::uint32_t>& waits, std::uint32_t
   } else {
     socket_->write({&nil, 1}, {}, {});  // when the socket is full of them, the peer will hear of it anyway
   }
-  return true;
 }
 
 void lane_transport::wake() noexcept {
@@ -310,19 +335,20 @@ transport::interest lane_transport::watch(bool reading, bool writing) noexcept {
   return {wanted, wanted && ((reading && readable()) || (writing && writable()) || socket_full_)};
 }
 
-// Counted as spinning is, each look as what it costs with the way through the loop; what the loop does for others is not.
+// Counted as spinning is: a look with the way to it through the loop, but no more of that than it takes when the loop has
+// nothing else to do. What the loop does for others is not.
 bool lane_transport::linger(bool found) noexcept {
   if (!engaged_) return false;
   const time_point now = clock::now();
   if (found) {
-    if (looks_ > 0 || lingered_out_) policy_.ended(now - lingers_since_, looks_ * price_of_look, lingered_out_);
-    lingers_since_ = now;
-    looks_ = 0;
+    if (looked_for_.count() > 0 || lingered_out_) policy_.ended(now - lingers_since_, looked_for_, lingered_out_);
+    lingers_since_ = looked_at_ = now;
+    looked_for_ = {};
     linger_window_ = policy_.window(since_epoch(now), other_cpu());
     lingered_out_ = linger_window_.count() == 0;
     return !lingered_out_;
   }
-  ++looks_;
+  looked_for_ += std::min<std::chrono::nanoseconds>(now - std::exchange(looked_at_, now), most_of_look);
   lingered_out_ = lingered_out_ || now - lingers_since_ >= linger_window_;
   return !lingered_out_;
 }

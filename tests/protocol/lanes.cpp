@@ -138,6 +138,37 @@ TEST_CASE("descriptors go by the socket and arrive with the message in the ring 
   CHECK(count_of(seen.messages[3].handles[0]) == 3);
 }
 
+TEST_CASE("one that waits hears its answer though the socket is full of descriptors that its peer does not take") {
+  lane_pair pair;
+  idle_loop loop;
+  recorder seen;
+  auto worker = pair.worker();
+  ipc::channel channel(pair.host(sleepy), {}, seen, &loop);
+  const int least = 0;
+  REQUIRE(::setsockopt(pair.host_socket, SOL_SOCKET, SO_SNDBUF, &least, sizeof least) == 0);
+  while (channel.unsent() == 0) {
+    std::vector<unique_fd> handles;
+    handles.emplace_back(::eventfd(0, 0));
+    REQUIRE(channel.send(vector_named("call_with_handle"), std::move(handles)));
+  }
+  ipc::waiter waiter;
+  const auto mine = channel.start(request("m"), {}, ipc::never, &waiter, nullptr);
+  REQUIRE(mine.code == outcome::ok);
+  const bool asleep = GENERATE(false, true);
+  const ipc::lane_memory said(pair.down.get(), false);
+  const auto reply = [&] { worker->write(answer(mine.id, 7), {}, {}); };
+  std::jthread peer;
+  if (!asleep) reply();
+  else
+    peer = std::jthread([&](const std::stop_token& stop) {
+      while (said.control().reader_waits == 0 && !stop.stop_requested()) std::this_thread::yield();
+      reply();
+    });
+  CHECK(channel.wait(waiter, ipc::clock::now() + 10s) == ipc::channel::wait_result::done);
+  CHECK(channel.unsent() > 0);
+  peer.request_stop();
+}
+
 TEST_CASE("a message's descriptors may come while the message before it is read") {
   lane_pair pair;
   idle_loop loop;
@@ -237,6 +268,50 @@ TEST_CASE("a peer that rings more often than it was asked, or says anything on t
   CHECK(read_once(*host, io::violation).empty());
 }
 
+TEST_CASE("a peer that rings whenever it is asked, and says nothing, is found out, whoever listens") {
+  lane_pair pair;
+  const auto host = pair.host(sleepy);
+  const auto ring = [&] { return ::send(pair.worker_socket, "\xc0", 1, MSG_NOSIGNAL) == 1; };
+  SECTION("an event loop") {
+    for (int i = 0; i < 1000 && !host->wait(true, false, {}); ++i) {
+      host->watch(true, false);
+      REQUIRE(ring());
+      host->on_event();
+    }
+  }
+  SECTION("a reader that sleeps") {
+    const ipc::lane_memory said(pair.down.get(), false);
+    std::jthread peer([&](const std::stop_token& stop) {
+      for (std::uint32_t heard = 0; !stop.stop_requested(); std::this_thread::yield()) {
+        const std::uint32_t word = said.control().reader_waits;
+        if ((word & ipc::lane_wait_mask) == ipc::by_socket && std::exchange(heard, word) != word) ring();
+      }
+    });
+    CHECK(host->wait(true, false, ipc::clock::now() + 10s));
+  }
+  CHECK(read_once(*host, io::violation).empty());
+  CHECK(std::string(host->violation()) == "doorbells with nothing behind them");
+}
+
+TEST_CASE("a peer that rings for each byte, and for room each time it has made some, may do so for ever") {
+  lane_pair pair;
+  const auto host = pair.host();
+  const auto worker = pair.worker();
+  for (int i = 0; i < 300; ++i) {
+    host->watch(true, false);
+    REQUIRE(worker->write(bytes_t(1, 7), {}, {}).bytes == 1);
+    host->on_event();
+    REQUIRE(read_once(*host).size() == 1);
+  }
+  for (int i = 0; i < 300; ++i) {
+    REQUIRE(host->write(bytes_t(lane_pair::ring, 7), {}, {}).bytes == lane_pair::ring);
+    CHECK_FALSE(host->watch(false, true).out);
+    REQUIRE(read_once(*worker).size() == lane_pair::ring);
+    host->on_event();
+  }
+  CHECK(read_once(*host, io::would_block).empty());
+}
+
 TEST_CASE("what was sent before the end of the peer arrives, then the end") {
   lane_pair pair;
   auto host = pair.host();
@@ -302,6 +377,64 @@ TEST_CASE("a writer that waits for room in a large ring is rung for once, when h
   }
 }
 
+TEST_CASE("a peer that sleeps already is woken by what is written, before it is flushed") {
+  lane_pair pair;
+  const auto host = pair.host();
+  const ipc::lane_memory said(pair.down.get(), false);
+  pollfd doorbell{pair.worker_socket, POLLIN, 0};
+  const auto how = GENERATE(ipc::by_futex, ipc::by_socket);
+  pair.scribbled.control().reader_waits = ipc::lane_wait_mask + 1 | how;
+  REQUIRE(host->write(bytes_t(10, 7), {}, {}).bytes == 10);
+  CHECK(said.control().bell == (how == ipc::by_futex ? 1 : 0));
+  CHECK(::poll(&doorbell, 1, 0) == (how == ipc::by_socket ? 1 : 0));
+}
+
+TEST_CASE("a peer that fell asleep after something was written is woken when that is flushed, once") {
+  lane_pair pair;
+  const auto host = pair.host();
+  const ipc::lane_memory said(pair.down.get(), false);
+  const auto& bell = said.control().bell;
+  std::uint32_t sleeps = 0;
+  const auto sleep = [&] {
+    pair.scribbled.control().reader_waits = ++sleeps * (ipc::lane_wait_mask + 1) | ipc::by_futex;
+  };
+  const auto write = [&] { REQUIRE(host->write(bytes_t(10, 7), {}, {}).bytes == 10); };
+  write();
+  write();
+  sleep();
+  CHECK(bell == 0);
+  host->flush();
+  CHECK(bell == 1);
+  write();  // it was woken and has not said yet that it is awake
+  CHECK(bell == 1);
+  sleep();
+  host->flush();
+  CHECK(bell == 2);
+  sleep();
+  host->flush();  // nothing was written since
+  CHECK(bell == 2);
+}
+
+TEST_CASE("a reader asleep at its socket looks once more, so a bell that was missed costs little") {
+  bool noticed = false;
+  for (int i = 0; i < 5 && !noticed; ++i) {  // it is not in time if this thread gets no CPU for long
+    lane_pair pair;
+    const auto host = pair.host(sleepy);
+    const ipc::lane_memory said(pair.down.get(), false);
+    std::jthread missed([&] {
+      const auto limit = ipc::clock::now() + 2s;
+      const auto word = [&] { return said.control().reader_waits.load(); };
+      while ((word() & ipc::lane_wait_mask) != ipc::by_socket && ipc::clock::now() < limit) std::this_thread::yield();
+      ::poll(nullptr, 0, 2);  // it has looked after it said so
+      pair.scribbled.ring()[0] = 7;
+      pair.scribbled.control().tail = 1;
+    });
+    const auto begun = ipc::clock::now();
+    noticed = host->wait(true, false, begun + 4s) && ipc::clock::now() - begun < 2s;
+  }
+  CHECK(noticed);
+}
+
 struct counted_end final : ipc::async_completion {
   explicit counted_end(int& count) : ended(count) {}
   void complete(ipc::completion&&) override { ++ended; }
@@ -349,6 +482,37 @@ TEST_CASE("while answers keep coming the event loop looks again and the peer nee
   event();
   CHECK(ended == 3);
   CHECK(loop.armed);  // no call is open
+}
+
+TEST_CASE("calls are flushed together by an event loop that looks again, but at once where a thread waits") {
+  lane_pair pair;
+  idle_loop loop;
+  recorder seen;
+  auto worker = pair.worker();
+  ipc::channel channel(pair.host(ipc::lane_options{.spin = 10ms}), {}, seen, &loop);
+  channel.open();
+  const ipc::lane_memory said(pair.down.get(), false);
+  int ended = 0;
+  const auto call = [&] {
+    std::unique_ptr<ipc::async_completion> end = std::make_unique<counted_end>(ended);
+    const auto started = channel.start(request("m"), {}, ipc::never, nullptr, &end);
+    REQUIRE(started.code == outcome::ok);
+    return started.id;
+  };
+  const auto first = call();
+  call();
+  REQUIRE(worker->write(answer(first, 1), {}, {}).status == io::ok);
+  loop.armed = false;
+  channel.on_event(true, false);
+  REQUIRE(loop.looks == 1);
+  const bool waits = GENERATE(false, true);
+  ipc::waiter waiter;
+  call();
+  if (waits) REQUIRE(channel.start(request("m"), {}, ipc::never, &waiter, nullptr).code == outcome::ok);
+  pair.scribbled.control().reader_waits = ipc::lane_wait_mask + 1 | ipc::by_futex;  // it has not seen them
+  CHECK(said.control().bell == 0);
+  channel.look_again();
+  CHECK(said.control().bell == (waits ? 0 : 1));
 }
 
 TEST_CASE("a thread that waits reads in the place of an event loop that meant to look again") {

@@ -199,6 +199,30 @@ TEST_CASE("two sides that have the same only CPU do not spin, and two that have 
   CHECK(any);
 }
 
+TEST_CASE(
+    "an event loop that looks again spends the time that its looks take, not what it does for others in between") {
+  lane_pair pair;
+  const auto host = pair.host({.spin = 1s, .cpu_budget = 0});  // 10 ms, once
+  const auto busy = [](std::chrono::nanoseconds time) {
+    for (const auto end = ipc::clock::now() + time; ipc::clock::now() < end;) continue;
+  };
+  if (!host->linger(true)) return;  // there is one CPU
+  for (int i = 0; i < 100; ++i) {
+    busy(100us);
+    host->linger(false);
+    REQUIRE(host->linger(true));
+  }
+  int rounds = 0;
+  while (rounds < 100 && host->linger(true)) {
+    for (int i = 0; i < 40; ++i) {
+      busy(5us);
+      host->linger(false);
+    }
+    ++rounds;
+  }
+  CHECK(rounds < 100);
+}
+
 TEST_CASE("a side that is moved to its only CPU says so before long") {
   const affinity on;
   if (on.cpus.size() < 2) return;

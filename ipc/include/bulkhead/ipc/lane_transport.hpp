@@ -44,12 +44,13 @@ class lane_transport final : public transport {
   bool writable() noexcept;
   bool ready(bool reading, bool writing) noexcept;
   void sleep_by_futex(bool reading, bool writing, time_point until) noexcept;
-  void sleep_by_socket(bool writing, time_point until) noexcept;
+  bool sleep_by_socket(bool writing, bool full, time_point until) noexcept;
   void drain_socket() noexcept;
+  void take_from_socket() noexcept;
   void drain_socket_of_idle_ring() noexcept;
   void say_all(bool reading, bool writing, std::uint32_t how) noexcept;
   void say(std::atomic<std::uint32_t>& word, std::uint32_t& epoch, std::uint32_t how) noexcept;
-  bool ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept;
+  void ring(const std::atomic<std::uint32_t>& waits, std::uint32_t& rung) noexcept;
   bool other_cpu() noexcept;
   void look_at_cpus() noexcept;
   void break_off(const char* why) noexcept;
@@ -72,10 +73,12 @@ class lane_transport final : public transport {
   unsigned looked_ = 0;
   bool watching_read_ = false, watching_write_ = false;  // the event loop waits in the reader's place
   std::uint32_t bells_due_ = 0;                          // that the peer was asked for and that have not come
-  // Of the event loop that looks again instead of waiting: since when, for how long, how often so far, and for too long.
-  time_point lingers_since_{};
-  std::chrono::nanoseconds linger_window_{0};
-  int looks_ = 0;
+  int fruitless_ = 0;                                    // times in a row that bells have come and no byte meanwhile
+  std::uint32_t moved_ = 0;                              // bytes written and read when bells came last
+  // Of the event loop that looks again instead of waiting: since when, for how long, when it looked last, what its looks
+  // have taken so far, and for too long.
+  time_point lingers_since_{}, looked_at_{};
+  std::chrono::nanoseconds linger_window_{0}, looked_for_{0};
   bool lingered_out_ = false;
   std::atomic<bool> woken_{false};
   std::atomic<std::uint32_t> sleeping_{0};  // how the reader sleeps
