@@ -146,6 +146,29 @@ TEST_CASE("a plugin that writes into what comes from the host dies of it") {
   CHECK(error.report()->signal == SIGSEGV);
 }
 
+// It is mapped from a descriptor that could be written to: its seal alone keeps it from being made writable.
+TEST_CASE("a plugin finds no way to make what comes from the host writable") {
+  host host;
+  auto attacker = host.load(plugin_path("lane_attacker"));
+  const auto lane = lane_of(attacker.workers().at(0).pid, "r--s");
+  CHECK(attacker.call<std::vector<int>>("ways_to_write", lane.address, lane.size) == std::vector<int>(3, 0));
+  CHECK(attacker.call<bytes>("echo", bytes{1}) == bytes{1});
+}
+
+#ifdef BULKHEAD_UNSEALING
+TEST_CASE("a worker that wants lanes and has not sealed its own is not taken into use") {
+  REQUIRE(::setenv("BULKHEAD_WORKER_PRELOAD", BULKHEAD_UNSEALING, 1) == 0);
+  host host;
+  ::unsetenv("BULKHEAD_WORKER_PRELOAD");
+  const auto error = failure_of([&] { host.load(plugin_path("echo")); });
+  CHECK(error.outcome() == outcome::unavailable);
+  CHECK_THAT(error.what(), Catch::Contains("without having sealed"));
+  load_options options;
+  options.lanes.enabled = false;
+  CHECK(host.load(plugin_path("echo"), options).call<int>("add", 20, 22) == 42);
+}
+#endif
+
 TEST_CASE("a plugin granted handles that sends them with no message is ended, whoever reads of it") {
   host host;
   auto neighbour = host.load(plugin_path("echo"));
