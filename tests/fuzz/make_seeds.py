@@ -142,9 +142,9 @@ for name, steps in {
         "gives_handles": writes(10, 3) + writes(10, 16) + hears + ends + writes(10, 1) + watches_writing,
         "gives_too_many": writes(1, 16) * 300 + looks(1) + looks(3) + watches_writing
 }.items():
-    write("lane_transport", name, bytes([1, 0, *steps]))
-    if name in ("through", "sleeps", "lingers", "handles", "handles_of_none", "handles_and_bells"):
-        write("lane_transport", name + "_refused", bytes([0, 1, *steps]))
+    write("lane_transport", name, bytes([1, name == "sleeps", *steps]))  # takes descriptors; does not spin
+    if name in ("lingers", "handles", "handles_of_none", "handles_and_bells"):
+        write("lane_transport", name + "_otherwise", bytes([0, 1, *steps]))
 
 # --- references in values; as steps of the allocator they are what they are ---------------------------------------------
 def reference(kind, arena, offset, length):
