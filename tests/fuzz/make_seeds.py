@@ -1,15 +1,24 @@
 #!/usr/bin/env python3
-"""Writes the seeds of those fuzzers whose input is no message: corpus/manifest, fork_requests, calls, references."""
+"""Writes seeds: the messages that docs/protocol.md shows, for corpus/frames and messages; and those of the fuzzers whose
+input is no message: corpus/manifest, fork_requests, calls, lane_transport, references."""
 import pathlib
+import re
 import struct
 
 corpus = pathlib.Path(__file__).parent / "corpus"
+page = corpus.parents[2] / "docs/protocol.md"
 
 
 def write(fuzzer, name, content):
     (corpus / fuzzer).mkdir(parents=True, exist_ok=True)
     (corpus / fuzzer / name).write_bytes(content)
 
+
+# --- messages: one alone; as frames they come in pieces of as many bytes as the first one says ------------------------
+for block in re.findall(r"^```(?:vectors|refused)\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+    for name, content in re.findall(r"^(\w+): ([0-9a-f]+)", block, re.M):
+        write("messages", name, bytes.fromhex(content))
+        write("frames", name, b"\x07" + bytes.fromhex(content))
 
 # --- plugin files: ELF header, sections (none, their names, the manifest), names, manifest -----------------------------
 def elf(lines, names=b"\0.shstrtab\0bulkhead_manifest\0", sections=3, size=None, offset=None, kind=1, machine=62):
@@ -77,6 +86,65 @@ for name, steps in {
 }.items():
     write("calls", name, bytes(steps))
 
+
+# --- scripts of lanes: see step() in lane_transport.cpp ---------------------------------------------------------------
+(tail_by, head_by, tail_to, head_to, fill, waits, word, say, bells, descriptors, peer, read_ring, write_ring, wait_for, watch,
+ ask) = range(16)
+by_futex, by_socket, its_reader, its_writer = 1, 2, 1, 0
+short = lambda number: list(number.to_bytes(2, "big"))
+cursor = lambda number: list(number.to_bytes(4, "big"))
+sends = lambda size: [tail_by, *short(size)]
+takes = lambda size: [head_by, *short(size)]
+reads = lambda size: [read_ring, *short(size - 1)]
+writes = lambda size, handles=0: [write_ring, *short(size), handles]
+hears, ends = [peer, 1], [peer, 0]
+rings = lambda times: [bells, times - 1]
+brings = lambda count: [descriptors, count - 1]
+watches_reading, watches_writing, watches_both, unwatches = [watch, 2], [watch, 1], [watch, 3], [watch, 0]
+waits_a_little = lambda what: [wait_for, what]
+looks = lambda what: [wait_for, what | 4]
+lingers, lingers_on, event, flush, wake, collect = [ask, 0], [ask, 1], [ask, 2], [ask, 3], [ask, 4], [ask, 6]
+shuts = [ask, 5, 0]
+for name, steps in {
+        "through": [fill, 0, 0, 5, *b"hello", *sends(5), *reads(3), *reads(9), *writes(100), *flush, *takes(100), *writes(0)],
+        "around": (sends(2000) + reads(4096)) * 5 + (writes(3000) + takes(1500) * 2) * 4,
+        "full": writes(8000) + writes(1) + watches_writing + takes(4) + writes(8000) + sends(2047) * 2 + reads(4096),
+        "tail_ahead": [tail_to, *cursor(4097)] + reads(1) + reads(1) + writes(1) + looks(2) + watches_reading + event,
+        "tail_back": sends(100) + reads(50) + [tail_to, *cursor(49)] + reads(1) + writes(1),
+        "tail_over": [tail_to, *cursor(0xffffffff)] + watches_reading + looks(2) + reads(1) + sends(10) + reads(1),
+        "head_ahead": writes(10) + [head_to, *cursor(11)] + writes(5000) + reads(1) + writes(1),
+        "head_back": writes(100) + takes(100) + writes(5000) + [head_to, *cursor(99)] + writes(1) + looks(1) + reads(1),
+        "rung": watches_reading + rings(1) + event + sends(4) + reads(4) + watches_both + rings(2) + event + reads(1),
+        "rung_unasked": rings(1) + reads(1) + reads(1),
+        "rung_twice": watches_reading + rings(2) + event + reads(1) + writes(1),
+        "rung_after_it_watched": watches_reading + unwatches + rings(1) + reads(1) + rings(1) + reads(1),
+        "said": watches_reading + [say, 1, 0x93] + event + reads(1),
+        "said_more": watches_both + [say, 3, 0xc0, 0xc0, 0x01] + reads(1),
+        "said_all": [say, 255, *[0xc0] * 255] + reads(1),
+        "handles": brings(2) + sends(10) + reads(10) + collect + [2] + brings(1) + brings(3) + collect + [39] + reads(1),
+        "handles_of_one_to_come": brings(16) + reads(1) + sends(1) + reads(1) + collect + [16] + reads(1),
+        "handles_of_none": brings(16) + brings(1) + reads(1) + reads(1),
+        "handles_of_many": sends(50) + brings(16) * 6 + event + collect + [39] + reads(50) + reads(1),
+        "more_handles": brings(20) + reads(1), "handles_and_bell": watches_reading + rings(1) + brings(1) + reads(1),
+        "handles_and_bells": rings(1) + brings(1) + event + reads(1),
+        "it_sleeps": [waits, its_reader, 4 | by_futex] + writes(10) + [waits, its_reader, 8 | by_socket] + writes(10)
+        + flush * 2 + hears + writes(1) + [waits, its_reader, 12 | by_socket] + flush + hears,
+        "it_waits_for_room": sends(2047) * 2 + [waits, its_writer, 4 | by_socket] + reads(2000) + reads(200) + hears
+        + sends(2047) + [waits, its_writer, 8 | by_futex] + reads(4096),
+        "it_asks_for_bells": sum(([waits, its_reader, 4 * i | by_socket] + writes(1) for i in range(1, 60)), []) + hears,
+        "sleeps": waits_a_little(2) + waits_a_little(1) + writes(8000) + waits_a_little(1) + waits_a_little(3) + sends(1)
+        + waits_a_little(2) + reads(1), "woken": wake + looks(2) + looks(2) + wake + waits_a_little(3),
+        "one_cpu": [word, 1, 1] + looks(2) + waits_a_little(2) + lingers + [word, 0, 9] + waits_a_little(2),
+        "lingers": lingers + lingers_on * 3 + sends(4) + reads(4) + lingers + lingers_on + watches_reading + looks(2),
+        "ends": sends(4) + ends + reads(2) + reads(2) + reads(1) + writes(8000) + writes(1) + looks(3) + sends(1) + reads(1),
+        "ends_rung": watches_reading + rings(1) + ends + event + reads(1), "ends_wrongly": rings(1) + ends + reads(1),
+        "shut": writes(10) + shuts + writes(10) + looks(3) + waits_a_little(1) + reads(1),
+        "gives_handles": writes(10, 3) + writes(10, 16) + hears + ends + writes(10, 1) + watches_writing,
+        "gives_too_many": writes(1, 16) * 300 + looks(1) + looks(3) + watches_writing
+}.items():
+    write("lane_transport", name, bytes([1, name == "sleeps", *steps]))  # takes descriptors; does not spin
+    if name in ("lingers", "handles", "handles_of_none", "handles_and_bells"):
+        write("lane_transport", name + "_otherwise", bytes([0, 1, *steps]))
 
 # --- references in values; as steps of the allocator they are what they are ---------------------------------------------
 def reference(kind, arena, offset, length):

@@ -9,9 +9,29 @@
 #include <utility>
 #include <vector>
 
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 namespace {
+
+// Whether each way to write to a mapped lane that may only be read works: its rights, those of a copy of the mapping, a
+// new mapping by any descriptor of a file of that size.
+std::vector<int> ways_to_write(std::uint64_t address, std::uint64_t size) {
+  void* const lane = reinterpret_cast<void*>(address);
+  const auto opens = [&](void* mapped) { return ::mprotect(mapped, size, PROT_READ | PROT_WRITE) == 0; };
+  std::vector<int> worked = {opens(lane)};
+  void* const copy = ::mremap(lane, 0, size, MREMAP_MAYMOVE);
+  worked.push_back(copy != MAP_FAILED && opens(copy));
+  worked.push_back(0);
+  for (int fd = 0; fd < 1024; ++fd) {
+    struct stat file {};
+    if (::fstat(fd, &file) == 0 && file.st_size == static_cast<off_t>(size) &&
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED)
+      worked.back() = 1;
+  }
+  return worked;
+}
 
 // Nil bytes with 16 descriptors each, on the socket beside the lanes and with no message in the ring.
 void send_descriptors(int socket, int times) {
@@ -82,6 +102,8 @@ BULKHEAD_PLUGIN("lane_attacker", "1.0.0") {
     send_descriptors(socket, times);
     std::this_thread::sleep_for(std::chrono::minutes(1));
   });
+  plugin.method("ways_to_write",
+                [](std::uint64_t address, std::uint64_t size) { return ways_to_write(address, size); });
   plugin.method("write", [](std::uint64_t address) { *reinterpret_cast<volatile std::uint8_t*>(address) = 1; });
   plugin.method("echo", [](bulkhead::bytes data) { return data; });
 }

@@ -115,7 +115,7 @@ TEST_CASE("a ring of an odd size is refused") {
   CHECK_THROWS_WITH(host.load(plugin_path("echo"), options), Catch::Contains("power of two"));
 }
 
-TEST_CASE("an idle host and its idle workers spend no CPU time") {
+TEST_CASE("an idle host and its idle workers spend no CPU time, and the workers sleep from one heartbeat to the next") {
   host host;
   load_options options;
   options.instances = 2;
@@ -127,13 +127,23 @@ TEST_CASE("an idle host and its idle workers spend no CPU time") {
   std::this_thread::sleep_for(200ms);  // what follows a call has an end
   std::vector<std::chrono::nanoseconds> before;
   for (const pid_t pid : all) before.push_back(cpu_time(pid));
+  std::vector<long> slept;
+  for (const pid_t pid : all) slept.push_back(sleeps(pid));
+  const auto begun = std::chrono::steady_clock::now();
   std::this_thread::sleep_for(1s);
 #ifdef BULKHEAD_SANITIZED
   constexpr auto none = 20ms;  // of a heartbeat that is several times as much work
+  constexpr long some = 20;    // ThreadSanitizer has a thread that wakes up ten times a second
 #else
   constexpr auto none = 5ms;
+  constexpr long some = 12;  // after each it looks a few times more for what else may come
 #endif
   for (std::size_t i = 0; i < all.size(); ++i) CHECK(cpu_time(all[i]) - before[i] < none);
+  for (std::size_t i = 1; i < all.size(); ++i) {
+    const long now = sleeps(all[i]);
+    const long heartbeats = 1 + (std::chrono::steady_clock::now() - begun) / options.supervision.heartbeat.interval;
+    CHECK(now - slept[i] < some * heartbeats);
+  }
 }
 
 TEST_CASE("a plugin that writes into what comes from the host dies of it") {
@@ -145,6 +155,29 @@ TEST_CASE("a plugin that writes into what comes from the host dies of it") {
   REQUIRE(error.report());
   CHECK(error.report()->signal == SIGSEGV);
 }
+
+// It is mapped from a descriptor that could be written to: its seal alone keeps it from being made writable.
+TEST_CASE("a plugin finds no way to make what comes from the host writable") {
+  host host;
+  auto attacker = host.load(plugin_path("lane_attacker"));
+  const auto lane = lane_of(attacker.workers().at(0).pid, "r--s");
+  CHECK(attacker.call<std::vector<int>>("ways_to_write", lane.address, lane.size) == std::vector<int>(3, 0));
+  CHECK(attacker.call<bytes>("echo", bytes{1}) == bytes{1});
+}
+
+#ifdef BULKHEAD_UNSEALING
+TEST_CASE("a worker that wants lanes and has not sealed its own is not taken into use") {
+  REQUIRE(::setenv("BULKHEAD_WORKER_PRELOAD", BULKHEAD_UNSEALING, 1) == 0);
+  host host;
+  ::unsetenv("BULKHEAD_WORKER_PRELOAD");
+  const auto error = failure_of([&] { host.load(plugin_path("echo")); });
+  CHECK(error.outcome() == outcome::unavailable);
+  CHECK_THAT(error.what(), Catch::Contains("without having sealed"));
+  load_options options;
+  options.lanes.enabled = false;
+  CHECK(host.load(plugin_path("echo"), options).call<int>("add", 20, 22) == 42);
+}
+#endif
 
 TEST_CASE("a plugin granted handles that sends them with no message is ended, whoever reads of it") {
   host host;

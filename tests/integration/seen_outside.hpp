@@ -1,4 +1,5 @@
-// What can be seen of a process from outside: the shared memory that it maps, and the CPU time that it spends.
+// What can be seen of a process from outside: the shared memory that it maps, the CPU time that it spends, and how often
+// it goes to sleep.
 #pragma once
 
 #include <catch2/catch.hpp>
@@ -6,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -48,6 +50,18 @@ inline std::chrono::nanoseconds cpu_time(pid_t pid) {
   clockid_t clock{};
   REQUIRE(::clock_getcpuclockid(pid, &clock) == 0);
   return cpu_time_by(clock);
+}
+
+// How often its threads have gone to sleep, which is once each time that they were woken.
+inline long sleeps(pid_t pid) {
+  constexpr const char* name = "voluntary_ctxt_switches:";
+  long sum = 0;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+    std::ifstream status(thread.path() / "status");
+    for (std::string line; std::getline(status, line);)
+      if (line.starts_with(name)) sum += std::stol(line.substr(std::string(name).size()));
+  }
+  return sum;
 }
 
 }  // namespace bulkhead::testing
