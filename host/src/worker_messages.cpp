@@ -85,6 +85,8 @@ void worker_process::on_notification(const ipc::message& notification, std::vect
         no_plugin_ = why.code == outcome::rejected && !ready_;
       }
       if (const auto owner = owner_.lock(); owner && ready_) owner->on_leaving(id_);
+    } else if (notification.method == "$/took") {
+      took_published(params.at(0).as<std::string>(), params.at(1).as<std::uint64_t>());
     } else if (notification.method == "$/deadline") {
       const auto left = std::chrono::milliseconds(params.at(1).as<std::uint32_t>());
       next_deadline_ = {params.at(0).as<std::uint32_t>(), left.count() > 0 ? ipc::clock::now() + left : ipc::never};

@@ -195,7 +195,14 @@ void worker_process::stop_watching() {
 void worker_process::schedule(ipc::time_point when) {
   ipc::time_point current = next_timer_;
   while (when < current)
-    if (next_timer_.compare_exchange_weak(current, when)) return core_->reactor->schedule(when, weak_from_this());
+    if (next_timer_.compare_exchange_weak(current, when)) {
+      try {
+        return core_->reactor->schedule(when, weak_from_this());
+      } catch (...) {  // no memory: whoever asks next is not to rely on this one
+        next_timer_ = ipc::never;
+        throw;
+      }
+    }
 }
 
 void worker_process::on_ready(int tag, std::uint32_t events) {
@@ -222,6 +229,7 @@ void worker_process::on_timer() {
   ipc::time_point next = ipc::never;
   if (dead_) return;
   if (exited_ && channel_.closed()) return settle();
+  tell_what_is_owed();
   unsigned at_once = 1;
   {
     std::lock_guard held(mutex_);

@@ -128,9 +128,19 @@ class worker_process final : public reactor::target,
   // published_state::reader
   void on_published(const std::string& name, const ipc::snapshot& value) noexcept override;
   void on_unpublished(const std::string& name, std::uint64_t version) noexcept override;
-  void tell_published(const published_state::values& values);
-  bool send_published(const std::string& name,
-                      const ipc::snapshot& value) noexcept;  // false: not its business, or not sent
+  // What the worker has been told of a name.
+  struct told {
+    std::uint64_t version = 0;  // whose memory was sent last
+    bool on_its_way = false;    // it has not said that it took that
+    bool announced = false;     // it knows that there is a newer one, which it will get
+    bool there = false;         // it has not been told that the name is gone
+  };
+  void tell_published(const std::string& name, const ipc::snapshot& value) noexcept;
+  void tell_unpublished(const std::string& name, told& known) noexcept;
+  bool send_published(const std::string& name, const ipc::snapshot& value, bool with_memory);
+  void owe_published() noexcept;
+  void tell_what_is_owed() noexcept;
+  void took_published(const std::string& name, std::uint64_t version);
   void tell_watcher() noexcept;
   std::weak_ptr<published_state::reader> as_reader();
 
@@ -201,6 +211,9 @@ class worker_process final : public reactor::target,
   std::atomic<bool> abandoned_{false};
   std::atomic<ipc::time_point> next_timer_{ipc::never};
   std::atomic<ipc::time_point> kill_at_{ipc::never};  // it closed its channel and has not exited yet
+  std::map<std::string, told> told_;                  // with the lock of what is published, as is the next
+  bool acknowledges_ = false;                         // it says what of that it has taken
+  std::atomic<bool> owes_published_{false};
   std::atomic<unsigned> host_calls_{0};
   std::pair<std::uint32_t, ipc::time_point> next_deadline_{0, ipc::never};  // of the call to the host that comes next
   std::atomic<unsigned> events_{0};                                         // that wait for their handler

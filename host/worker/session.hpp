@@ -120,7 +120,8 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   ipc::lane_transport* lanes_ = nullptr;  // the channel's, if it has some
   arenas arenas_;
   std::map<std::string, ipc::snapshot, std::less<>> published_;  // with mutex_
-  std::atomic<unsigned> published_count_{0};                     // versions that have come
+  std::map<std::string, std::uint64_t> announced_;               // newer ones that are to come
+  std::atomic<unsigned> published_count_{0};                     // messages about any of them
   std::size_t blob_threshold_ = 0;                               // 0: the host takes no blobs
   ipc::channel channel_;
   const std::thread::id dispatch_thread_;

@@ -8,6 +8,8 @@ namespace bulkhead {
 
 namespace {
 
+constexpr std::chrono::milliseconds announced_patience{500};  // less than a call that was given up has to end
+
 struct sent_arena {
   std::uint32_t id;
   std::size_t size;
@@ -47,6 +49,12 @@ bool session::tell_arenas(const std::string_view method, const msgpack::object& 
 void session::take_published(const msgpack::object& params, std::vector<unique_fd>& handles) {
   const auto [name, version, size, handle] =
       params.as<std::tuple<std::string, std::uint64_t, std::size_t, msgpack::object>>();
+  if (handle.is_nil()) {  // it comes when the host has heard that we took the one before
+    std::lock_guard held(mutex_);
+    ++published_count_;
+    announced_[name] = version;
+    return;
+  }
   ipc::snapshot added{nullptr, size, version}, old;
   try {
     added.memory = std::make_shared<const ipc::shared_memory>(
@@ -55,27 +63,54 @@ void session::take_published(const msgpack::object& params, std::vector<unique_f
     log(BULKHEAD_LOG_ERROR,
         "'" + name + "' was published, but can't be read (load_options::memory_limit): " + e.what());
   }
-  std::lock_guard held(mutex_);
-  ++published_count_;
-  ipc::snapshot& current = published_[name];
-  if (current.version < version) old = std::exchange(current, std::move(added));
+  handles.clear();
+  {
+    std::lock_guard held(mutex_);
+    ++published_count_;
+    ipc::snapshot& current = published_[name];
+    if (current.version < version) old = std::exchange(current, std::move(added));
+    if (const auto found = announced_.find(name); found != announced_.end() && found->second <= version)
+      announced_.erase(found);
+  }
+  notify("$/took",
+         [&, &name = name, &version = version](ipc::packer& packer) { packer.pack_array(2).pack(name).pack(version); });
+  channel_.wake();  // who looks it up may be waiting for it
 }
 
 void session::forget_published(const msgpack::object& params) {
   const auto [name, version] = params.as<std::tuple<std::string, std::uint64_t>>();
   ipc::snapshot old;
-  std::lock_guard held(mutex_);
-  const auto found = published_.find(name);
-  if (found == published_.end() || found->second.version > version) return;
-  old = std::move(found->second);
-  published_.erase(found);
+  {
+    std::lock_guard held(mutex_);
+    const auto found = published_.find(name);
+    if (found != published_.end() && found->second.version > version) return;
+    ++published_count_;
+    announced_.erase(name);
+    if (found != published_.end()) {
+      old = std::move(found->second);
+      published_.erase(found);
+    }
+  }
+  channel_.wake();
 }
 
+// A version that is announced is on its way: it is waited for, unless the host is short of descriptors to send it.
 std::optional<ipc::snapshot> session::published(const std::string& name) {
   channel_.poll();  // while the plugin is busy, nobody else reads
-  std::lock_guard held(mutex_);
-  const auto found = published_.find(name);
-  return found == published_.end() ? std::nullopt : std::optional(found->second);
+  for (const ipc::time_point limit = ipc::clock::now() + announced_patience;;) {
+    const unsigned count = published_count_;
+    {
+      std::lock_guard held(mutex_);
+      const auto announced = announced_.find(name);
+      const bool waits = announced != announced_.end() && ipc::clock::now() < limit;
+      if (!waits) {
+        if (announced != announced_.end()) announced_.erase(announced);
+        const auto found = published_.find(name);
+        return found == published_.end() ? std::nullopt : std::optional(found->second);
+      }
+    }
+    channel_.run([&] { return published_count_ != count; }, limit);
+  }
 }
 
 // --- blobs ----------------------------------------------------------------------------------------------------------

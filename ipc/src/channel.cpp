@@ -2,6 +2,8 @@
 #include "futex.hpp"
 #include <bulkhead/ipc/channel.hpp>
 
+#include <thread>
+
 namespace bulkhead::ipc {
 namespace {
 
@@ -147,6 +149,7 @@ bool channel::write_one(byte_span first, byte_span second, std::vector<unique_fd
       written_closed_ = true;
       return true;
     }
+    if (result.status == transport::io::starved) retry_later();
     if (result.status != transport::io::ok) return false;
     written += result.bytes;
     written_total_ += result.bytes;
@@ -155,7 +158,18 @@ bool channel::write_one(byte_span first, byte_span second, std::vector<unique_fd
   return true;
 }
 
+void channel::retry_later() {
+  const time_point when = clock::now() + retry_delay;
+  try {
+    if (loop_) loop_->schedule(when);
+    retry_at_ = when;
+  } catch (const std::bad_alloc&) {  // then at once
+  }
+}
+
 void channel::write_some(lock&) {
+  if (retry_at_ != never && clock::now() < retry_at_) return transport_->flush();
+  retry_at_ = never;
   while (!out_.empty() && !held_back_) {
     outgoing& next = out_.front();
     const std::size_t before = next.written;
@@ -180,8 +194,10 @@ void channel::write_all(lock& held) {
       continue;
     }
     writing_ = true;
+    const time_point retry = retry_at_;
     held.unlock();
-    transport_->wait(false, true, never);
+    if (retry != never) std::this_thread::sleep_until(retry);
+    else transport_->wait(false, true, never);
     held.lock();
     write_some(held);
     writing_ = false;

@@ -65,11 +65,12 @@ bool channel::read_turn(lock& held, time_point deadline, bool block) {
   reading_ = true;
   ++turns_;
   rearm(held);
-  const bool for_writing = loop_ && !out_.empty();
+  const bool for_writing = wants_room();
+  const time_point retry = loop_ && !out_.empty() ? retry_at_ : never;
   const time_point partial_since = partial_since_;
   const std::size_t had = partial_.size();
   const time_point due = partial_since == never ? never : partial_since + limits_.frame_time;
-  const time_point until = std::min(deadline, due);
+  const time_point until = std::min({deadline, due, retry});
   block = block && !for_writing && transport_->reads_deaf() &&
           (until == never || (loop_ && until > clock::now() + read_patience));
   bool ready = true, ended = false, late = false;
@@ -79,7 +80,7 @@ bool channel::read_turn(lock& held, time_point deadline, bool block) {
     ready = read_unlocked(true, ended);
   } else {
     ready = transport_->wait(true, for_writing, until);
-    if (for_writing) {
+    if (for_writing || retry != never) {
       held.lock();
       write_some(held);
       held.unlock();
@@ -188,7 +189,7 @@ void channel::release_reader(lock& held, bool more_likely) {
 void channel::rearm(lock&) {
   if (!loop_ || !opened_ || closed_) return;
   const bool read = !reading_ && !unwatched_ && !looking_,
-             write = !out_.empty() && !held_back_ && (!reading_ || blocking_);
+             write = wants_room() && !held_back_ && (!reading_ || blocking_);
   if (read == armed_read_ && write == armed_write_) return;
   armed_read_ = read;
   armed_write_ = write;

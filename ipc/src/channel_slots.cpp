@@ -142,6 +142,11 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
       rearm(held);
     }
   }
+  if (!out_.empty() && retry_at_ <= now && !(reading_ && !blocking_)) {  // such a reader does it itself
+    write_some(held);
+    rearm(held);
+  }
+  if (!out_.empty()) result.next = std::min(result.next, retry_at_ > now ? retry_at_ : now + retry_delay);
   time_point since = partial_since_;
   if (!closed_ && since != never && since + limits_.frame_time <= now && !reading_) {
     read_turn(held, now, false);

@@ -14,8 +14,20 @@ namespace bulkhead::ipc {
 namespace {
 
 transport::io_result failed() {
-  const bool later = errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS || errno == ENOMEM;
-  return {later ? transport::io::would_block : transport::io::closed, 0};
+  switch (errno) {
+    case EAGAIN:
+    case EINTR: return {transport::io::would_block, 0};
+    case ENOBUFS:
+    case ENOMEM:
+    case ETOOMANYREFS: return {transport::io::starved, 0};  // the last: of descriptors on their way, see unix(7)
+    default: return {transport::io::closed, 0};
+  }
+}
+
+// Bytes that can't be read for want of memory are there still, and the next wait says so.
+transport::io_result failed_to_read() {
+  const auto result = failed();
+  return result.status == transport::io::starved ? transport::io_result{transport::io::would_block, 0} : result;
 }
 
 }  // namespace
@@ -33,7 +45,7 @@ transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::v
   const int flags = block ? 0 : MSG_DONTWAIT;
   if (receive_handles_ == 0) {
     const ssize_t n = ::recv(socket_.get(), into.data(), into.size(), flags);
-    if (n < 0) return failed();
+    if (n < 0) return failed_to_read();
     return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};
   }
   iovec vec{into.data(), into.size()};
@@ -43,7 +55,7 @@ transport::io_result socket_transport::read(std::span<std::uint8_t> into, std::v
   attachment<most_handles> attached;
   attached.make_room(message, receive_handles_);
   const ssize_t n = ::recvmsg(socket_.get(), &message, flags | MSG_CMSG_CLOEXEC);
-  if (n < 0) return failed();
+  if (n < 0) return failed_to_read();
   take_descriptors(message, handles);
   if (message.msg_flags & MSG_CTRUNC) return {io::violation, 0};
   return {n == 0 ? io::closed : io::ok, static_cast<std::size_t>(n)};

@@ -6,6 +6,8 @@
 // `new` runs out on the application's thread alone: on the host's own threads that ends the process, as in most programs.
 // BULKHEAD_FAULTS=N,MODE runs one place alone (MODE 0: once, 1: from there on); BULKHEAD_FAULTS_ALL=1 lets each allocation
 // fail rather than each ninth.
+#include "faults.hpp"
+
 #include "fixture.hpp"
 #include <bulkhead/metrics.hpp>
 
@@ -25,7 +27,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+namespace bulkhead::testing {
+std::atomic<bool> no_descriptors_sent{false}, no_duplicates{false};
+std::atomic<int> refused_descriptors{0}, duplicates{0};
+thread_local long allocations = 0, failing_allocation = -1;
+}  // namespace bulkhead::testing
+
 namespace {
+
+using namespace bulkhead::testing;
 
 enum class mode { once, from_there_on };
 
@@ -35,9 +45,6 @@ std::atomic<long> met{0};
 long chosen = -1;
 mode how = mode::once;
 std::atomic<const char*> last_failed{""};
-
-// Of allocations by `new` on this thread: how many were made, and the one that fails (negative: none).
-thread_local long allocations = 0, failing_allocation = -1;
 
 void* allocate(std::size_t size) {
   if (failing_allocation >= 0 && allocations++ == failing_allocation) throw std::bad_alloc();
@@ -94,6 +101,10 @@ int __wrap_fcntl(int fd, int what, ...) {
   va_start(rest, what);
   void* const argument = va_arg(rest, void*);
   va_end(rest);
+  if (what == F_DUPFD_CLOEXEC) {
+    ++duplicates;
+    if (no_duplicates) return errno = EMFILE, -1;
+  }
   if ((what == F_DUPFD_CLOEXEC && fails("fcntl(F_DUPFD_CLOEXEC)", EMFILE)) ||
       (what == F_ADD_SEALS && fails("fcntl(F_ADD_SEALS)", EBUSY)))
     return -1;
@@ -113,6 +124,10 @@ ssize_t __wrap_pread(int fd, void* to, size_t size, off_t at) {
 }
 ssize_t __real_sendmsg(int, const msghdr*, int);
 ssize_t __wrap_sendmsg(int fd, const msghdr* message, int flags) {
+  if (no_descriptors_sent && message->msg_controllen > 0) {
+    ++refused_descriptors;
+    return errno = ETOOMANYREFS, -1;
+  }
   return fails("sendmsg", ENOBUFS) ? -1 : __real_sendmsg(fd, message, flags);
 }
 ssize_t __real_send(int, const void*, size_t, int);

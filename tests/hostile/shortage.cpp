@@ -72,6 +72,21 @@ TEST_CASE("without descriptors a call with a blob is overloaded, and goes throug
   CHECK(plugin.call<std::uint64_t>("sum", in) == 100'000);
 }
 
+TEST_CASE("a worker lives on when there is no descriptor to publish a value with, and reads it when there are some") {
+  host host;
+  host.publish("table", bytes(1000, 1));
+  auto plugin = host.load(plugin_path("blobs"));
+  const pid_t pid = plugin.workers().at(0).pid;
+  std::uint64_t latest = 0;
+  {
+    no_descriptors taken;
+    taken.give_one();  // enough for the value, and not for the worker's descriptor of it
+    latest = host.publish("table", bytes(1000, 2));
+  }
+  CHECK(eventually([&] { return plugin.call<std::uint64_t>("version", "table") == latest; }));
+  CHECK(plugin.workers().at(0).pid == pid);
+}
+
 TEST_CASE("a worker that asks for an arena when no descriptor is free is refused, and the host lives on") {
   host host;
   load_options options;
@@ -89,6 +104,28 @@ TEST_CASE("a worker that asks for an arena when no descriptor is free is refused
 }
 
 #endif
+
+TEST_CASE("a worker that is too busy to read what is published lives on, and then reads the newest") {
+  host host;
+  load_options options;
+  options.deadline = 20s;
+  options.limits.queued_bytes = 16 << 10;
+  auto plugin = host.load(plugin_path("blobs"), options);
+  const pid_t pid = plugin.workers().at(0).pid;
+  ::kill(pid, SIGSTOP);
+  for (int i = 0; i < 1000; ++i) {
+    const std::string name = std::to_string(i) + std::string(200, 'x');
+    host.publish(name, bytes(10, 1));
+    host.unpublish(name);
+  }
+  const auto latest = host.publish("table", bytes(10, 1));
+  ::kill(pid, SIGCONT);
+  CHECK(eventually([&] {
+    const reply found = plugin.try_call("version", "table");
+    return found && found.as<std::uint64_t>() == latest;
+  }));
+  CHECK(plugin.workers().at(0).pid == pid);
+}
 
 // The functions and what is sent of them take turns on one thread, so both results are there when the peer is told to read.
 TEST_CASE("a function's result that there is no room for is an error for the worker, which hears of it") {

@@ -90,6 +90,10 @@ TEST_CASE("what bulkhead writes is what the page shows, byte for byte") {
   CHECK(make_more(7, 4).take() == vector_named("arguments_taken"));
   CHECK(make_item(7, packed(std::map<std::string, int>{{"count", 1}})).take() == vector_named("result_item"));
   CHECK(make_end(7).take() == vector_named("result_end"));
+  CHECK(notification("$/published", [](packer& pack) {
+          pack.pack_array(4).pack("table").pack(2).pack(1 << 20).pack_nil();
+        }) == vector_named("announced"));
+  CHECK(notification("$/took", [](packer& pack) { pack.pack_array(2).pack("table").pack(1); }) == vector_named("took"));
   CHECK(notification("$/shutdown", nothing) == vector_named("shutdown"));
   CHECK(make_response(1, packed("value")).take() == vector_named("host_answer"));
   CHECK(make_response(1, from_hex("cb4000000000000000")).take() == vector_named("answer"));

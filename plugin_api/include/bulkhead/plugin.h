@@ -219,7 +219,8 @@ typedef struct bulkhead_snapshot {
 /* What BULKHEAD_PUBLISHED gives. */
 typedef struct bulkhead_published {
   /* Finds the latest version under a name; it stays as it is until release(), whatever is published meanwhile. Costs a
-   * system call or two. False, and nothing to release, when there is none. [any-thread] */
+   * system call or two; half a second at most when a later one is still to come. False, and nothing to release, when
+   * there is none. [any-thread] */
   bool (*open)(const bulkhead_host_t* host, const char* name, bulkhead_snapshot_t* snapshot);
   /* Lets go of it; its bytes must not be used any more. [any-thread] */
   void (*release)(const bulkhead_host_t* host, bulkhead_snapshot_t* snapshot);

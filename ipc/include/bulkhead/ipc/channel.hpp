@@ -215,6 +215,8 @@ class channel {
 
   bool send(byte_span first, byte_span second, std::vector<unique_fd>&& handles, std::size_t limit);
   void enqueue(lock& held, byte_span first, byte_span second, std::vector<unique_fd>&& handles);
+  bool wants_room() const { return loop_ && !out_.empty() && retry_at_ == never; }
+  void retry_later();
   bool write_one(byte_span first, byte_span second, std::vector<unique_fd>& handles, std::size_t& written);
   void write_some(lock& held);
   void write_all(lock& held);
@@ -261,6 +263,8 @@ class channel {
   std::condition_variable drained_;
   bool writing_ = false;
   bool written_closed_ = false;  // the peer takes no more
+  static constexpr std::chrono::milliseconds retry_delay{10};
+  time_point retry_at_ = never;  // what waits is tried again then, though there is room
   bool held_back_ = false;       // between hold() and release()
   bool reading_ = false;
   bool blocking_ = false;       // the reader waits inside the read

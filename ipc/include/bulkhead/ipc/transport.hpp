@@ -14,7 +14,8 @@ namespace bulkhead::ipc {
 
 class transport {
  public:
-  enum class io { ok, would_block, closed, violation };
+  // `starved`: the system has nothing left to write with, and no event tells when it has.
+  enum class io { ok, would_block, starved, closed, violation };
   struct io_result {
     io status = io::ok;
     std::size_t bytes = 0;
