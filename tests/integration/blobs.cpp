@@ -14,14 +14,6 @@ constexpr std::size_t kib = 1024, mib = 1024 * kib;
 
 std::uint64_t sum_of(bytes_view data) { return std::accumulate(data.begin(), data.end(), std::uint64_t{0}); }
 
-// How many mappings of shared memory with this name a process has.
-std::size_t mappings(const std::string& name, const std::string& process = "self") {
-  std::ifstream maps("/proc/" + process + "/maps");
-  std::size_t count = 0;
-  for (std::string line; std::getline(maps, line);) count += line.find("memfd:" + name) != std::string::npos;
-  return count;
-}
-
 std::size_t shared_mappings() { return mappings("bulkhead-arguments") + mappings("bulkhead-results"); }
 
 bytes numbered(std::size_t size) {
