@@ -1,6 +1,8 @@
-// Blobs when the application's thread has no memory: letting go of one takes none, and whatever else fails, all memory for
-// blobs is there again afterwards, on the worker's side, too.
+// What the application's thread does where no memory is to be had at all: letting go of a blob takes none, whatever else fails on a
+// blob's way leaves all memory for blobs there, on the worker's side, too, and a handler may throw.
 #include "fixture.hpp"
+
+#include <boost/asio/io_context.hpp>
 
 #include <cstdlib>
 #include <new>
@@ -121,6 +123,30 @@ TEST_CASE("each allocation on a blob's way fails once, and all memory for blobs 
   CHECK(plugin.call<std::uint64_t>("sum", make(mib)) == mib);
   const std::string worker = std::to_string(plugin.workers().at(0).pid);
   CHECK(eventually([&] { return blob_mappings(worker) == 0; }));
+}
+
+TEST_CASE("a handler that throws where there is no memory ends nothing but itself") {
+  struct thrown {  // until it has been dealt with
+    ~thrown() { failing_allocation = -1; }
+  };
+  boost::asio::io_context context;
+  bulkhead::host host(context.get_executor());
+  auto plugin = host.load(plugin_path("blobs"));
+  int handled = 0;
+  plugin.on_event([&](const std::string&, const msgpack::object&) {
+    ++handled;
+    allocations = 0;
+    all_after = true;
+    failing_allocation = 0;
+    throw thrown{};
+  });
+  shared_blob in = plugin.make_blob(1);
+  in.writable()[0] = 1;
+  for (int calls = 1; calls <= 2; ++calls) {
+    CHECK(plugin.call<bool>("await_one", in));
+    while (handled < calls && context.run_one_for(20s) > 0) continue;
+    CHECK(handled == calls);
+  }
 }
 
 }  // namespace bulkhead::testing
