@@ -227,14 +227,17 @@ void host_core::log(log_record record) {
 }
 
 void host_core::log_exception(const std::string& plugin) noexcept {
-  std::string what = "what is no std::exception";
   try {
-    throw;
-  } catch (const std::exception& e) {
-    what = e.what();
-  } catch (...) {
+    std::string what = "what is no std::exception";
+    try {
+      throw;
+    } catch (const std::exception& e) {
+      what = e.what();
+    } catch (...) {
+    }
+    log({log_level::error, plugin, -1, "a handler in the application threw: " + what, 0});
+  } catch (const std::exception&) {  // no memory to say it
   }
-  log({log_level::error, plugin, -1, "a handler in the application threw: " + what, 0});
 }
 
 void host_core::lifecycle(lifecycle_event event) {

@@ -78,7 +78,9 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
     return {outcome::overloaded, 0};
   }
   std::function<ipc::buffer(std::uint32_t)> before;
+  std::optional<std::uint32_t> watched;
   const auto watch = [&](std::uint32_t id) {  // before the first report can come
+    watched = id;
     watch_progress(id, request);
     if (!blobs.empty()) blobs_->hold(id, blobs);
     if (kept_.wanted()) keep_request(id, request);
@@ -101,8 +103,16 @@ ipc::channel::started worker_process::begin(call_request& request, ipc::waiter* 
       return ahead;
     };
   }
-  return channel_.start(head.bytes(), request.arguments.params.view(), std::move(handles), request.deadline, sync,
-                        async, before);
+  try {
+    return channel_.start(head.bytes(), request.arguments.params.view(), std::move(handles), request.deadline, sync,
+                          async, before);
+  } catch (const std::bad_alloc&) {  // nothing was sent
+    if (watched) {
+      forget_call(*watched, outcome::overloaded);
+      on_late_answer(*watched);
+    }
+    throw;
+  }
 }
 
 std::string worker_process::not_started(outcome code, const call_request& request, const ipc::limits& limits) {

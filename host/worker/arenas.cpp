@@ -31,7 +31,7 @@ std::optional<ipc::byte_span> arenas::find(const ipc::blob_reference& reference)
 }
 
 void arenas::adopt(std::uint32_t id, std::size_t size, unique_fd file) {
-  result_arena added{ipc::shared_memory::map(file.get(), size, true), ipc::range_allocator(size), {}};
+  result_arena added{ipc::shared_memory::map(file.get(), size, true), ipc::range_allocator(size)};
   if (!added.memory.fill()) throw std::bad_alloc();
   std::lock_guard held(mutex_);
   results_.emplace(id, std::move(added));
@@ -70,26 +70,42 @@ bool arenas::valid(const ipc::blob_reference& reference) const {
 
 void arenas::sent(const ipc::blob_reference& reference) {
   std::lock_guard held(mutex_);
-  ++results_.at(reference.arena).parts.at(reference.offset).held;
+  result_arena& arena = results_.at(reference.arena);
+  ++arena.parts.at(reference.offset).held;
+  arena.wanted_back = false;
 }
 
 void arenas::give(std::uint32_t id, std::uint64_t offset) {
-  std::lock_guard held(mutex_);
-  const auto arena = results_.find(id);
-  if (arena == results_.end()) return;
-  auto& parts = arena->second.parts;
-  const auto part = parts.find(offset);
-  if (part == parts.end() || --part->second.held > 0) return;
-  parts.erase(part);
-  arena->second.ranges.give(offset);
+  {
+    std::lock_guard held(mutex_);
+    const auto arena = results_.find(id);
+    if (arena == results_.end()) return;
+    auto& parts = arena->second.parts;
+    const auto part = parts.find(offset);
+    if (part == parts.end() || --part->second.held > 0) return;
+    parts.erase(part);
+    arena->second.ranges.give(offset);
+    if (!give_back(arena)) return;
+  }
+  dropped_(id);
 }
 
-bool arenas::drop(std::uint32_t id) {
-  std::lock_guard held(mutex_);
-  if (arguments_.erase(id) > 0) return false;
-  const auto found = results_.find(id);
-  if (found == results_.end() || !found->second.parts.empty()) return false;
-  results_.erase(found);
+void arenas::drop(std::uint32_t id) {
+  {
+    std::lock_guard held(mutex_);
+    if (arguments_.erase(id) > 0) return;
+    const auto found = results_.find(id);
+    if (found == results_.end()) return;
+    found->second.wanted_back = true;
+    if (!give_back(found)) return;
+  }
+  dropped_(id);
+}
+
+// Whether it is no more: the host wanted it back, and nothing is in it. (locked)
+bool arenas::give_back(std::map<std::uint32_t, result_arena>::iterator arena) {
+  if (!arena->second.wanted_back || !arena->second.parts.empty()) return false;
+  results_.erase(arena);
   any_ = !results_.empty();
   return true;
 }

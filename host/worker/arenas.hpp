@@ -6,12 +6,16 @@
 #include <bulkhead/plugin.h>
 
 #include <atomic>
+#include <functional>
 #include <mutex>
 
 namespace bulkhead {
 
 class arenas {
  public:
+  // `dropped` tells the host that an arena of results is no more. Called from any thread.
+  explicit arenas(std::function<void(std::uint32_t id)> dropped) : dropped_(std::move(dropped)) {}
+
   // --- arguments
   // One that the host sent. One that can't be mapped is known, but there is nothing in it.
   void add(std::uint32_t id, std::size_t size, unique_fd file);
@@ -32,8 +36,9 @@ class arenas {
   void sent(const ipc::blob_reference& reference);
   void released(std::uint32_t id, std::uint64_t offset) { give(id, offset); }
 
-  // The host wants one back, of either kind: true if it is one of results that is no longer used, which the host is to be told.
-  bool drop(std::uint32_t id);
+  // The host wants one back, of either kind. It gets one of results when nothing is in it any more, unless a result has gone
+  // there meanwhile: then it asks again.
+  void drop(std::uint32_t id);
 
  private:
   struct result_arena {
@@ -43,10 +48,13 @@ class arenas {
       std::size_t size = 0;
       unsigned held = 0;  // by the plugin, and for each time it was sent
     };
-    std::map<std::uint64_t, part> parts;  // by offset
+    std::map<std::uint64_t, part> parts = {};  // by offset
+    bool wanted_back = false;
   };
   void give(std::uint32_t id, std::uint64_t offset);
+  bool give_back(std::map<std::uint32_t, result_arena>::iterator arena);
 
+  const std::function<void(std::uint32_t id)> dropped_;
   mutable std::mutex mutex_;
   std::map<std::uint32_t, ipc::shared_memory> arguments_;
   std::map<std::uint32_t, result_arena> results_;

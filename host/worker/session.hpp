@@ -118,7 +118,8 @@ class session final : ipc::channel::receiver, plugin_runtime::link {
   const bool may_send_handles_;
   plugin_runtime runtime_;
   ipc::lane_transport* lanes_ = nullptr;  // the channel's, if it has some
-  arenas arenas_;
+  arenas arenas_{
+      [this](std::uint32_t id) { notify("$/dropped", [id](ipc::packer& packer) { packer.pack_array(1).pack(id); }); }};
   std::map<std::string, ipc::snapshot, std::less<>> published_;  // with mutex_
   std::map<std::string, std::uint64_t> announced_;               // newer ones that are to come
   std::atomic<unsigned> published_count_{0};                     // messages about any of them

@@ -29,8 +29,7 @@ bool session::tell_arenas(const std::string_view method, const msgpack::object& 
     if (!handles.empty()) arenas_.add(sent.id, sent.size, std::move(handles.front()));
     channel_.wake();  // a call may be waiting for it
   } else if (method == "$/drop") {
-    const auto id = params.as<std::vector<std::uint32_t>>().at(0);
-    if (arenas_.drop(id)) notify("$/dropped", [&](ipc::packer& packer) { packer.pack_array(1).pack(id); });
+    arenas_.drop(params.as<std::vector<std::uint32_t>>().at(0));
   } else if (method == "$/release") {
     for (const auto& [arena, offset] : params.as<std::vector<std::pair<std::uint32_t, std::uint64_t>>>())
       arenas_.released(arena, offset);

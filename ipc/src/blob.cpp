@@ -184,30 +184,31 @@ std::optional<std::size_t> range_allocator::take(std::size_t size) {
   for (auto each = free_.begin(); each != free_.end(); ++each) {
     const auto [offset, there] = *each;
     if (there < wanted) continue;
-    free_.erase(each);
-    if (there > wanted) free_.emplace(offset + wanted, there - wanted);
-    taken_.emplace(offset, wanted);
+    taken_.emplace(offset, wanted);  // first: all that takes memory
+    auto rest = free_.extract(each);
+    if (there == wanted) return offset;
+    rest.key() = offset + wanted;
+    rest.mapped() = there - wanted;
+    free_.insert(std::move(rest));
     return offset;
   }
   return std::nullopt;
 }
 
-bool range_allocator::give(std::size_t offset) {
-  const auto found = taken_.find(offset);
-  if (found == taken_.end()) return false;
-  auto [begin, size] = *found;
-  taken_.erase(found);
-  auto next = free_.lower_bound(begin);
-  if (next != free_.end() && begin + size == next->first) {
-    size += next->second;
+bool range_allocator::give(std::size_t offset) noexcept {
+  auto given = taken_.extract(offset);
+  if (!given) return false;
+  auto next = free_.lower_bound(offset);
+  if (next != free_.end() && offset + given.mapped() == next->first) {
+    given.mapped() += next->second;
     next = free_.erase(next);
   }
   if (next != free_.begin())
-    if (const auto before = std::prev(next); before->first + before->second == begin) {
-      before->second += size;
+    if (const auto before = std::prev(next); before->first + before->second == offset) {
+      before->second += given.mapped();
       return true;
     }
-  free_.emplace(begin, size);
+  free_.insert(std::move(given));
   return true;
 }
 

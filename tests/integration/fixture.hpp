@@ -100,6 +100,14 @@ inline std::size_t entries(const std::string& directory) {
   return count;
 }
 
+// How many mappings of shared memory with this name a process has.
+inline std::size_t mappings(const std::string& name, const std::string& process = "self") {
+  std::ifstream maps("/proc/" + process + "/maps");
+  std::size_t count = 0;
+  for (std::string line; std::getline(maps, line);) count += line.find("memfd:" + name) != std::string::npos;
+  return count;
+}
+
 // Calls that must fail: gives back how.
 template <class F>
 call_error failure_of(F call) {

@@ -78,32 +78,38 @@ std::size_t argument_blobs::reserve(std::size_t size) {
 std::shared_ptr<ipc::held_blob> argument_blobs::make(std::size_t size) {
   if (size > std::min<std::size_t>(options_.memory, ipc::blob_reference::most)) return nullptr;
   std::size_t offset = 0, fresh = 0;
-  std::vector<std::uint32_t> dropped;
+  dropped gone;
   std::shared_ptr<argument_arena> arena;
   {
     std::lock_guard held(mutex_);
     arena = find_room(size, offset);
     if (!arena && (fresh = reserve(size)) == 0) {
-      dropped = drop(ipc::never);
+      drop(ipc::never, gone);
       fresh = reserve(size);
     }
   }
-  tell(dropped);
+  tell(gone);
   if (!arena && fresh == 0) return nullptr;
   if (!arena) {  // touching its pages takes a while: without the lock
     try {
       arena = std::make_shared<argument_arena>(weak_from_this(), fresh);
+      offset = *arena->ranges_.take(size);
+      std::lock_guard held(mutex_);
+      arenas_.push_back(arena);
     } catch (const std::exception&) {  // the machine has no more
+      std::lock_guard held(mutex_);
+      mapped_ -= fresh;
+      return nullptr;
     }
-    if (arena) offset = *arena->ranges_.take(size);
-    std::lock_guard held(mutex_);
-    if (arena) arenas_.push_back(arena);
-    else mapped_ -= fresh;
   }
-  if (!arena) return nullptr;
   const ipc::blob_reference reference{false, arena->id, offset, size};
   const std::span<std::uint8_t> bytes(arena->memory.data() + offset, size);
-  return std::make_shared<ipc::held_blob>(std::move(arena), reference, bytes, true);
+  try {
+    return std::make_shared<ipc::held_blob>(arena, reference, bytes, true);
+  } catch (const std::bad_alloc&) {
+    arena->give_back(offset);
+    throw;
+  }
 }
 
 std::shared_ptr<ipc::held_blob> argument_blobs::make_or_throw(std::size_t size) {
@@ -128,49 +134,54 @@ void argument_blobs::add(std::weak_ptr<user> user) {
   users_.push_back(std::move(user));
 }
 
-// Arenas that nobody uses, and has not since then. (locked)
-std::vector<std::uint32_t> argument_blobs::drop(ipc::time_point unused_since) {
-  std::vector<std::uint32_t> dropped;
+// Arenas that nobody uses, and has not since then, and who is to be told. `into` outlives the lock. (locked)
+void argument_blobs::drop(ipc::time_point unused_since, dropped& into) {
+  into.arenas.reserve(arenas_.size());  // first: all that takes memory
+  into.users.reserve(users_.size());
+  for (const auto& each : users_)
+    if (auto alive = each.lock()) into.users.push_back(std::move(alive));
   std::erase_if(arenas_, [&](const auto& each) {
     std::lock_guard held(each->mutex_);
     if (!each->ranges_.empty() || each->used_ > unused_since) return false;
-    dropped.push_back(each->id);
+    into.arenas.push_back(each->id);
     mapped_ -= each->memory.size();
     return true;
   });
-  return dropped;
 }
 
-void argument_blobs::tell(const std::vector<std::uint32_t>& dropped) {
-  if (dropped.empty()) return;
-  std::vector<std::shared_ptr<user>> users;
-  {
-    std::lock_guard held(mutex_);
-    for (const auto& each : users_)
-      if (auto alive = each.lock()) users.push_back(std::move(alive));
-  }
-  for (const auto& each : users)
-    for (const std::uint32_t arena : dropped) each->on_dropped(arena);
+void argument_blobs::tell(const dropped& gone) noexcept {
+  for (const auto& each : gone.users)
+    for (const std::uint32_t arena : gone.arenas) each->on_dropped(arena);
 }
 
-void argument_blobs::gave_back() {
+void argument_blobs::gave_back() noexcept {
   std::lock_guard held(mutex_);
-  if (std::exchange(timer_set_, true)) return;
-  reactor_->schedule(ipc::clock::now() + options_.idle, weak_from_this());
+  set_timer();
+}
+
+// Where there is no memory for a timer, the next blob that ends sets it. (locked)
+void argument_blobs::set_timer() noexcept {
+  if (timer_set_) return;
+  try {
+    reactor_->schedule(ipc::clock::now() + options_.idle, weak_from_this());
+    timer_set_ = true;
+  } catch (const std::bad_alloc&) {
+  }
 }
 
 void argument_blobs::on_timer() {
-  std::vector<std::uint32_t> dropped;
+  dropped gone;
   {
     std::lock_guard held(mutex_);
-    dropped = drop(ipc::clock::now() - options_.idle);
-    timer_set_ = std::any_of(arenas_.begin(), arenas_.end(), [](const auto& each) {  // a blob's end sets it otherwise
+    timer_set_ = false;
+    drop(ipc::clock::now() - options_.idle, gone);
+    const bool more = std::any_of(arenas_.begin(), arenas_.end(), [](const auto& each) {  // else a blob's end sets it
       std::lock_guard also_held(each->mutex_);
       return each->ranges_.empty();
     });
-    if (timer_set_) reactor_->schedule(ipc::clock::now() + options_.idle, weak_from_this());
+    if (more) set_timer();
   }
-  tell(dropped);
+  tell(gone);
 }
 
 }  // namespace bulkhead

@@ -49,9 +49,14 @@ class argument_blobs final : public blob_source,
   friend class argument_arena;
   std::shared_ptr<argument_arena> find_room(std::size_t size, std::size_t& offset);
   std::size_t reserve(std::size_t size);
-  void gave_back();
-  std::vector<std::uint32_t> drop(ipc::time_point unused_since);
-  void tell(const std::vector<std::uint32_t>& dropped);
+  void gave_back() noexcept;
+  void set_timer() noexcept;
+  struct dropped {
+    std::vector<std::shared_ptr<user>> users;
+    std::vector<std::uint32_t> arenas;
+  };
+  void drop(ipc::time_point unused_since, dropped& into);
+  static void tell(const dropped& gone) noexcept;
 
   const std::shared_ptr<bulkhead::reactor> reactor_;
   const blob_options options_;

@@ -59,7 +59,9 @@ bool worker_blobs::prepare(const ipc::held_blobs& blobs) {
   for (const auto& blob : blobs) {
     const auto* arena = static_cast<const argument_arena*>(blob->arena().get());  // the pool has looked
     std::lock_guard one_at_a_time(announcing_);
-    if (std::find(sent_.begin(), sent_.end(), arena->id) != sent_.end()) continue;
+    if (std::any_of(sent_.begin(), sent_.end(), [&](const auto& each) { return each.id == arena->id; })) continue;
+    send_drops();
+    sent_.reserve(sent_.size() + 1);  // so that what has gone is known to have
     ipc::buffer frame = ipc::begin_notification("$/arena");
     pack_arena(frame, arena->id, arena->memory.size());
     std::vector<unique_fd> handles;
@@ -69,7 +71,7 @@ bool worker_blobs::prepare(const ipc::held_blobs& blobs) {
       return false;
     }
     if (!send_(frame.take(), std::move(handles))) return false;
-    sent_.push_back(arena->id);
+    sent_.push_back({arena->id});
   }
   return true;
 }
@@ -89,13 +91,25 @@ void worker_blobs::forget(std::uint32_t call) {
 }
 
 void worker_blobs::on_dropped(std::uint32_t arena) noexcept {
-  {
-    std::lock_guard one_at_a_time(announcing_);
-    if (std::erase(sent_, arena) == 0) return;
+  std::lock_guard one_at_a_time(announcing_);
+  for (sent_arena& each : sent_) each.dropped = each.dropped || each.id == arena;
+  send_drops();
+}
+
+// Where there is no memory for it, the worker is told the next time. (announcing)
+void worker_blobs::send_drops() noexcept {
+  const auto next = [this] {
+    return std::find_if(sent_.begin(), sent_.end(), [](const sent_arena& each) { return each.dropped; });
+  };
+  try {
+    for (auto each = next(); each != sent_.end(); each = next()) {
+      ipc::buffer frame = ipc::begin_notification("$/drop");
+      ipc::packer(frame).pack_array(1).pack(each->id);
+      send_(frame.take(), {});
+      sent_.erase(each);
+    }
+  } catch (const std::bad_alloc&) {
   }
-  ipc::buffer frame = ipc::begin_notification("$/drop");
-  ipc::packer(frame).pack_array(1).pack(arena);
-  send_(frame.take(), {});
 }
 
 // --- results --------------------------------------------------------------------------------------------------------
@@ -118,8 +132,8 @@ std::shared_ptr<result_arena> worker_blobs::make_arena(std::size_t wanted, uniqu
   try {
     auto made = std::make_shared<result_arena>(weak_from_this(), size);
     to_send = detail::duplicate(made->memory_.fd());
-    mapped_ += size;
     results_.emplace(made->id_, made);
+    mapped_ += size;
     set_timer();
     return made;
   } catch (const std::exception&) {
@@ -195,8 +209,11 @@ const char* worker_blobs::hold_results(ipc::byte_span result, ipc::held_blobs& i
     if (!reference->within(in.memory_.size())) return "a result with a reference to a blob beyond its arena";
     if (reference->length > left) return "a result with references to more bytes than there is memory for blobs";
     left -= reference->length;
+    if (releases_.capacity() - releases_.size() <= held_parts_)
+      releases_.reserve(2 * (releases_.size() + held_parts_) + most_releases);
     auto& place = into.emplace_back();  // first: a blob that ends here would want the lock
     ++in.held_;
+    ++held_parts_;
     in.asked_ = false;
     place = std::make_shared<ipc::held_blob>(
         arena->second, *reference, std::span<std::uint8_t>(in.memory_.data() + reference->offset, reference->length),
@@ -205,46 +222,65 @@ const char* worker_blobs::hold_results(ipc::byte_span result, ipc::held_blobs& i
   return nullptr;
 }
 
-void worker_blobs::gave_back(result_arena& arena, std::size_t offset) {
-  std::vector<std::uint8_t> frame;
+void worker_blobs::gave_back(result_arena& arena, std::size_t offset) noexcept {
+  bool many = false;
   {
     std::lock_guard held(mutex_);
     --arena.held_;
+    --held_parts_;
     arena.used_ = ipc::clock::now();
     if (ended_) return;
     releases_.emplace_back(arena.id_, offset);
     any_releases_ = true;
     set_timer();
-    if (releases_.size() >= most_releases) frame = take_releases();
+    many = releases_.size() >= most_releases;
   }
-  if (!frame.empty()) send_(std::move(frame), {});
+  if (many) send_releases();
 }
 
-std::vector<std::uint8_t> worker_blobs::take_releases() {
+std::vector<std::uint8_t> worker_blobs::pack_releases() const {
   ipc::buffer frame = ipc::begin_notification("$/release");
   ipc::packer pack(frame);
   pack.pack_array(static_cast<std::uint32_t>(releases_.size()));
   for (const auto& [arena, offset] : releases_) pack.pack_array(2).pack(arena).pack(offset);
-  releases_.clear();
-  any_releases_ = false;
   return frame.take();
 }
 
-void worker_blobs::send_releases() {
+// Where there is no memory for it, they wait for the next time.
+void worker_blobs::send_releases() noexcept {
   std::vector<std::uint8_t> frame;
-  {
+  std::size_t told = 0;
+  try {
     std::lock_guard held(mutex_);
-    if (releases_.empty()) return;
-    frame = take_releases();
+    if (releases_.empty() || telling_) return;
+    frame = pack_releases();
+    told = releases_.size();
+    telling_ = true;
+  } catch (const std::bad_alloc&) {
+    return;
   }
-  send_(std::move(frame), {});
+  try {
+    send_(std::move(frame), {});
+  } catch (const std::bad_alloc&) {  // then nothing was sent
+    told = 0;
+  }
+  std::lock_guard held(mutex_);
+  telling_ = false;
+  if (ended_) return;  // which has forgotten them
+  releases_.erase(releases_.begin(), releases_.begin() + static_cast<std::ptrdiff_t>(told));
+  any_releases_ = !releases_.empty();
 }
 
 // --- giving memory back ---------------------------------------------------------------------------------------------
 
-void worker_blobs::set_timer() {
-  if (std::exchange(timer_set_, true)) return;
-  reactor_->schedule(ipc::clock::now() + arguments_->options().idle, weak_from_this());
+// Where there is no memory for a timer, the next result that is let go of sets it.
+void worker_blobs::set_timer() noexcept {
+  if (timer_set_) return;
+  try {
+    reactor_->schedule(ipc::clock::now() + arguments_->options().idle, weak_from_this());
+    timer_set_ = true;
+  } catch (const std::bad_alloc&) {
+  }
 }
 
 // The worker knows best whether there is something in an arena that it has not sent yet: it is asked.

@@ -55,10 +55,11 @@ class worker_blobs final : public argument_blobs::user,
  private:
   friend class result_arena;
   std::shared_ptr<result_arena> make_arena(std::size_t wanted, unique_fd& to_send, std::string& refusal);  // (locked)
-  void gave_back(result_arena& arena, std::size_t offset);
-  std::vector<std::uint8_t> take_releases();  // (locked)
-  void send_releases();
-  void set_timer();  // (locked)
+  void gave_back(result_arena& arena, std::size_t offset) noexcept;
+  void send_drops() noexcept;
+  void send_releases() noexcept;
+  std::vector<std::uint8_t> pack_releases() const;  // (locked)
+  void set_timer() noexcept;                        // (locked)
 
   const std::shared_ptr<argument_blobs> arguments_;
   const std::shared_ptr<bulkhead::reactor> reactor_;
@@ -67,13 +68,20 @@ class worker_blobs final : public argument_blobs::user,
   std::atomic<bool> any_releases_{false};
 
   std::mutex announcing_;  // while an arena is sent: no call that refers to it may overtake
-  std::vector<std::uint32_t> sent_;
+  struct sent_arena {
+    std::uint32_t id = 0;
+    bool dropped = false;  // which it is still to be told
+  };
+  std::vector<sent_arena> sent_;
 
   std::mutex mutex_;
   std::map<std::uint32_t, ipc::held_blobs> held_;  // by the call's id
   std::map<std::uint32_t, std::shared_ptr<result_arena>> results_;
   std::size_t mapped_ = 0;
-  std::vector<std::pair<std::uint32_t, std::uint64_t>> releases_;  // arena, offset: to be told
+  std::size_t held_parts_ = 0;  // by the application
+  // Arena, offset: to be told. Has room for all that are held, since they are let go of where there may be no memory.
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> releases_;
+  bool telling_ = false;  // somebody is sending those
   bool timer_set_ = false, ended_ = false;
 };
 

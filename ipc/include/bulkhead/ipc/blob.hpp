@@ -94,8 +94,8 @@ class range_allocator {
   explicit range_allocator(std::size_t size) { free_.emplace(0, size); }
   // The offset of `size` bytes, if there are as many in one piece.
   std::optional<std::size_t> take(std::size_t size);
-  // False when no part that is taken begins there.
-  bool give(std::size_t offset);
+  // False when no part that is taken begins there. Takes no memory.
+  bool give(std::size_t offset) noexcept;
   bool empty() const { return taken_.empty(); }  // nothing is taken
 
  private:
@@ -106,7 +106,7 @@ class range_allocator {
 class blob_arena {
  public:
   virtual ~blob_arena() = default;
-  // The part at this offset is held no more. Called from any thread.
+  // The part at this offset is held no more. Called from any thread, also where there is no memory.
   virtual void give_back(std::size_t offset) noexcept = 0;
 };
 
