@@ -47,29 +47,29 @@ void closer::run(const std::shared_ptr<work>& shared) {
   shared->changed.notify_all();
 }
 
-void closer::take(std::vector<unique_fd> descriptors) {
-  if (!descriptors.empty()) add(&work::waiting, std::move(descriptors));
+void closer::take(std::vector<unique_fd> descriptors) noexcept {
+  if (!descriptors.empty()) add(&work::waiting, descriptors);
 }
 
-void closer::reap(unique_fd pidfd) {
-  std::vector<unique_fd> one;
-  one.push_back(std::move(pidfd));
-  add(&work::dying, std::move(one));
+void closer::reap(unique_fd pidfd) noexcept {
+  add(&work::dying, {&pidfd, 1});
+  if (pidfd) reaped(pidfd);
 }
 
-void closer::add(std::vector<unique_fd> work::*to, std::vector<unique_fd> what) {
+// Those that there is no memory for are left.
+void closer::add(std::vector<unique_fd> work::*to, std::span<unique_fd> what) noexcept {
   std::lock_guard held(mutex_);
-  if (!work_) work_ = std::make_shared<work>();
-  {
-    std::lock_guard locked(work_->mutex);
-    for (unique_fd& each : what) ((*work_).*to).push_back(std::move(each));
-    work_->changed.notify_all();
-  }
-  if (thread_.joinable()) return;
-  const signals_blocked guard;
   try {
+    if (!work_) work_ = std::make_shared<work>();
+    {
+      std::lock_guard locked(work_->mutex);
+      for (unique_fd& each : what) ((*work_).*to).push_back(std::move(each));
+      work_->changed.notify_all();
+    }
+    if (thread_.joinable()) return;
+    const signals_blocked guard;
     thread_ = std::thread(run, work_);
-  } catch (const std::system_error&) {  // no thread is to be had: they wait for the next that come, or for the end
+  } catch (const std::exception&) {  // no thread is to be had: they wait for the next that come, or for the end
   }
 }
 

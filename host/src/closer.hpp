@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -19,10 +20,10 @@ class closer {
   ~closer() { stop(); }
   closer(const closer&) = delete;
 
-  // Never blocks. Any thread.
-  void take(std::vector<unique_fd> descriptors);
-  // Of a process that was killed: reaps it once it has ended. Never blocks. Any thread.
-  void reap(unique_fd pidfd);
+  // Never blocks, unless there is no memory: then they are closed at once. Any thread.
+  void take(std::vector<unique_fd> descriptors) noexcept;
+  // Of a process that was killed: reaps it once it has ended. Blocks for a moment where there is no memory. Any thread.
+  void reap(unique_fd pidfd) noexcept;
   // Waits until all is done, but no longer than a moment: a thread that still hangs in one is left to end by itself.
   void stop();
 
@@ -34,7 +35,7 @@ class closer {
     bool stopped = false, ended = false;
   };
   static void run(const std::shared_ptr<work>& shared);
-  void add(std::vector<unique_fd> work::*to, std::vector<unique_fd> what);
+  void add(std::vector<unique_fd> work::*to, std::span<unique_fd> what) noexcept;
 
   std::mutex mutex_;
   std::shared_ptr<work> work_;  // from the first descriptor on

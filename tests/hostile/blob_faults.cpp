@@ -1,11 +1,14 @@
-// What the application's thread does where no memory is to be had at all: letting go of a blob takes none, whatever else fails on a
-// blob's way leaves all memory for blobs there, on the worker's side, too, and a handler may throw.
+// What the application's thread does where no memory is to be had at all: letting go of a blob takes none, whatever else fails
+// on a blob's way leaves all memory for blobs there, on the worker's side, too, and a handler may throw.
+#include "closer.hpp"
 #include "fixture.hpp"
 
 #include <boost/asio/io_context.hpp>
 
 #include <cstdlib>
 #include <new>
+
+#include <unistd.h>
 
 namespace {
 
@@ -147,6 +150,21 @@ TEST_CASE("a handler that throws where there is no memory ends nothing but itsel
     while (handled < calls && context.run_one_for(20s) > 0) continue;
     CHECK(handled == calls);
   }
+}
+
+TEST_CASE("descriptors of a worker's that there is no memory to pass on are closed where they are") {
+  int ends[2];
+  REQUIRE(::pipe(ends) == 0);
+  const unique_fd read_end(ends[0]);
+  std::vector<unique_fd> written;
+  written.emplace_back(ends[1]);
+  closer closer;
+  {
+    const starved now(0, true);
+    closer.take(std::move(written));
+  }
+  char none = 0;
+  CHECK(::read(read_end.get(), &none, 1) == 0);
 }
 
 }  // namespace bulkhead::testing
