@@ -3,10 +3,14 @@
 #include "worker_watcher.hpp"
 #include <bulkhead/ipc/lane_transport.hpp>
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 namespace bulkhead {
 namespace {
 
 constexpr std::chrono::milliseconds retry_published{50};
+constexpr int most_unread = 16 << 10;  // bytes of the kernel's memory in the socket: some 20 small messages
 
 }  // namespace
 
@@ -56,6 +60,10 @@ void worker_process::tell_published(const std::string& name, const ipc::snapshot
 bool worker_process::send_published(const std::string& name, const ipc::snapshot& value, bool with_memory) {
   std::vector<unique_fd> handles;
   if (with_memory) {
+    // Each that it has not read holds memory, whatever it says that it took; and a descriptor while it waits here.
+    int unread = 0;
+    if (ready_ && ::ioctl(socket_, SIOCOUTQ, &unread) == 0 && (unread > most_unread || channel_.unsent() > 0))
+      return false;
     try {
       handles.push_back(detail::duplicate(value.memory->fd()));
     } catch (const std::system_error&) {  // no descriptors left
@@ -107,7 +115,7 @@ void worker_process::on_unpublished(const std::string& name, std::uint64_t) noex
 
 // The worker has read what was on its way.
 void worker_process::took_published(const std::string& name, std::uint64_t version) {
-  core_->published.add({}, [&](const published_state::values& values) {
+  core_->published.look([&](const published_state::values& values) {
     const auto found = told_.find(name);
     if (found == told_.end() || !found->second.on_its_way || found->second.version != version) return;
     told& known = found->second;
@@ -125,17 +133,13 @@ void worker_process::took_published(const std::string& name, std::uint64_t versi
 
 void worker_process::tell_what_is_owed() noexcept {
   if (!owes_published_.exchange(false)) return;
-  try {
-    core_->published.add({}, [&](const published_state::values& values) {
-      for (auto& [name, known] : told_)
-        if (!values.contains(name)) tell_unpublished(name, known);
-      std::erase_if(told_, [](const auto& each) { return !each.second.there && !each.second.on_its_way; });
-      for (const auto& [name, value] : values) tell_published(name, value);
-      tell_watcher();
-    });
-  } catch (const std::exception&) {  // no memory
-    owe_published();
-  }
+  core_->published.look([&](const published_state::values& values) {
+    for (auto& [name, known] : told_)
+      if (!values.contains(name)) tell_unpublished(name, known);
+    std::erase_if(told_, [](const auto& each) { return !each.second.there && !each.second.on_its_way; });
+    for (const auto& [name, value] : values) tell_published(name, value);
+    tell_watcher();
+  });
 }
 
 void worker_process::tell_watcher() noexcept {

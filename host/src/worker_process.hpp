@@ -94,6 +94,8 @@ class worker_process final : public reactor::target,
   std::size_t published_bytes() const;
   // Whether all that was sent to it has been given to the kernel.
   bool all_sent() { return channel_.unsent() == 0; }
+  // Whether something is not, for want of what the system sends it with.
+  bool starved() { return channel_.starved(); }
   // Blocks until it is ready; throws call_error when it can't get ready.
   void wait_ready();
   // What it said of itself when it got ready.

@@ -186,7 +186,7 @@ void worker_set::ping(const lease& worker, worker_process& process, bool look) {
   const bool in_call = process.in_call();
   std::lock_guard held(*mutex_);
   if (memory > 0) note_usage(worker, memory);
-  if (process.outstanding() > (worker->pinged ? 1u : 0u)) return supervisor_.answered(worker->id);
+  if (process.outstanding() > (worker->pinged ? 1u : 0u) || process.starved()) return supervisor_.answered(worker->id);
   // In the plugin's code for no call that anybody waits for: other threads of it may answer, that one does not.
   if (in_call) return;
   if (worker->pinged) return;  // the last one is not answered yet

@@ -59,8 +59,11 @@ void session::take_published(const msgpack::object& params, std::vector<unique_f
     added.memory = std::make_shared<const ipc::shared_memory>(
         ipc::shared_memory::map(handles.at(0).get(), std::max<std::size_t>(size, 1), false));
   } catch (const std::exception& e) {
-    log(BULKHEAD_LOG_ERROR,
-        "'" + name + "' was published, but can't be read (load_options::memory_limit): " + e.what());
+    try {
+      log(BULKHEAD_LOG_ERROR,
+          "'" + name + "' was published, but can't be read (load_options::memory_limit): " + e.what());
+    } catch (const std::bad_alloc&) {  // what follows counts more
+    }
   }
   handles.clear();
   {
@@ -103,7 +106,8 @@ std::optional<ipc::snapshot> session::published(const std::string& name) {
       const auto announced = announced_.find(name);
       const bool waits = announced != announced_.end() && ipc::clock::now() < limit;
       if (!waits) {
-        if (announced != announced_.end()) announced_.erase(announced);
+        if (announced != announced_.end())
+          announced_.clear();  // nor is any other waited for: it takes no longer in all
         const auto found = published_.find(name);
         return found == published_.end() ? std::nullopt : std::optional(found->second);
       }

@@ -87,6 +87,11 @@ std::size_t channel::unsent() {
   return out_bytes_;
 }
 
+bool channel::starved() {
+  lock held(mutex_);
+  return retry_at_ != never;
+}
+
 bool channel::send(byte_span first, byte_span second, std::vector<unique_fd>&& handles, std::size_t limit) {
   lock held(mutex_);
   if (closed_ || failed_) return false;
@@ -112,6 +117,7 @@ void channel::release(bool by_lane) {
 
 void channel::enqueue(lock& held, byte_span first, byte_span second, std::vector<unique_fd>&& handles) {
   const bool at_once = out_.empty() && !writing_ && !held_back_;
+  if (at_once) retry_at_ = never;
   queued_total_ += first.size() + second.size();
   std::size_t written = 0;
   if (at_once && write_one(first, second, handles, written)) return;  // most messages never see the queue

@@ -167,6 +167,7 @@ void channel::look(lock& held) {
   const bool any = read_some(held);
   reading_ = false;
   looking_ = !closed_ && async_pending_ > 0 && followers_.empty() && transport_->linger(any) && loop_->again();
+  if (!looking_) transport_->flush();  // for calls that were begun meanwhile and relied on the next look
   release_reader(held, false);
 }
 

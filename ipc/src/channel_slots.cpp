@@ -124,7 +124,8 @@ channel::tick_result channel::tick(time_point now, std::chrono::nanoseconds grac
       give_up(held, i, outcome::timeout, "no answer before the deadline");
     if (slot.state == slot::state::pending && slot.async) result.next = std::min(result.next, slot.deadline);
     if (slot.state == slot::state::abandoned) {
-      const bool waits = waits_its_turn(slot, at_once);
+      const bool kept_back = retry_at_ != never && slot.first_byte >= written_total_;  // the peer has not even seen it
+      const bool waits = kept_back || waits_its_turn(slot, at_once);
       if (waits) slot.grace_from = never;
       else if (slot.grace_from == never) slot.grace_from = now;
       const time_point due = (waits ? now : slot.grace_from) + grace;

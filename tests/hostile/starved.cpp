@@ -40,6 +40,21 @@ TEST_CASE("a descriptor that the system does not take on now is sent later, in i
   }
 }
 
+// The grace of a call that was given up is a second: longer than that it is kept back here.
+TEST_CASE("a call whose descriptor the system does not take on until it has ended costs no worker its life") {
+  host host;
+  auto plugin = host.load(plugin_path("chaos"));
+  const pid_t pid = plugin.workers().at(0).pid;
+  const unique_fd null(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  refused_descriptors = 0;
+  no_descriptors_sent = true;
+  CHECK(plugin.with({.deadline = 50ms}).try_call("hold", pass_fd{null.get()}).outcome() == outcome::timeout);
+  CHECK(eventually([] { return refused_descriptors >= 200; }));
+  no_descriptors_sent = false;
+  CHECK(plugin.try_call("echo", 1).outcome() == outcome::ok);
+  CHECK(plugin.workers().at(0).pid == pid);
+}
+
 namespace {
 
 // Does not read while this lives.
@@ -95,6 +110,20 @@ TEST_CASE("of the versions that a worker has not read yet one is on its way, and
   latest = host.publish("table", bytes(1000, 1));
   CHECK(version_in(plugin) == latest);
   CHECK(plugin.workers().at(0).pid == pid);
+}
+
+TEST_CASE("what is published under many names waits for a worker that does not read, but for the first few") {
+  host host;
+  auto plugin = host.load(plugin_path("blobs"));
+  const auto name = [](int i) { return "table " + std::to_string(i); };
+  std::uint64_t latest = 0;
+  {
+    const stopped worker(plugin.workers().at(0).pid);
+    duplicates = 0;
+    for (int i = 0; i < 200; ++i) latest = host.publish(name(i), bytes(1000, 1));
+    CHECK(duplicates.load() < 50);
+  }
+  CHECK(eventually([&] { return version_in(plugin, name(199)) == latest; }));
 }
 
 TEST_CASE("a host that has no descriptor to publish with loses no worker, which learns of the newest version later") {

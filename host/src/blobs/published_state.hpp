@@ -29,6 +29,12 @@ class published_state {
   std::size_t bytes(const std::optional<std::vector<std::string>>& granted) const;
   // `tell` gets what there is; the reader hears of all that comes after it.
   void add(std::weak_ptr<reader> reader, const std::function<void(const values&)>& tell);
+  // The same for one who hears of what comes already. Takes no memory.
+  template <class F>
+  void look(F&& tell) const {
+    std::lock_guard held(mutex_);
+    tell(values_);
+  }
 
  private:
   void tell(const std::function<void(reader&)>& what);  // (locked)

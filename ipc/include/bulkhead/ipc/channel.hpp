@@ -182,6 +182,8 @@ class channel {
 
   // Bytes that wait for the peer to read.
   std::size_t unsent();
+  // Whether some wait because the system has nothing left to send them with: the peer can't know of them.
+  bool starved();
 
   // Closes from our side: the reader sees the end of the stream.
   void shutdown();
