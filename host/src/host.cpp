@@ -109,7 +109,7 @@ void host_core::on_ready(int network, std::uint32_t) {
 }
 
 boost::asio::any_io_executor host_core::handlers() {
-  if (!external_ && handler_io_.stopped()) return never_within(boost::asio::system_executor());  // after shutdown()
+  if (handlers_ended_.load(std::memory_order_relaxed)) return never_within(boost::asio::system_executor());
   return callback_executor();
 }
 
@@ -196,7 +196,9 @@ void host_core::shutdown() {
     if (each.get_id() == std::this_thread::get_id()) each.detach();  // this is one
     else each.join();
   }
-  run_handlers();  // nothing is left, unless no thread was to be had
+  if (!external_) handlers_ended_.store(true, std::memory_order_relaxed);
+  handler_io_.restart();  // for what was posted after the last of them had ended
+  run_handlers();         // nothing is left otherwise, unless no thread was to be had
   closer.stop();
   callbacks_.close();
 }

@@ -92,6 +92,7 @@ class BULKHEAD_PRIVATE host_core : public reactor::target, public std::enable_sh
   std::optional<boost::asio::executor_work_guard<boost::asio::io_context::executor_type>> handler_work_;
   std::vector<std::thread> handler_threads_;
   std::atomic<bool> handlers_started_{false};  // all of them
+  std::atomic<bool> handlers_ended_{false};    // by shutdown(); io_context::stopped() takes a lock
   serial_queue callbacks_{[this] { return callback_executor(); }};
   std::vector<std::weak_ptr<plugin_pool>> plugins_;
   std::array<std::uint64_t, 2> fork_server_watches_{};  // the second: with a network

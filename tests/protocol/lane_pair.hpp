@@ -2,6 +2,7 @@
 // hostile worker would.
 #pragma once
 
+#include "connection.hpp"
 #include "page.hpp"
 #include <bulkhead/ipc/lane_transport.hpp>
 
@@ -36,6 +37,25 @@ struct lane_pair {
     made->engage();
     return made;
   }
+};
+
+inline constexpr ipc::lane_options sleepy{.spin = std::chrono::nanoseconds(0)};
+
+inline bytes_t read_once(ipc::transport& from, ipc::transport::io expected = ipc::transport::io::ok) {
+  std::uint8_t chunk[8192];
+  std::vector<unique_fd> handles;
+  const auto got = from.read(chunk, handles, false);
+  CHECK(got.status == expected);
+  return {chunk, chunk + got.bytes};
+}
+
+// An event loop that does nothing by itself and remembers what it was asked for.
+struct idle_loop final : ipc::channel::wakeups {
+  bool armed = false;
+  int looks = 0;
+  void arm(bool reading, bool) override { armed = reading; }
+  void schedule(ipc::time_point) override {}
+  bool again() override { return ++looks > 0; }
 };
 
 }  // namespace bulkhead::testing

@@ -14,8 +14,6 @@ namespace {
 
 using io = ipc::transport::io;
 
-constexpr ipc::lane_options sleepy{.spin = std::chrono::nanoseconds(0)};
-
 // A channel on the host's end, and a peer on a thread that answers each request with its own parameters.
 struct echoed {
   lane_pair pair;
@@ -59,14 +57,6 @@ bool shared_writable(int fd) {
   return mapped != MAP_FAILED;
 }
 
-bytes_t read_once(ipc::transport& from, io expected = io::ok) {
-  std::uint8_t chunk[8192];
-  std::vector<unique_fd> handles;
-  const auto got = from.read(chunk, handles, false);
-  CHECK(got.status == expected);
-  return {chunk, chunk + got.bytes};
-}
-
 std::uint64_t count_of(const unique_fd& event) {
   std::uint64_t count = 0;
   CHECK(::read(event.get(), &count, sizeof count) == sizeof count);
@@ -79,15 +69,6 @@ void send_ahead(int socket, int fd, std::size_t times) {
   ipc::socket_transport out{unique_fd(::dup(socket))};
   REQUIRE(out.write(bytes_t{0xc0}, {}, all).status == io::ok);
 }
-
-// An event loop that does nothing by itself and remembers what it was asked for.
-struct idle_loop final : ipc::channel::wakeups {
-  bool armed = false;
-  int looks = 0;
-  void arm(bool reading, bool) override { armed = reading; }
-  void schedule(ipc::time_point) override {}
-  bool again() override { return ++looks > 0; }
-};
 
 }  // namespace
 
@@ -250,68 +231,6 @@ TEST_CASE("a cursor that makes no sense ends the lane and moves no byte") {
   CHECK(std::string(host->violation()).find("cursor") != std::string::npos);
 }
 
-TEST_CASE("a peer that rings more often than it was asked, or says anything on the socket, is found out") {
-  lane_pair pair;
-  auto host = pair.host();
-  SECTION("unasked") {
-    const std::uint8_t bell = 0xc0;
-    REQUIRE(::send(pair.worker_socket, &bell, 1, 0) == 1);
-  }
-  SECTION("twice for one time it was asked") {
-    CHECK(host->watch(true, false).in);
-    REQUIRE(::send(pair.worker_socket, "\xc0\xc0", 2, 0) == 2);
-  }
-  SECTION("something else") {
-    CHECK(host->watch(true, false).in);
-    REQUIRE(::send(pair.worker_socket, "\x93", 1, 0) == 1);
-  }
-  CHECK(read_once(*host, io::violation).empty());
-}
-
-TEST_CASE("a peer that rings whenever it is asked, and says nothing, is found out, whoever listens") {
-  lane_pair pair;
-  const auto host = pair.host(sleepy);
-  const auto ring = [&] { return ::send(pair.worker_socket, "\xc0", 1, MSG_NOSIGNAL) == 1; };
-  SECTION("an event loop") {
-    for (int i = 0; i < 1000 && !host->wait(true, false, {}); ++i) {
-      host->watch(true, false);
-      REQUIRE(ring());
-      host->on_event();
-    }
-  }
-  SECTION("a reader that sleeps") {
-    const ipc::lane_memory said(pair.down.get(), false);
-    std::jthread peer([&](const std::stop_token& stop) {
-      for (std::uint32_t heard = 0; !stop.stop_requested(); std::this_thread::yield()) {
-        const std::uint32_t word = said.control().reader_waits;
-        if ((word & ipc::lane_wait_mask) == ipc::by_socket && std::exchange(heard, word) != word) ring();
-      }
-    });
-    CHECK(host->wait(true, false, ipc::clock::now() + 10s));
-  }
-  CHECK(read_once(*host, io::violation).empty());
-  CHECK(std::string(host->violation()) == "doorbells with nothing behind them");
-}
-
-TEST_CASE("a peer that rings for each byte, and for room each time it has made some, may do so for ever") {
-  lane_pair pair;
-  const auto host = pair.host();
-  const auto worker = pair.worker();
-  for (int i = 0; i < 300; ++i) {
-    host->watch(true, false);
-    REQUIRE(worker->write(bytes_t(1, 7), {}, {}).bytes == 1);
-    host->on_event();
-    REQUIRE(read_once(*host).size() == 1);
-  }
-  for (int i = 0; i < 300; ++i) {
-    REQUIRE(host->write(bytes_t(lane_pair::ring, 7), {}, {}).bytes == lane_pair::ring);
-    CHECK_FALSE(host->watch(false, true).out);
-    REQUIRE(read_once(*worker).size() == lane_pair::ring);
-    host->on_event();
-  }
-  CHECK(read_once(*host, io::would_block).empty());
-}
-
 TEST_CASE("what was sent before the end of the peer arrives, then the end") {
   lane_pair pair;
   auto host = pair.host();
@@ -322,225 +241,6 @@ TEST_CASE("what was sent before the end of the peer arrives, then the end") {
   CHECK(read_once(*host).size() == 10);
   CHECK(host->wait(true, false, ipc::clock::now() + 10s));
   read_once(*host, io::closed);
-}
-
-TEST_CASE("a reader asleep on a lane is woken by its own side, again and again") {
-  lane_pair pair;
-  auto host = pair.host(sleepy);
-  for (int i = 0; i < 300; ++i) {
-    std::jthread waker([&] { host->wake(); });
-    REQUIRE(host->wait(true, false, ipc::clock::now() + 20s));
-  }
-}
-
-TEST_CASE("an event loop is told of bytes that are there, and of those that come") {
-  lane_pair pair;
-  auto host = pair.host();
-  auto worker = pair.worker();
-  host->wake();  // which is for those who wait
-  CHECK_FALSE(host->watch(true, false).out);
-  pollfd socket{host->native_handle(), POLLIN, 0};
-  CHECK(::poll(&socket, 1, 0) == 0);
-  REQUIRE(worker->write(bytes_t(10, 7), {}, {}).bytes == 10);
-  REQUIRE(worker->write(bytes_t(10, 7), {}, {}).bytes == 10);
-  CHECK(::poll(&socket, 1, 10'000) == 1);  // once for both
-  host->on_event();
-  CHECK(::poll(&socket, 1, 0) == 0);
-  CHECK(host->watch(true, false).out);
-  CHECK(read_once(*host).size() == 20);
-}
-
-TEST_CASE("a writer that waits for room in a large ring is rung for once, when half of it is free") {
-  constexpr std::size_t size = std::size_t{1} << 20;
-  lane_pair pair(size);
-  auto host = pair.host();
-  auto worker = pair.worker();
-  pollfd socket{pair.host_socket, POLLIN, 0};
-  bytes_t chunk(64 << 10);
-  std::vector<unique_fd> handles;
-  for (int round = 0; round < 2; ++round) {
-    REQUIRE(host->write(bytes_t(size, 7), {}, {}).bytes == size);
-    REQUIRE(host->write(bytes_t(size, 7), {}, {}).status == io::would_block);
-    CHECK_FALSE(host->watch(false, true).out);
-    std::size_t rung_at = 0;
-    for (std::size_t taken = 0; taken < size;) {
-      const auto got = worker->read(chunk, handles, false);
-      REQUIRE(got.status == io::ok);
-      taken += got.bytes;
-      if (rung_at == 0 && ::poll(&socket, 1, 0) == 1) rung_at = taken;
-    }
-    CHECK(rung_at == size / 2 + chunk.size());
-    CHECK(::recv(pair.host_socket, chunk.data(), chunk.size(), MSG_PEEK | MSG_DONTWAIT) == 1);
-    host->on_event();
-    CHECK(host->watch(false, true).out);
-    host->watch(false, false);
-  }
-}
-
-TEST_CASE("a peer that sleeps already is woken by what is written, before it is flushed") {
-  lane_pair pair;
-  const auto host = pair.host();
-  const ipc::lane_memory said(pair.down.get(), false);
-  pollfd doorbell{pair.worker_socket, POLLIN, 0};
-  const auto how = GENERATE(ipc::by_futex, ipc::by_socket);
-  pair.scribbled.control().reader_waits = ipc::lane_wait_mask + 1 | how;
-  REQUIRE(host->write(bytes_t(10, 7), {}, {}).bytes == 10);
-  CHECK(said.control().bell == (how == ipc::by_futex ? 1 : 0));
-  CHECK(::poll(&doorbell, 1, 0) == (how == ipc::by_socket ? 1 : 0));
-}
-
-TEST_CASE("a peer that fell asleep after something was written is woken when that is flushed, once") {
-  lane_pair pair;
-  const auto host = pair.host();
-  const ipc::lane_memory said(pair.down.get(), false);
-  const auto& bell = said.control().bell;
-  std::uint32_t sleeps = 0;
-  const auto sleep = [&] {
-    pair.scribbled.control().reader_waits = ++sleeps * (ipc::lane_wait_mask + 1) | ipc::by_futex;
-  };
-  const auto write = [&] { REQUIRE(host->write(bytes_t(10, 7), {}, {}).bytes == 10); };
-  write();
-  write();
-  sleep();
-  CHECK(bell == 0);
-  host->flush();
-  CHECK(bell == 1);
-  write();  // it was woken and has not said yet that it is awake
-  CHECK(bell == 1);
-  sleep();
-  host->flush();
-  CHECK(bell == 2);
-  sleep();
-  host->flush();  // nothing was written since
-  CHECK(bell == 2);
-}
-
-TEST_CASE("a reader asleep at its socket looks once more, so a bell that was missed costs little") {
-  bool noticed = false;
-  for (int i = 0; i < 5 && !noticed; ++i) {  // it is not in time if this thread gets no CPU for long
-    lane_pair pair;
-    const auto host = pair.host(sleepy);
-    const ipc::lane_memory said(pair.down.get(), false);
-    std::jthread missed([&] {
-      const auto limit = ipc::clock::now() + 2s;
-      const auto word = [&] { return said.control().reader_waits.load(); };
-      while ((word() & ipc::lane_wait_mask) != ipc::by_socket && ipc::clock::now() < limit) std::this_thread::yield();
-      ::poll(nullptr, 0, 2);  // it has looked after it said so
-      pair.scribbled.ring()[0] = 7;
-      pair.scribbled.control().tail = 1;
-    });
-    const auto begun = ipc::clock::now();
-    noticed = host->wait(true, false, begun + 4s) && ipc::clock::now() - begun < 2s;
-  }
-  CHECK(noticed);
-}
-
-struct counted_end final : ipc::async_completion {
-  explicit counted_end(int& count) : ended(count) {}
-  void complete(ipc::completion&&) override { ++ended; }
-  int& ended;
-};
-
-TEST_CASE("while answers keep coming the event loop looks again and the peer need not ring") {
-  lane_pair pair;
-  idle_loop loop;
-  recorder seen;
-  auto worker = pair.worker();
-  const bool spins = GENERATE(true, false);
-  ipc::channel channel(pair.host(spins ? ipc::lane_options{.spin = 10ms} : sleepy), {}, seen, &loop);
-  channel.open();
-  REQUIRE(loop.armed);
-  const auto event = [&] {
-    loop.armed = false;  // once
-    channel.on_event(true, false);
-  };
-  int ended = 0;
-  const auto call = [&] {
-    std::unique_ptr<ipc::async_completion> end = std::make_unique<counted_end>(ended);
-    const auto started = channel.start(request("m"), {}, ipc::never, nullptr, &end);
-    REQUIRE(started.code == outcome::ok);
-    return started.id;
-  };
-  const auto first = call(), second = call();
-  REQUIRE(worker->write(answer(first, 1), {}, {}).status == io::ok);
-  pollfd socket{pair.host_socket, POLLIN, 0};
-  REQUIRE(::poll(&socket, 1, 10'000) == 1);  // it was asked to ring
-  event();
-  CHECK(ended == 1);
-  CHECK(loop.armed == !spins);
-  CHECK(loop.looks == (spins ? 1 : 0));
-  if (!spins) return;
-  REQUIRE(worker->write(answer(second, 1), {}, {}).status == io::ok);
-  CHECK(::poll(&socket, 1, 0) == 0);
-  const auto third = call();
-  channel.look_again();
-  CHECK(ended == 2);
-  CHECK_FALSE(loop.armed);
-  while (!loop.armed) channel.look_again();  // nothing comes for longer than it is worth
-  REQUIRE(worker->write(answer(third, 1), {}, {}).status == io::ok);
-  REQUIRE(::poll(&socket, 1, 10'000) == 1);
-  event();
-  CHECK(ended == 3);
-  CHECK(loop.armed);  // no call is open
-}
-
-TEST_CASE("calls are flushed together by an event loop that looks again, but at once where a thread waits") {
-  lane_pair pair;
-  idle_loop loop;
-  recorder seen;
-  auto worker = pair.worker();
-  ipc::channel channel(pair.host(ipc::lane_options{.spin = 10ms}), {}, seen, &loop);
-  channel.open();
-  const ipc::lane_memory said(pair.down.get(), false);
-  int ended = 0;
-  const auto call = [&] {
-    std::unique_ptr<ipc::async_completion> end = std::make_unique<counted_end>(ended);
-    const auto started = channel.start(request("m"), {}, ipc::never, nullptr, &end);
-    REQUIRE(started.code == outcome::ok);
-    return started.id;
-  };
-  const auto first = call();
-  call();
-  REQUIRE(worker->write(answer(first, 1), {}, {}).status == io::ok);
-  loop.armed = false;
-  channel.on_event(true, false);
-  REQUIRE(loop.looks == 1);
-  const bool waits = GENERATE(false, true);
-  ipc::waiter waiter;
-  call();
-  if (waits) REQUIRE(channel.start(request("m"), {}, ipc::never, &waiter, nullptr).code == outcome::ok);
-  pair.scribbled.control().reader_waits = ipc::lane_wait_mask + 1 | ipc::by_futex;  // it has not seen them
-  CHECK(said.control().bell == 0);
-  channel.look_again();
-  CHECK(said.control().bell == (waits ? 0 : 1));
-}
-
-TEST_CASE("a thread that waits reads in the place of an event loop that meant to look again") {
-  lane_pair pair;
-  idle_loop loop;
-  recorder seen;
-  auto worker = pair.worker();
-  ipc::channel channel(pair.host(ipc::lane_options{.spin = 10ms}), {}, seen, &loop);
-  channel.open();
-  int ended = 0;
-  std::unique_ptr<ipc::async_completion> ends[2];
-  std::uint32_t ids[2];
-  for (int i = 0; i < 2; ++i) {
-    ends[i] = std::make_unique<counted_end>(ended);
-    ids[i] = channel.start(request("m"), {}, ipc::never, nullptr, &ends[i]).id;
-  }
-  REQUIRE(worker->write(answer(ids[0], 1), {}, {}).status == io::ok);
-  loop.armed = false;
-  channel.on_event(true, false);
-  REQUIRE(loop.looks == 1);
-  ipc::waiter waiter;
-  const auto mine = channel.start(request("m"), {}, ipc::never, &waiter, nullptr);
-  REQUIRE(worker->write(answer(mine.id, 7), {}, {}).status == io::ok);
-  REQUIRE(channel.wait(waiter, ipc::clock::now() + 10s) == ipc::channel::wait_result::done);
-  REQUIRE(worker->write(answer(ids[1], 1), {}, {}).status == io::ok);
-  for (int i = 0; i < 1000 && ended < 2 && !loop.armed; ++i) channel.look_again();
-  if (loop.armed) channel.on_event(true, false);
-  CHECK(ended == 2);
 }
 
 TEST_CASE("a lane's memory can't be resized, punched or mapped for writing once it is sealed") {
