@@ -16,10 +16,10 @@ std::string words(std::string list) {
   return list;
 }
 
-// Of one cgroup.
+// Of one cgroup. (Names are put together by hand: libstdc++ 12 ends the process where operator/ of paths has no memory.)
 std::optional<double> quota_in(const fs::path& directory, bool unified) {
-  std::istringstream in(unified ? contents(directory / "cpu.max")
-                                : contents(directory / "cpu.cfs_quota_us") + contents(directory / "cpu.cfs_period_us"));
+  const auto read = [&](const char* name) { return contents(directory.native() + '/' + name); };
+  std::istringstream in(unified ? read("cpu.max") : read("cpu.cfs_quota_us") + ' ' + read("cpu.cfs_period_us"));
   double quota = 0, period = 0;
   if (!(in >> quota >> period) || quota <= 0 || period <= 0) return std::nullopt;  // "max", or -1
   return quota / period;
