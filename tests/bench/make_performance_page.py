@@ -277,8 +277,8 @@ class Page:
         at_most("16-byte call, worker parked, to futex", parked and parked["ratio"], 1.2, times)
         paused = self.results.figure("lanes", "after 30 ms of nothing")
         at_most("16-byte call after 30 ms of nothing, to futex after as long", paused and paused["ratio"], 1.2, times,
-                lambda: "by then a worker sleeps at its socket, where it hears of its host's end as well; waking it there "
-                        "takes longer.")
+                lambda: "by then a worker sleeps at its socket, where it hears of its host's end as well, both CPUs are idle, and "
+                        "code and data of both sides are cold; it varies from run to run ([benchmarks](benchmarks.md)).")
         at_most("16-byte call, one CPU, to futex", self.results.one(LATENCIES[2], "bulkhead").get("to_floor"), 1.5, times)
         for where in ("one CPU", "two CPUs"):
             call = self.results.figure("foundation", f"over the socket, {where}, p50")
@@ -352,12 +352,13 @@ class Page:
                 "pack, check, look up, time and answer.")
 
     def why_socket(self):
-        one, two, lanes = (self.results.figure("foundation", f"16-byte call {how}, p50")
-                           for how in ("over the socket, one CPU", "over the socket, two CPUs", "by lanes, two CPUs"))
-        return (f"on one CPU, where nobody is waited for, the same call takes {times(one['ratio'])} the ping-pong; on two each "
-                "message waits for a CPU that has gone idle meanwhile, and the longer the other side works the more idle it "
-                f"is. Lanes, which all workers of one's own have, take {times(lanes['ratio'])} of it." if one and two and lanes
-                else "a message waits for a CPU that has gone idle.")
+        one, lanes = (self.results.figure("foundation", f"16-byte call {how}, p50")
+                      for how in ("over the socket, one CPU", "by lanes, two CPUs"))
+        text = ("a call makes the system calls of the ping-pong, one to send and one to receive on each side, and no other; on two "
+                "CPUs both are for the most part what an idle CPU takes to wake up, which changes from run to run ([benchmarks]"
+                "(benchmarks.md))")
+        return text + (f". On one CPU the call takes {times(one['ratio'])} the ping-pong, and by lanes on two "
+                       f"{times(lanes['ratio'])}." if one and lanes else ".")
 
     def why_peers(self, who):
         return (f"the target was set where waking the other CPU cost 70 to 90 µs. Here a socketpair takes "
