@@ -24,9 +24,7 @@ struct recycled {
   // Takes it back.
   static void operator delete(void* at, std::size_t size) noexcept { give_memory(at, size); }
   // Gives it back to the allocator.
-  static void operator delete(void* at, std::size_t size, std::align_val_t align) noexcept {
-    ::operator delete(at, size, align);
-  }
+  static void operator delete(void* at, std::size_t, std::align_val_t align) noexcept { ::operator delete(at, align); }
 
  protected:
   ~recycled() = default;
