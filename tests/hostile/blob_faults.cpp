@@ -1,30 +1,15 @@
 // What the application's thread does where no memory is to be had at all: letting go of a blob takes none, whatever else fails
 // on a blob's way leaves all memory for blobs there, on the worker's side, too, and a handler may throw.
 #include "closer.hpp"
+#include "failing_new.hpp"
 #include "fixture.hpp"
 
 #include <boost/asio/io_context.hpp>
 
-#include <cstdlib>
-#include <new>
-
 #include <unistd.h>
 
+namespace bulkhead::testing {
 namespace {
-
-// Of allocations by `new` on this thread: how many were made, the first that fails (negative: none), and whether all do from
-// there on.
-thread_local long allocations = 0, failing_allocation = -1;
-thread_local bool all_after = false;
-
-void* allocate(std::size_t size) {
-  if (failing_allocation >= 0) {
-    const long mine = allocations++;
-    if (all_after ? mine >= failing_allocation : mine == failing_allocation) throw std::bad_alloc();
-  }
-  if (void* const memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
 
 struct starved {
   explicit starved(long from, bool for_good = false) {
@@ -35,18 +20,6 @@ struct starved {
   ~starved() { failing_allocation = -1; }
   starved(const starved&) = delete;
 };
-
-}  // namespace
-
-void* operator new(std::size_t size) { return allocate(size); }
-void* operator new[](std::size_t size) { return allocate(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
-
-namespace bulkhead::testing {
-namespace {
 
 constexpr std::size_t mib = std::size_t{1} << 20;
 

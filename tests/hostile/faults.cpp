@@ -8,6 +8,7 @@
 // fail rather than each ninth.
 #include "faults.hpp"
 
+#include "failing_new.hpp"
 #include "fixture.hpp"
 #include <bulkhead/metrics.hpp>
 
@@ -30,7 +31,6 @@
 namespace bulkhead::testing {
 std::atomic<bool> no_descriptors_sent{false}, no_duplicates{false};
 std::atomic<int> refused_descriptors{0}, duplicates{0};
-thread_local long allocations = 0, failing_allocation = -1;
 }  // namespace bulkhead::testing
 
 namespace {
@@ -46,12 +46,6 @@ long chosen = -1;
 mode how = mode::once;
 std::atomic<const char*> last_failed{""};
 
-void* allocate(std::size_t size) {
-  if (failing_allocation >= 0 && allocations++ == failing_allocation) throw std::bad_alloc();
-  if (void* const memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-
 bool fails(const char* call, int error) {
   if (!armed) return false;
   const long mine = met++;
@@ -62,13 +56,6 @@ bool fails(const char* call, int error) {
 }
 
 }  // namespace
-
-void* operator new(std::size_t size) { return allocate(size); }
-void* operator new[](std::size_t size) { return allocate(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
 
 extern "C" {
 int __real_socketpair(int, int, int, int*);

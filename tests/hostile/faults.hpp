@@ -9,7 +9,4 @@ namespace bulkhead::testing {
 extern std::atomic<bool> no_descriptors_sent, no_duplicates;
 extern std::atomic<int> refused_descriptors, duplicates;  // attempts of the latter, whether they failed or not
 
-// Of allocations by `new` on this thread: how many were made, and the one that fails (negative: none).
-extern thread_local long allocations, failing_allocation;
-
 }  // namespace bulkhead::testing

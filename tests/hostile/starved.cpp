@@ -1,4 +1,5 @@
 // A host that the system refuses descriptors for a while: what it has to send waits, and nobody is lost for it.
+#include "failing_new.hpp"
 #include "faults.hpp"
 #include "fixture.hpp"
 

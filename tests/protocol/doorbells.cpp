@@ -190,73 +190,70 @@ struct counted_end final : ipc::async_completion {
   int& ended;
 };
 
-TEST_CASE("while answers keep coming the event loop looks again and the peer need not ring") {
+// A channel on an event loop that does nothing by itself, and the peer that answers its calls.
+struct looping {
   lane_pair pair;
   idle_loop loop;
   recorder seen;
-  auto worker = pair.worker();
-  const bool spins = GENERATE(true, false);
-  ipc::channel channel(pair.host(spins ? ipc::lane_options{.spin = 10ms} : sleepy), {}, seen, &loop);
-  channel.open();
-  REQUIRE(loop.armed);
-  const auto event = [&] {
-    loop.armed = false;  // once
-    channel.on_event(true, false);
-  };
-  int ended = 0;
-  const auto call = [&] {
+  std::unique_ptr<ipc::transport> worker = pair.worker();
+  int ended = 0;  // calls
+  ipc::channel channel;
+
+  explicit looping(const ipc::lane_options& options = {.spin = 10ms}) : channel(pair.host(options), {}, seen, &loop) {
+    channel.open();
+  }
+  std::uint32_t call() {
     std::unique_ptr<ipc::async_completion> end = std::make_unique<counted_end>(ended);
     const auto started = channel.start(request("m"), {}, ipc::never, nullptr, &end);
     REQUIRE(started.code == outcome::ok);
     return started.id;
-  };
-  const auto first = call(), second = call();
+  }
+  void event() {
+    loop.armed = false;  // once
+    channel.on_event(true, false);
+  }
+};
+
+TEST_CASE("while answers keep coming the event loop looks again and the peer need not ring") {
+  const bool spins = GENERATE(true, false);
+  looping host(spins ? ipc::lane_options{.spin = 10ms} : sleepy);
+  auto& [pair, loop, seen, worker, ended, channel] = host;
+  REQUIRE(loop.armed);
+  const auto first = host.call(), second = host.call();
   REQUIRE(worker->write(answer(first, 1), {}, {}).status == io::ok);
   pollfd socket{pair.host_socket, POLLIN, 0};
   REQUIRE(::poll(&socket, 1, 10'000) == 1);  // it was asked to ring
-  event();
+  host.event();
   CHECK(ended == 1);
   CHECK(loop.armed == !spins);
   CHECK(loop.looks == (spins ? 1 : 0));
   if (!spins) return;
   REQUIRE(worker->write(answer(second, 1), {}, {}).status == io::ok);
   CHECK(::poll(&socket, 1, 0) == 0);
-  const auto third = call();
+  const auto third = host.call();
   channel.look_again();
   CHECK(ended == 2);
   CHECK_FALSE(loop.armed);
   while (!loop.armed) channel.look_again();  // nothing comes for longer than it is worth
   REQUIRE(worker->write(answer(third, 1), {}, {}).status == io::ok);
   REQUIRE(::poll(&socket, 1, 10'000) == 1);
-  event();
+  host.event();
   CHECK(ended == 3);
   CHECK(loop.armed);  // no call is open
 }
 
 TEST_CASE("calls are flushed together by an event loop that looks again, but at once where a thread waits") {
-  lane_pair pair;
-  idle_loop loop;
-  recorder seen;
-  auto worker = pair.worker();
-  ipc::channel channel(pair.host(ipc::lane_options{.spin = 10ms}), {}, seen, &loop);
-  channel.open();
+  looping host;
+  auto& [pair, loop, seen, worker, ended, channel] = host;
   const ipc::lane_memory said(pair.down.get(), false);
-  int ended = 0;
-  const auto call = [&] {
-    std::unique_ptr<ipc::async_completion> end = std::make_unique<counted_end>(ended);
-    const auto started = channel.start(request("m"), {}, ipc::never, nullptr, &end);
-    REQUIRE(started.code == outcome::ok);
-    return started.id;
-  };
-  const auto first = call();
-  call();
+  const auto first = host.call();
+  host.call();
   REQUIRE(worker->write(answer(first, 1), {}, {}).status == io::ok);
-  loop.armed = false;
-  channel.on_event(true, false);
+  host.event();
   REQUIRE(loop.looks == 1);
   const bool waits = GENERATE(false, true);
   ipc::waiter waiter;
-  call();
+  host.call();
   if (waits) REQUIRE(channel.start(request("m"), {}, ipc::never, &waiter, nullptr).code == outcome::ok);
   pair.scribbled.control().reader_waits = ipc::lane_wait_mask + 1 | ipc::by_futex;  // it has not seen them
   CHECK(said.control().bell == 0);
@@ -265,30 +262,19 @@ TEST_CASE("calls are flushed together by an event loop that looks again, but at 
 }
 
 TEST_CASE("a thread that waits reads in the place of an event loop that meant to look again") {
-  lane_pair pair;
-  idle_loop loop;
-  recorder seen;
-  auto worker = pair.worker();
-  ipc::channel channel(pair.host(ipc::lane_options{.spin = 10ms}), {}, seen, &loop);
-  channel.open();
-  int ended = 0;
-  std::unique_ptr<ipc::async_completion> ends[2];
-  std::uint32_t ids[2];
-  for (int i = 0; i < 2; ++i) {
-    ends[i] = std::make_unique<counted_end>(ended);
-    ids[i] = channel.start(request("m"), {}, ipc::never, nullptr, &ends[i]).id;
-  }
-  REQUIRE(worker->write(answer(ids[0], 1), {}, {}).status == io::ok);
-  loop.armed = false;
-  channel.on_event(true, false);
+  looping host;
+  auto& [pair, loop, seen, worker, ended, channel] = host;
+  const auto first = host.call(), second = host.call();
+  REQUIRE(worker->write(answer(first, 1), {}, {}).status == io::ok);
+  host.event();
   REQUIRE(loop.looks == 1);
   ipc::waiter waiter;
   const auto mine = channel.start(request("m"), {}, ipc::never, &waiter, nullptr);
   REQUIRE(worker->write(answer(mine.id, 7), {}, {}).status == io::ok);
   REQUIRE(channel.wait(waiter, ipc::clock::now() + 10s) == ipc::channel::wait_result::done);
-  REQUIRE(worker->write(answer(ids[1], 1), {}, {}).status == io::ok);
+  REQUIRE(worker->write(answer(second, 1), {}, {}).status == io::ok);
   for (int i = 0; i < 1000 && ended < 2 && !loop.armed; ++i) channel.look_again();
-  if (loop.armed) channel.on_event(true, false);
+  if (loop.armed) host.event();
   CHECK(ended == 2);
 }
 
